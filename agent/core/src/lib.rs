@@ -1,0 +1,11 @@
+//! The pure half of Weft: what a connection's facts lead to.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: time and randomness are arguments. Everything is a
+//! function of an immutable [`snapshot::Snapshot`], so that what was decided can be decided again and compared.
+#![forbid(unsafe_code)]
+
+pub mod balance;
+pub mod model;
+pub mod policy;
+pub mod route;
+pub mod snapshot;

@@ -1,0 +1,20 @@
+//! What the mesh knows, valid by construction: the resources a source delivers and the snapshot indexes.
+//!
+//! The types mirror the Kubernetes objects they come from but hold only what a decision needs. A value that exists
+//! here has been checked; checking, with file and line, is the source's job.
+
+mod authorization;
+mod identity;
+mod name;
+mod policy;
+mod route;
+mod service;
+mod workload;
+
+pub use authorization::{Action, AuthorizationPolicy, AuthorizationRule, Match, PeerMatch, PortMatch, Scope};
+pub use identity::{Identity, IdentityError, TrustDomain};
+pub use name::{Label, Labels, Name, NameError, ObjectName, Selector};
+pub use policy::{Algorithm, MtlsMode, PeerAuthentication, TrafficPolicy};
+pub use route::{BackendRef, ParentRef, ReferenceGrant, TcpRoute};
+pub use service::{EndpointAddress, EndpointSlice, Service, ServicePort, SlicePort};
+pub use workload::{MeshLabel, Namespace, NodeLiveness, Weight, Workload};

@@ -1,0 +1,48 @@
+//! Routes with a Service as parent (Gateway API, GAMMA).
+
+use super::name::{Name, ObjectName};
+use super::workload::Weight;
+
+/// The Service, or one port of it, that a route is attached to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ParentRef {
+    /// The Service.
+    pub service: ObjectName,
+    /// Only this port of it; all where absent.
+    pub port: Option<u16>,
+}
+
+/// A Service port that receives a share of a route's connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackendRef {
+    /// The Service.
+    pub service: ObjectName,
+    /// Its port.
+    pub port: u16,
+    /// Its share; 0 gets nothing.
+    pub weight: Weight,
+}
+
+/// A TCPRoute. It has one rule (Gateway API v1alpha2 has no matches, so further rules could never apply).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TcpRoute {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// The Services it is attached to.
+    pub parents: Vec<ParentRef>,
+    /// Where connections go.
+    pub backends: Vec<BackendRef>,
+    /// Seconds since the epoch at which the object was created (0 where the manifest has none); the older of two routes wins.
+    pub created: i64,
+}
+
+/// A ReferenceGrant that lets TCPRoutes of one namespace name Services of another as backends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReferenceGrant {
+    /// Namespace (that of the Services) and name.
+    pub name: ObjectName,
+    /// Namespaces whose TCPRoutes may refer here.
+    pub from: Vec<Name>,
+    /// The Services they may name; empty means any of the namespace.
+    pub to: Vec<Name>,
+}

@@ -1,0 +1,84 @@
+//! Services and their endpoints.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::name::ObjectName;
+
+/// One port of a Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServicePort {
+    /// The port's name; empty for the only, unnamed one. Joins it to the EndpointSlices' ports.
+    pub name: Arc<str>,
+    /// The port clients dial.
+    pub port: u16,
+    /// `appProtocol`, as declared.
+    pub app_protocol: Option<Arc<str>>,
+}
+
+/// A Service with TCP ports.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Its virtual addresses; empty for a headless service.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its TCP ports.
+    pub ports: Vec<ServicePort>,
+    /// `publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+}
+
+/// A port of an EndpointSlice, by its name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlicePort {
+    /// The Service port's name this one serves.
+    pub name: Arc<str>,
+    /// The port the endpoints listen on.
+    pub port: u16,
+}
+
+/// One endpoint of an EndpointSlice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointAddress {
+    /// Its address (the first of `addresses`; Kubernetes says the others are alternatives).
+    pub address: IpAddr,
+    /// `conditions.ready`.
+    pub ready: bool,
+    /// `conditions.serving`.
+    pub serving: bool,
+    /// `conditions.terminating`.
+    pub terminating: bool,
+    /// `nodeName`.
+    pub node: Option<Arc<str>>,
+    /// `zone`.
+    pub zone: Option<Arc<str>>,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// The Service it belongs to (label `kubernetes.io/service-name`).
+    pub service: ObjectName,
+    /// Ports, the same for all its endpoints.
+    pub ports: Vec<SlicePort>,
+    /// Endpoints.
+    pub endpoints: Vec<EndpointAddress>,
+}
+
+impl EndpointSlice {
+    /// Endpoint ports by port name.
+    #[must_use]
+    pub fn port(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|p| &*p.name == name).map(|p| p.port)
+    }
+
+    /// Endpoints by address.
+    #[must_use]
+    pub fn by_address(&self) -> BTreeMap<IpAddr, &EndpointAddress> {
+        self.endpoints.iter().map(|e| (e.address, e)).collect()
+    }
+}

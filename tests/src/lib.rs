@@ -1,0 +1,1 @@
+//! The lab and what its journeys share.
