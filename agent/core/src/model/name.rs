@@ -13,7 +13,9 @@ pub struct Name(Arc<str>);
 
 /// Why a string is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a Kubernetes name: use 1 to 253 of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit")]
+#[error(
+    "{0:?} is not a Kubernetes name: use 1 to 253 of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit"
+)]
 pub struct NameError(pub String);
 
 impl Name {
