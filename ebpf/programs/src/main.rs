@@ -1,8 +1,51 @@
-//! The eBPF programs, in the order of a connection's journey.
+//! The eBPF programs, in the order of a connection's journey: [`connect`] when an application dials, [`lookup`] when
+//! the SYN arrives. They gather facts and carry out verdicts; what the verdict is, `weft_abi::decide` says.
+//!
+//! They keep steering with no agent alive, so nothing here may depend on one: every map is pinned, every failure has
+//! a verdict, and a connection the mesh owns is refused rather than let out when something is missing.
 #![no_std]
 #![no_main]
 
+mod connect;
+mod log;
+mod lookup;
+mod maps;
+mod report;
+
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, sk_lookup},
+    programs::{SkLookupContext, SockAddrContext},
+};
+use weft_abi::Address;
+
+/// An application dials an IPv4 address.
+#[cgroup_sock_addr(connect4)]
+fn weft_connect4(context: SockAddrContext) -> i32 {
+    // SAFETY: the context is valid for the whole run of the program; the verifier checks the access.
+    let word = unsafe { (*context.sock_addr).user_ip4 };
+    connect::judge(&context, Address::from_v4_word(word))
+}
+
+/// An application dials an IPv6 address, or an IPv4 one from an IPv6 socket.
+#[cgroup_sock_addr(connect6)]
+fn weft_connect6(context: SockAddrContext) -> i32 {
+    // SAFETY: as above.
+    let words = unsafe { (*context.sock_addr).user_ip6 };
+    connect::judge(&context, Address::from_v6_words(words))
+}
+
+/// A SYN arrives in a pod's namespace. One instance per pod.
+#[sk_lookup]
+fn weft_lookup(context: SkLookupContext) -> u32 {
+    lookup::judge(context)
+}
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
+    // The verifier proves this unreachable, or the program does not load.
     loop {}
 }
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,277 @@
+//! The maps: their names, keys, values and sizes, and the bits of the mark.
+
+use crate::{Address, LOOPBACK_IFINDEX};
+
+/// Names of the programs in the object.
+pub mod program {
+    /// `cgroup/connect4`.
+    pub const CONNECT4: &str = "weft_connect4";
+    /// `cgroup/connect6`.
+    pub const CONNECT6: &str = "weft_connect6";
+    /// `sk_lookup`, loaded once per pod.
+    pub const LOOKUP: &str = "weft_lookup";
+    /// The constant each instance of [`LOOKUP`] carries: a [`super::PodIdentity`].
+    pub const POD: &str = "WEFT_POD";
+}
+
+/// Names of the maps; each is pinned under its own.
+pub mod map {
+    /// netns cookie -> [`super::PodEntry`].
+    pub const PODS: &str = "PODS";
+    /// Destination [`super::Address`] -> `u32`, whose value means nothing yet.
+    pub const DESTINATIONS: &str = "DESTINATIONS";
+    /// One [`super::Config`].
+    pub const CONFIG: &str = "CONFIG";
+    /// cgroup id -> process id of the agent that lives there.
+    pub const AGENTS: &str = "AGENTS";
+    /// [`super::ListenerKey`] -> listening socket.
+    pub const LISTENERS: &str = "LISTENERS";
+    /// [`super::PortKey`] -> [`super::PortMode`].
+    pub const INBOUND_MODES: &str = "INBOUND_MODES";
+    /// [`crate::Verdict`] -> count, per CPU.
+    pub const VERDICTS: &str = "VERDICTS";
+    /// Ring of [`crate::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// When an event of a kind was last reported for a pod; keeps the ring from being flooded.
+    pub const EVENT_GATE: &str = "EVENT_GATE";
+    /// aya-log's ring.
+    pub const LOGS: &str = "AYA_LOGS";
+
+    /// All of them: what programs loaded at different times must share.
+    pub const SHARED: &[&str] =
+        &[PODS, DESTINATIONS, CONFIG, AGENTS, LISTENERS, INBOUND_MODES, VERDICTS, EVENTS, EVENT_GATE, LOGS];
+}
+
+/// How much each map holds. A kubelet runs at most a few hundred pods; the slack is for their comings and goings.
+pub mod capacity {
+    /// Network namespaces of this node.
+    pub const PODS: u32 = 8_192;
+    /// Service and pod addresses of the whole mesh; memory is taken per entry, not up front.
+    pub const DESTINATIONS: u32 = 262_144;
+    /// Agents alive at once: two during a hand-over, and what crashes left.
+    pub const AGENTS: u32 = 64;
+    /// Two listeners a pod.
+    pub const LISTENERS: u32 = 16_384;
+    /// Ports with a mode of their own.
+    pub const INBOUND_MODES: u32 = 131_072;
+    /// Bytes.
+    pub const EVENTS: u32 = 256 * 1024;
+    /// Pods and kinds of event remembered.
+    pub const EVENT_GATE: u32 = 4_096;
+}
+
+/// The bits of a socket's mark that the mesh owns, clear of those of kube-proxy (0x4000, 0x8000), Cilium (0xf00),
+/// Calico (upper half), Istio (0x539) and Tailscale (0x40000, 0x80000).
+pub struct Marks;
+
+impl Marks {
+    /// All bits the mesh may set.
+    pub const MASK: u32 = 0x3000;
+    /// The socket's packets stay in the pod's namespace and reach the agent.
+    pub const STEERED: u32 = 0x1000;
+
+    /// The mark of a steered socket; the application's own bits stay.
+    #[inline(always)]
+    pub const fn steered(mark: u32) -> u32 {
+        mark & !Self::MASK | Self::STEERED
+    }
+
+    /// The mark without the mesh's bits, if it has any.
+    #[inline(always)]
+    pub const fn cleared(mark: u32) -> Option<u32> {
+        if mark & Self::MASK == 0 {
+            return None;
+        }
+        Some(mark & !Self::MASK)
+    }
+}
+
+/// What the hooks know of a network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodEntry {
+    /// Of [`PodEntry::ENROLLED`] and [`PodEntry::LEAVING`]; neither is a pod that is known and not meshed.
+    pub flags: u32,
+    /// The pod's addresses, [`Address::UNSPECIFIED`] where it has none: a pod has at most one of each family.
+    pub own: [Address; 2],
+}
+
+impl PodEntry {
+    /// The mesh takes the pod's connects.
+    pub const ENROLLED: u32 = 1;
+    /// The mesh took them once and sockets may still carry its mark.
+    pub const LEAVING: u32 = 2;
+
+    /// Whether the address is the pod's.
+    #[inline(always)]
+    pub const fn owns(&self, address: &Address) -> bool {
+        self.own[0].is(address) || self.own[1].is(address)
+    }
+}
+
+/// Which pod an instance of the lookup program serves. A constant of the program: a pod that forges addresses cannot
+/// reach another pod's listener through it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodIdentity {
+    /// The cookie of the pod's network namespace; pod addresses are reused, cookies are not.
+    pub cookie: u64,
+    /// As in [`PodEntry::own`].
+    pub own: [Address; 2],
+}
+
+/// What user space tells the hooks of itself.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// CLOCK_MONOTONIC, in nanoseconds, when the agent was last known to be alive.
+    pub heartbeat: u64,
+    /// Not 0: refuse the TCP connects of pods that nobody has classified.
+    pub closed: u32,
+    /// Not 0: take every destination; the map of destinations could not hold them all.
+    pub capture_all: u32,
+}
+
+impl Config {
+    /// An agent silent for longer than this holds nobody back.
+    pub const HEARTBEAT_FRESH_NS: u64 = 3_000_000_000;
+
+    /// Whether unclassified pods are to wait at this moment.
+    #[inline(always)]
+    pub const fn holds_unclassified(&self, now: u64) -> bool {
+        self.closed != 0 && now.wrapping_sub(self.heartbeat) < Self::HEARTBEAT_FRESH_NS
+    }
+}
+
+/// Whose listener: of which pod, for what.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerKey {
+    /// netns cookie.
+    pub cookie: u64,
+    /// A [`ListenerRole`].
+    pub role: u64,
+}
+
+/// What a listener of the agent is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u64)]
+pub enum ListenerRole {
+    /// The pod's own connects that the mesh took.
+    Outbound = 1,
+    /// Tunnels to the pod, and plaintext that has to be judged.
+    Inbound = 2,
+}
+
+impl ListenerRole {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Outbound, Self::Inbound];
+
+    /// From its number.
+    pub const fn from_raw(raw: u64) -> Option<Self> {
+        match raw {
+            1 => Some(Self::Outbound),
+            2 => Some(Self::Inbound),
+            _ => None,
+        }
+    }
+}
+
+/// A port of a pod; port 0 is the pod's default.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortKey {
+    /// netns cookie.
+    pub cookie: u64,
+    /// In host order.
+    pub port: u64,
+}
+
+/// What happens to plaintext that arrives at a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum PortMode {
+    /// The agent accepts it and asks policy; also what a missing or unknown entry means.
+    Judge = 0,
+    /// It goes to the application untouched.
+    Pass = 1,
+    /// It is reset.
+    Refuse = 2,
+}
+
+impl PortMode {
+    /// From its number; what is unknown is judged.
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Pass,
+            2 => Self::Refuse,
+            _ => Self::Judge,
+        }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<PodEntry>() == 4 + 2 * 16);
+    assert!(size_of::<PodIdentity>() == 8 + 2 * 16);
+    assert!(size_of::<Config>() == 8 + 4 + 4);
+    assert!(size_of::<ListenerKey>() == 16);
+    assert!(size_of::<PortKey>() == 16);
+    assert!(LOOPBACK_IFINDEX == 1);
+};
+
+#[cfg(feature = "user")]
+#[allow(unsafe_code, reason = "aya asks for the promise that a type is plain bytes")]
+mod pod {
+    // SAFETY: all are `repr(C)`, made of integers only, and the assertions above show that none has padding.
+    unsafe impl aya::Pod for super::PodEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::PodIdentity {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Config {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ListenerKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::PortKey {}
+    // SAFETY: four integers, `repr(C)`.
+    unsafe impl aya::Pod for crate::Address {}
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_applications_bits_of_a_mark_are_never_touched(mark: u32) {
+            let foreign = mark & !Marks::MASK;
+            prop_assert_eq!(Marks::steered(mark) & !Marks::MASK, foreign);
+            prop_assert_eq!(Marks::steered(mark) & Marks::MASK, Marks::STEERED);
+            prop_assert_eq!(Marks::cleared(Marks::steered(mark)), Some(foreign));
+            prop_assert_eq!(Marks::cleared(foreign), None);
+        }
+
+        #[test]
+        fn unclassified_pods_wait_only_for_a_living_agent(heartbeat: u32, age in 0..10_000_000_000_u64) {
+            let now = u64::from(heartbeat) + age;
+            let config = Config { heartbeat: u64::from(heartbeat), closed: 1, capture_all: 0 };
+            prop_assert_eq!(config.holds_unclassified(now), age < Config::HEARTBEAT_FRESH_NS);
+            let open = Config { closed: 0, ..config };
+            prop_assert!(!open.holds_unclassified(now));
+        }
+    }
+
+    #[test]
+    fn a_configuration_nobody_wrote_holds_nobody() {
+        assert!(!Config::default().holds_unclassified(u64::MAX / 2));
+    }
+
+    #[test]
+    fn the_mark_keeps_clear_of_its_neighbours() {
+        for neighbour in [0x4000, 0x8000, 0xf00, 0xffff_0000, 0x539, 0xc0000] {
+            assert_eq!(Marks::MASK & neighbour, 0, "{neighbour:#x}");
+        }
+    }
+}
