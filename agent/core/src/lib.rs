@@ -7,5 +7,6 @@
 pub mod balance;
 pub mod model;
 pub mod policy;
+mod reason;
 pub mod route;
 pub mod snapshot;

@@ -1,0 +1,352 @@
+//! Applying deltas: each changes a primary table and its indexes and marks what depends on it; what is marked is then
+//! computed anew, once, however many deltas marked it.
+//!
+//! The rule that makes order irrelevant: nothing derived is ever adjusted, only computed from the primary tables.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::policies::NamespacePolicies;
+use super::{Delta, Key, Resource, ServicePortKey, Snapshot, endpoints, routes};
+use crate::model::{
+    AuthorizationPolicy, EndpointSlice, Name, NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant, Service,
+    TcpRoute, TrafficPolicy, Workload,
+};
+
+/// What has to be computed anew.
+#[derive(Default)]
+struct Marks {
+    /// Addresses whose owner or liveness may have changed.
+    addresses: BTreeSet<IpAddr>,
+    /// Services whose endpoints may have changed.
+    services: BTreeSet<ObjectName>,
+    /// Services whose routes may divide differently.
+    splits: BTreeSet<ObjectName>,
+    /// Namespaces whose policies changed.
+    policies: BTreeSet<Name>,
+}
+
+struct Batch {
+    next: Snapshot,
+    marks: Marks,
+}
+
+/// See [`Snapshot::apply`].
+pub(super) fn apply(snapshot: &Snapshot, deltas: impl IntoIterator<Item = Delta>) -> Snapshot {
+    let mut batch = Batch { next: snapshot.clone(), marks: Marks::default() };
+    for delta in deltas {
+        match delta {
+            Delta::Put(resource) => batch.put(resource),
+            Delta::Remove(key) => batch.remove(key),
+        }
+    }
+    batch.settle();
+    batch.next.generation += 1;
+    batch.next
+}
+
+impl Batch {
+    fn put(&mut self, resource: Resource) {
+        match resource {
+            Resource::Namespace(r) => _ = self.next.primary.namespaces.insert(r.name.clone(), Arc::new(r)),
+            Resource::Workload(r) => self.workload(&r.name.clone(), Some(canonical_workload(r))),
+            Resource::Liveness(r) => self.liveness(&r.node.clone(), Some(r)),
+            Resource::Service(r) => self.service(&r.name.clone(), Some(canonical_service(r))),
+            Resource::EndpointSlice(r) => self.slice(&r.name.clone(), Some(r)),
+            Resource::TcpRoute(r) => self.route(&r.name.clone(), Some(r)),
+            Resource::ReferenceGrant(r) => self.grant(&r.name.clone(), Some(r)),
+            Resource::AuthorizationPolicy(r) => self.authorization(&r.name.clone(), Some(r)),
+            Resource::PeerAuthentication(r) => self.authentication(&r.name.clone(), Some(r)),
+            Resource::TrafficPolicy(r) => self.traffic(&r.name.clone(), Some(r)),
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        match key {
+            Key::Namespace(name) => _ = self.next.primary.namespaces.remove(&name),
+            Key::Workload(name) => self.workload(&name, None),
+            Key::Liveness(node) => self.liveness(&node, None),
+            Key::Service(name) => self.service(&name, None),
+            Key::EndpointSlice(name) => self.slice(&name, None),
+            Key::TcpRoute(name) => self.route(&name, None),
+            Key::ReferenceGrant(name) => self.grant(&name, None),
+            Key::AuthorizationPolicy(name) => self.authorization(&name, None),
+            Key::PeerAuthentication(name) => self.authentication(&name, None),
+            Key::TrafficPolicy(name) => self.traffic(&name, None),
+        }
+    }
+
+    fn workload(&mut self, name: &ObjectName, new: Option<Workload>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.workloads.get(name), new.as_ref()) {
+            return;
+        }
+        if let Some(old) = tables.workloads.remove(name) {
+            for ip in &old.addresses {
+                tables.workloads_at.remove(ip, name);
+                self.marks.addresses.insert(*ip);
+            }
+            tables.workloads_by_uid.remove(&old.uid, name);
+            tables.workloads_on.remove(&old.node, name);
+        }
+        if let Some(new) = new.map(Arc::new) {
+            for ip in &new.addresses {
+                tables.workloads_at.insert(*ip, new.clone());
+                self.marks.addresses.insert(*ip);
+            }
+            tables.workloads_by_uid.insert(new.uid.clone(), new.clone());
+            tables.workloads_on.insert(new.node.clone(), new.clone());
+            tables.workloads.insert(name.clone(), new);
+        }
+    }
+
+    /// Marks the addresses of the pods whose liveness changed, and of no others.
+    fn liveness(&mut self, node: &Arc<str>, new: Option<NodeLiveness>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.liveness.get(node), new.as_ref()) {
+            return;
+        }
+        let old = tables.liveness.remove(node);
+        let (none, new) = (BTreeSet::new(), new.map(Arc::new));
+        let before = old.as_ref().map_or(&none, |n| &n.live);
+        let after = new.as_ref().map_or(&none, |n| &n.live);
+        for uid in before.symmetric_difference(after) {
+            for workload in tables.workloads_by_uid.at(uid) {
+                self.marks.addresses.extend(&workload.addresses);
+            }
+        }
+        if let Some(new) = new {
+            tables.liveness.insert(node.clone(), new);
+        }
+    }
+
+    fn service(&mut self, name: &ObjectName, new: Option<Service>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.services.get(name), new.as_ref()) {
+            return;
+        }
+        if let Some(old) = tables.services.remove(name) {
+            for ip in &old.cluster_ips {
+                tables.services_at.remove(ip, name);
+                self.marks.addresses.insert(*ip);
+            }
+            let kept = new.as_ref().map_or(&[][..], |new| &new.ports);
+            for port in old.ports.iter().filter(|old| !kept.iter().any(|new| new.port == old.port)) {
+                let key = ServicePortKey { service: name.clone(), port: port.port };
+                self.next.derived.endpoints.remove(&key);
+                self.next.derived.splits.remove(&key);
+            }
+        }
+        if let Some(new) = new.map(Arc::new) {
+            for ip in &new.cluster_ips {
+                tables.services_at.insert(*ip, new.clone());
+                self.marks.addresses.insert(*ip);
+            }
+            tables.services.insert(name.clone(), new);
+        }
+        self.marks.services.insert(name.clone());
+        self.marks.splits.insert(name.clone());
+        let dependent = tables.routes_to.at(name).iter().flat_map(|route| &route.parents);
+        self.marks.splits.extend(dependent.map(|parent| parent.service.clone()));
+    }
+
+    fn slice(&mut self, name: &ObjectName, new: Option<EndpointSlice>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.slices.get(name), new.as_ref()) {
+            return;
+        }
+        if let Some(old) = tables.slices.remove(name) {
+            tables.slices_of.remove(&old.service, name);
+            for endpoint in &old.endpoints {
+                tables.slices_at.remove(&endpoint.address.to_canonical(), name);
+            }
+            self.marks.services.insert(old.service.clone());
+        }
+        if let Some(new) = new.map(Arc::new) {
+            tables.slices_of.insert(new.service.clone(), new.clone());
+            for endpoint in &new.endpoints {
+                tables.slices_at.insert(endpoint.address.to_canonical(), new.clone());
+            }
+            self.marks.services.insert(new.service.clone());
+            tables.slices.insert(name.clone(), new);
+        }
+    }
+
+    fn route(&mut self, name: &ObjectName, new: Option<TcpRoute>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.routes.get(name), new.as_ref()) {
+            return;
+        }
+        if let Some(old) = tables.routes.remove(name) {
+            for parent in &old.parents {
+                tables.routes_of.remove(&parent.service, name);
+                self.marks.splits.insert(parent.service.clone());
+            }
+            for backend in &old.backends {
+                tables.routes_to.remove(&backend.service, name);
+                tables.routes_into.remove(&backend.service.namespace, name);
+            }
+        }
+        if let Some(new) = new.map(Arc::new) {
+            for parent in &new.parents {
+                tables.routes_of.insert(parent.service.clone(), new.clone());
+                self.marks.splits.insert(parent.service.clone());
+            }
+            for backend in &new.backends {
+                tables.routes_to.insert(backend.service.clone(), new.clone());
+                if backend.service.namespace != name.namespace {
+                    tables.routes_into.insert(backend.service.namespace.clone(), new.clone());
+                }
+            }
+            tables.routes.insert(name.clone(), new);
+        }
+    }
+
+    fn grant(&mut self, name: &ObjectName, new: Option<ReferenceGrant>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.grants.get(name), new.as_ref()) {
+            return;
+        }
+        if tables.grants.remove(name).is_some() {
+            tables.grants_in.remove(&name.namespace, name);
+        }
+        if let Some(new) = new.map(Arc::new) {
+            tables.grants_in.insert(name.namespace.clone(), new.clone());
+            tables.grants.insert(name.clone(), new);
+        }
+        let dependent = tables.routes_into.at(&name.namespace).iter().flat_map(|route| &route.parents);
+        self.marks.splits.extend(dependent.map(|parent| parent.service.clone()));
+    }
+
+    fn authorization(&mut self, name: &ObjectName, new: Option<AuthorizationPolicy>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.authorization.get(name), new.as_ref()) {
+            return;
+        }
+        if tables.authorization.remove(name).is_some() {
+            tables.authorization_in.remove(&name.namespace, name);
+        }
+        if let Some(new) = new.map(Arc::new) {
+            tables.authorization_in.insert(name.namespace.clone(), new.clone());
+            tables.authorization.insert(name.clone(), new);
+        }
+        self.marks.policies.insert(name.namespace.clone());
+    }
+
+    fn authentication(&mut self, name: &ObjectName, new: Option<PeerAuthentication>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.authentication.get(name), new.as_ref()) {
+            return;
+        }
+        if tables.authentication.remove(name).is_some() {
+            tables.authentication_in.remove(&name.namespace, name);
+        }
+        if let Some(new) = new.map(Arc::new) {
+            tables.authentication_in.insert(name.namespace.clone(), new.clone());
+            tables.authentication.insert(name.clone(), new);
+        }
+        self.marks.policies.insert(name.namespace.clone());
+    }
+
+    /// A target outside the policy's namespace is none: a tenant must not tune another's services.
+    fn traffic(&mut self, name: &ObjectName, new: Option<TrafficPolicy>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.traffic.get(name), new.as_ref()) {
+            return;
+        }
+        if let Some(old) = tables.traffic.remove(name) {
+            for target in &old.targets {
+                tables.traffic_for.remove(target, name);
+            }
+        }
+        if let Some(new) = new.map(Arc::new) {
+            for target in new.targets.iter().filter(|target| target.namespace == name.namespace) {
+                tables.traffic_for.insert(target.clone(), new.clone());
+            }
+            tables.traffic.insert(name.clone(), new);
+        }
+    }
+
+    /// Computes what is marked.
+    fn settle(&mut self) {
+        let marks = std::mem::take(&mut self.marks);
+        let mut services = marks.services;
+        for ip in marks.addresses {
+            self.settle_address(ip);
+            services.extend(self.next.primary.slices_at.at(&ip).iter().map(|slice| slice.service.clone()));
+        }
+        for service in services {
+            self.settle_endpoints(&service);
+        }
+        for service in marks.splits {
+            self.settle_splits(&service);
+        }
+        for namespace in marks.policies {
+            self.settle_policies(namespace);
+        }
+    }
+
+    fn settle_address(&mut self, ip: IpAddr) {
+        let virtual_address = !self.next.services_at(ip).is_empty();
+        if virtual_address || self.next.workload_at(ip).is_some_and(|w| self.next.is_live(w)) {
+            self.next.derived.destinations.insert(ip);
+        } else {
+            self.next.derived.destinations.remove(&ip);
+        }
+    }
+
+    /// Replaces only what differs, so that an unchanged set keeps its identity and balancing its tables.
+    fn settle_endpoints(&mut self, name: &ObjectName) {
+        let Some(service) = self.next.primary.services.get(name).cloned() else { return };
+        for port in &service.ports {
+            let key = ServicePortKey { service: name.clone(), port: port.port };
+            let set = endpoints::resolve(&self.next, &service, port);
+            if self.next.derived.endpoints.get(&key).is_none_or(|held| **held != set) {
+                self.next.derived.endpoints.insert(key, Arc::new(set));
+            }
+        }
+    }
+
+    fn settle_splits(&mut self, name: &ObjectName) {
+        let Some(service) = self.next.primary.services.get(name).cloned() else { return };
+        for port in &service.ports {
+            let key = ServicePortKey { service: name.clone(), port: port.port };
+            match routes::resolve(&self.next, &key) {
+                Some(split) if self.next.derived.splits.get(&key).is_none_or(|held| **held != split) => {
+                    self.next.derived.splits.insert(key, Arc::new(split));
+                }
+                Some(_) => {}
+                None => _ = self.next.derived.splits.remove(&key),
+            }
+        }
+    }
+
+    fn settle_policies(&mut self, namespace: Name) {
+        let tables = &self.next.primary;
+        let authorization = tables.authorization_in.at(&namespace);
+        let authentication = tables.authentication_in.at(&namespace);
+        if authorization.is_empty() && authentication.is_empty() {
+            self.next.derived.policies.remove(&namespace);
+        } else {
+            let compiled = NamespacePolicies::compile(authorization, authentication);
+            self.next.derived.policies.insert(namespace, Arc::new(compiled));
+        }
+    }
+}
+
+/// Whether a delta says what is held already, as a resync does for nearly everything.
+fn unchanged<T: PartialEq>(held: Option<&Arc<T>>, new: Option<&T>) -> bool {
+    held.map(|held| &**held) == new
+}
+
+/// Addresses as the indexes hold them: a v4-mapped v6 address is the v4 one.
+fn canonical_workload(mut workload: Workload) -> Workload {
+    workload.addresses.iter_mut().for_each(|ip| *ip = ip.to_canonical());
+    workload
+}
+
+fn canonical_service(mut service: Service) -> Service {
+    service.cluster_ips.iter_mut().for_each(|ip| *ip = ip.to_canonical());
+    service
+}

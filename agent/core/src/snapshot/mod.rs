@@ -1,0 +1,270 @@
+//! The immutable index over everything the mesh knows; every decision reads one.
+//!
+//! `snapshot.apply(deltas)` gives the next snapshot and leaves the old one as it was: the maps share structure, so that
+//! an update costs what it touches. The result depends on what the deltas leave true, never on their order or grouping:
+//! primary tables hold the resources, secondary indexes list claimants by name, and whatever is derived from several
+//! resources is computed anew from those tables when one of them changes.
+//!
+//! Two pods can claim one address for a moment (an address is reused before the old pod's removal arrives). The winner
+//! is the one its node's agent publishes as live, else one that is not on the host's network, else the smallest name.
+
+mod batch;
+mod endpoints;
+mod index;
+mod policies;
+mod resource;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::model::{
+    Algorithm, AuthorizationPolicy, EndpointSlice, Identity, MeshLabel, Name, Namespace, NodeLiveness, ObjectName,
+    PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrustDomain, Workload,
+};
+use index::Index;
+
+pub use endpoints::{Endpoint, EndpointSet, Fitness, ServicePortKey};
+pub(crate) use policies::{Facet, NamespacePolicies, Site, selects};
+pub use resource::{Delta, Key, Resource};
+pub use routes::{Attachment, Branch, BranchFault, Split};
+
+/// Everything the mesh knows at one moment. Cloning one is cheap; so is keeping an old one.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    trust_domain: TrustDomain,
+    generation: u64,
+    primary: Primary,
+    derived: Derived,
+}
+
+/// The resources, and indexes that list them.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Primary {
+    namespaces: OrdMap<Name, Arc<Namespace>>,
+    liveness: OrdMap<Arc<str>, Arc<NodeLiveness>>,
+    workloads: OrdMap<ObjectName, Arc<Workload>>,
+    services: OrdMap<ObjectName, Arc<Service>>,
+    slices: OrdMap<ObjectName, Arc<EndpointSlice>>,
+    routes: OrdMap<ObjectName, Arc<TcpRoute>>,
+    grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,
+    authorization: OrdMap<ObjectName, Arc<AuthorizationPolicy>>,
+    authentication: OrdMap<ObjectName, Arc<PeerAuthentication>>,
+    traffic: OrdMap<ObjectName, Arc<TrafficPolicy>>,
+
+    workloads_at: Index<IpAddr, Workload>,
+    workloads_by_uid: Index<Arc<str>, Workload>,
+    workloads_on: Index<Arc<str>, Workload>,
+    services_at: Index<IpAddr, Service>,
+    slices_of: Index<ObjectName, EndpointSlice>,
+    slices_at: Index<IpAddr, EndpointSlice>,
+    routes_of: Index<ObjectName, TcpRoute>,
+    routes_to: Index<ObjectName, TcpRoute>,
+    routes_into: Index<Name, TcpRoute>,
+    grants_in: Index<Name, ReferenceGrant>,
+    authorization_in: Index<Name, AuthorizationPolicy>,
+    authentication_in: Index<Name, PeerAuthentication>,
+    traffic_for: Index<ObjectName, TrafficPolicy>,
+}
+
+/// What follows from the primary tables, kept up by [`batch`].
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Derived {
+    endpoints: OrdMap<ServicePortKey, Arc<EndpointSet>>,
+    splits: OrdMap<ServicePortKey, Arc<Split>>,
+    destinations: OrdSet<IpAddr>,
+    policies: OrdMap<Name, Arc<NamespacePolicies>>,
+}
+
+/// Two snapshots are equal when they know the same, however they came to know it.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.trust_domain == other.trust_domain && self.primary == other.primary && self.derived == other.derived
+    }
+}
+
+impl Snapshot {
+    /// A snapshot that knows nothing but the mesh's trust domain.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self { trust_domain, generation: 0, primary: Primary::default(), derived: Derived::default() }
+    }
+
+    /// The snapshot after `deltas`. Costs what they touch: at most the endpoints of the services, the policies of the
+    /// namespaces and the pods of the nodes they name.
+    #[must_use]
+    pub fn apply(&self, deltas: impl IntoIterator<Item = Delta>) -> Self {
+        batch::apply(self, deltas)
+    }
+
+    /// How many times [`Self::apply`] led here: of two snapshots of one line, the higher is the newer.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The mesh's trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The pod that owns `ip`; see the module for what happens when several claim it.
+    #[must_use]
+    pub fn workload_at(&self, ip: IpAddr) -> Option<&Arc<Workload>> {
+        match self.primary.workloads_at.at(&ip.to_canonical()) {
+            [] => None,
+            [only] => Some(only),
+            claimants => claimants.iter().min_by_key(|w| (!self.is_live(w), w.host_network)),
+        }
+    }
+
+    /// The pod with this UID (of several, the one with the smallest name).
+    #[must_use]
+    pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.primary.workloads_by_uid.at(uid).first()
+    }
+
+    /// The pod with this name.
+    #[must_use]
+    pub fn workload_named(&self, name: &ObjectName) -> Option<&Arc<Workload>> {
+        self.primary.workloads.get(name)
+    }
+
+    /// The pods of a node, by name.
+    pub fn workloads_on(&self, node: &str) -> impl Iterator<Item = &Arc<Workload>> + use<'_> {
+        self.primary.workloads_on.at(node).iter()
+    }
+
+    /// All pods, by name.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.primary.workloads.values()
+    }
+
+    /// The identity a pod holds: that of its service account.
+    #[must_use]
+    pub fn identity_of(&self, w: &Workload) -> Identity {
+        Identity {
+            trust_domain: self.trust_domain.clone(),
+            namespace: w.name.namespace.clone(),
+            service_account: w.service_account.clone(),
+        }
+    }
+
+    /// Whether a pod is to be enrolled: labelled so (the pod's label wins over its namespace's), with a network of its
+    /// own and an address.
+    #[must_use]
+    pub fn wants_mesh(&self, w: &Workload) -> bool {
+        let label = w.mesh.or_else(|| self.primary.namespaces.get(&w.name.namespace).and_then(|n| n.mesh));
+        label == Some(MeshLabel::Enabled) && !w.host_network && !w.addresses.is_empty()
+    }
+
+    /// Whether its own node's agent publishes the pod as served. Only then do peers reach it by HBONE; labels alone do
+    /// not make it so.
+    #[must_use]
+    pub fn is_live(&self, w: &Workload) -> bool {
+        !w.host_network && self.primary.liveness.get(&w.node).is_some_and(|node| node.live.contains(&w.uid))
+    }
+
+    /// The addresses the mesh takes connections to: services' virtual ones and those of live pods, in order.
+    pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
+        self.derived.destinations.iter().copied()
+    }
+
+    /// Whether the mesh takes connections to `ip`.
+    #[must_use]
+    pub fn is_destination(&self, ip: IpAddr) -> bool {
+        self.derived.destinations.contains(&ip.to_canonical())
+    }
+
+    /// What `older` lacks and what it has too many of, among [`Self::destinations`]: `(added, removed)`. Costs the
+    /// difference, not the whole.
+    #[must_use]
+    pub fn destination_changes(&self, older: &Self) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        for item in older.derived.destinations.diff(&self.derived.destinations) {
+            match item {
+                imbl::ordset::DiffItem::Add(ip) => added.push(*ip),
+                imbl::ordset::DiffItem::Remove(ip) => removed.push(*ip),
+            }
+        }
+        (added, removed)
+    }
+
+    /// All services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.primary.services.values()
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, name: &ObjectName) -> Option<&Arc<Service>> {
+        self.primary.services.get(name)
+    }
+
+    /// The services that claim `ip` as a virtual address, by name; where there are several, the first with the dialled
+    /// port has it.
+    #[must_use]
+    pub fn services_at(&self, ip: IpAddr) -> &[Arc<Service>] {
+        self.primary.services_at.at(&ip.to_canonical())
+    }
+
+    /// The endpoints of a service port; `None` where there is no such service or port.
+    #[must_use]
+    pub fn endpoints(&self, key: &ServicePortKey) -> Option<&Arc<EndpointSet>> {
+        self.derived.endpoints.get(key)
+    }
+
+    /// How a route divides the connections to a service port; `None` where no route applies.
+    #[must_use]
+    pub fn split(&self, key: &ServicePortKey) -> Option<&Arc<Split>> {
+        self.derived.splits.get(key)
+    }
+
+    /// All routes, by name.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<TcpRoute>> {
+        self.primary.routes.values()
+    }
+
+    /// What each parent of a route makes of it, in the order of its `parents`.
+    #[must_use]
+    pub fn attachments(&self, route: &TcpRoute) -> Vec<Attachment> {
+        routes::attachments(self, route)
+    }
+
+    /// How a service's endpoints are chosen: by the TrafficPolicy that targets it (of several, the one with the
+    /// smallest name).
+    #[must_use]
+    pub fn algorithm(&self, service: &ObjectName) -> Option<Algorithm> {
+        self.primary.traffic_for.at(service).first().map(|policy| policy.algorithm)
+    }
+
+    /// All namespaces, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Arc<Namespace>> {
+        self.primary.namespaces.values()
+    }
+
+    /// What each node's agent publishes, by node.
+    pub fn liveness(&self) -> impl Iterator<Item = &Arc<NodeLiveness>> {
+        self.primary.liveness.values()
+    }
+
+    /// The policies of a namespace, indexed; `None` where it has none.
+    pub(crate) fn policies_in(&self, namespace: &Name) -> Option<&Arc<NamespacePolicies>> {
+        self.derived.policies.get(namespace)
+    }
+
+    /// The tables whose difference [`crate::policy::changes`] and [`crate::balance`] look at.
+    pub(crate) fn policy_tables(&self) -> (&OrdMap<Name, Arc<NamespacePolicies>>, &OrdMap<ObjectName, Arc<Workload>>) {
+        (&self.derived.policies, &self.primary.workloads)
+    }
+
+    /// Endpoints by service port.
+    pub(crate) fn endpoint_table(&self) -> &OrdMap<ServicePortKey, Arc<EndpointSet>> {
+        &self.derived.endpoints
+    }
+}

@@ -1,0 +1,125 @@
+//! Which route a service port's connections follow, and into which branches it divides them (Gateway API, GAMMA).
+//!
+//! Only producer routes count: those in the namespace of the Service they are attached to, which decide for every
+//! client. A route elsewhere (a consumer route) is reported as [`Attachment::OtherNamespace`] and decides nothing. Of
+//! several routes for one port the oldest wins, then the smallest name.
+//!
+//! A backend that does not exist, that has no such port or that lies in another namespace without a ReferenceGrant
+//! keeps its share, and that share is refused; so is everything when no backend has a weight. Gateway API asks for both.
+
+use std::sync::Arc;
+
+use super::{ServicePortKey, Snapshot};
+use crate::model::{BackendRef, ObjectName, ParentRef, TcpRoute, Weight};
+
+/// How a route divides the connections to a service port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Split {
+    /// The route.
+    pub route: ObjectName,
+    /// Its branches, in the order of its backendRefs.
+    pub branches: Vec<Branch>,
+}
+
+/// One backend of a route.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Branch {
+    /// Its share; 0 gets nothing.
+    pub weight: Weight,
+    /// The service port it names.
+    pub backend: ServicePortKey,
+    /// Why its share is refused, if it is.
+    pub fault: Option<BranchFault>,
+}
+
+/// Why the connections of a branch are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, thiserror::Error)]
+pub enum BranchFault {
+    /// No such Service.
+    #[error("the Service does not exist")]
+    NoService,
+    /// The Service has no such port.
+    #[error("the Service has no such port")]
+    NoPort,
+    /// It lies in another namespace, and no ReferenceGrant there lets the route name it.
+    #[error("no ReferenceGrant in the Service's namespace lets TCPRoutes of the route's namespace name it")]
+    NotGranted,
+}
+
+/// What a parent makes of a route.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Attachment {
+    /// The route decides for at least one port.
+    Accepted,
+    /// The parent Service does not exist.
+    NoService,
+    /// The parent Service has no such port.
+    NoPort,
+    /// The route is not in the Service's namespace: consumer routes are not supported.
+    OtherNamespace,
+    /// On every port it asks for, an older route (or one of smaller name) decides: this one.
+    Superseded(ObjectName),
+}
+
+/// The split of one service port, if a route applies to it.
+pub(super) fn resolve(snapshot: &Snapshot, key: &ServicePortKey) -> Option<Split> {
+    let route = winner(snapshot, key)?;
+    let branches = route.backends.iter().map(|backend| branch(snapshot, route, backend)).collect();
+    Some(Split { route: route.name.clone(), branches })
+}
+
+/// The route that decides for a service port.
+fn winner<'a>(snapshot: &'a Snapshot, key: &ServicePortKey) -> Option<&'a Arc<TcpRoute>> {
+    let producers = snapshot.primary.routes_of.at(&key.service).iter();
+    producers
+        .filter(|route| route.name.namespace == key.service.namespace)
+        .filter(|route| route.parents.iter().any(|parent| covers(parent, key)))
+        .min_by_key(|route| route.created)
+}
+
+fn covers(parent: &ParentRef, key: &ServicePortKey) -> bool {
+    parent.service == key.service && parent.port.is_none_or(|port| port == key.port)
+}
+
+fn branch(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> Branch {
+    let fault = match snapshot.service(&backend.service) {
+        _ if !granted(snapshot, route, backend) => Some(BranchFault::NotGranted),
+        None => Some(BranchFault::NoService),
+        Some(service) if !service.ports.iter().any(|p| p.port == backend.port) => Some(BranchFault::NoPort),
+        Some(_) => None,
+    };
+    let key = ServicePortKey { service: backend.service.clone(), port: backend.port };
+    Branch { weight: backend.weight, backend: key, fault }
+}
+
+fn granted(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> bool {
+    let (from, to) = (&route.name.namespace, &backend.service);
+    from == &to.namespace
+        || snapshot
+            .primary
+            .grants_in
+            .at(&to.namespace)
+            .iter()
+            .any(|grant| grant.from.contains(from) && (grant.to.is_empty() || grant.to.contains(&to.name)))
+}
+
+/// What each parent of `route` makes of it.
+pub(super) fn attachments(snapshot: &Snapshot, route: &TcpRoute) -> Vec<Attachment> {
+    route.parents.iter().map(|parent| attachment(snapshot, route, parent)).collect()
+}
+
+fn attachment(snapshot: &Snapshot, route: &TcpRoute, parent: &ParentRef) -> Attachment {
+    if route.name.namespace != parent.service.namespace {
+        return Attachment::OtherNamespace;
+    }
+    let Some(service) = snapshot.service(&parent.service) else { return Attachment::NoService };
+    let mut superseder = None;
+    for port in service.ports.iter().filter(|p| parent.port.is_none_or(|wanted| wanted == p.port)) {
+        let key = ServicePortKey { service: service.name.clone(), port: port.port };
+        match winner(snapshot, &key) {
+            Some(other) if other.name != route.name => superseder = Some(other.name.clone()),
+            _ => return Attachment::Accepted,
+        }
+    }
+    superseder.map_or(Attachment::NoPort, Attachment::Superseded)
+}
