@@ -1,1 +1,3 @@
 //! The library behind the `weft` binary; its rooms are the stations of a connection.
+
+pub mod sys;

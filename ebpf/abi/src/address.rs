@@ -119,7 +119,7 @@ impl From<core::net::IpAddr> for Address {
 impl From<Address> for core::net::IpAddr {
     /// Mapped addresses come back as the IPv4 they stand for.
     fn from(address: Address) -> Self {
-        core::net::Ipv6Addr::from(address.octets()).to_canonical().into()
+        core::net::Ipv6Addr::from(address.octets()).to_canonical()
     }
 }
 

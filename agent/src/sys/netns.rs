@@ -1,0 +1,93 @@
+//! Network namespaces: entering one for the length of a closure, and the cookie that tells one from every other the
+//! kernel ever had.
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::Path,
+    process,
+    sync::Arc,
+};
+
+use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
+
+/// A network namespace, kept alive by this handle. Drop it as soon as its pod is gone, or the namespace stays.
+pub struct NetNs {
+    file: OwnedFd,
+    cookie: u64,
+}
+
+impl NetNs {
+    /// From a path such as `/proc/1234/ns/net` or `/run/netns/name`.
+    pub fn open(path: &Path) -> io::Result<Arc<Self>> {
+        Self::from_file(File::open(path)?.into())
+    }
+
+    /// The one this thread is in.
+    pub fn current() -> io::Result<Arc<Self>> {
+        Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// The one a socket was made in: how a namespace is found again when nothing but a held listener is left of it.
+    pub fn of_socket(socket: BorrowedFd<'_>) -> io::Result<Arc<Self>> {
+        const SIOCGSKNS: libc::Ioctl = 0x894C;
+        // SAFETY: the request takes no argument and returns a new descriptor or -1.
+        let file = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+        if file < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just made this descriptor for us and nobody else knows it.
+        Self::from_file(unsafe { OwnedFd::from_raw_fd(file) })
+    }
+
+    fn from_file(file: OwnedFd) -> io::Result<Arc<Self>> {
+        let mut namespace = Self { file, cookie: 0 };
+        namespace.cookie = namespace.run(|| {
+            let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            super::socket::netns_cookie(probe.as_fd())
+        })??;
+        Ok(Arc::new(namespace))
+    }
+
+    /// Never reused while the machine runs, unlike inode numbers and pod addresses.
+    pub const fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// Runs `work` with this thread inside the namespace. Sockets made there stay there; `work` must not await.
+    pub fn run<R>(&self, work: impl FnOnce() -> R) -> io::Result<R> {
+        let home = Home(File::open("/proc/thread-self/ns/net")?);
+        setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+        let result = work();
+        drop(home);
+        Ok(result)
+    }
+}
+
+/// Brings the thread back, also out of a panic.
+struct Home(File);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Err(error) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
+            // A runtime's thread that stays in one pod's namespace would do the next pod's work there.
+            eprintln!("weft: a thread cannot leave a pod's network namespace ({error}); giving up");
+            process::abort();
+        }
+    }
+}
+
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl fmt::Debug for NetNs {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "NetNs({})", self.cookie)
+    }
+}

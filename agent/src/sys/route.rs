@@ -1,0 +1,98 @@
+//! The rule and the route that keep a steered SYN inside its pod: packets with the mesh's mark are looked up in a table
+//! of ours, whose only route delivers everything to lo. They exist inside the pod's namespace and nowhere else.
+
+use std::{io, net::IpAddr};
+
+use rtnetlink::{
+    Handle, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        route::{RouteMessage, RouteScope, RouteType},
+        rule::{RuleAction, RuleAttribute, RuleMessage},
+    },
+};
+use weft_abi::{LOOPBACK_IFINDEX, Marks};
+
+use super::NetNs;
+
+/// The routing table of ours in each pod.
+pub const TABLE: u32 = 15_008;
+
+/// Before the main table's rule and most others', behind the local table's, which must keep the pod's own addresses.
+pub const PRIORITY: u32 = 98;
+
+/// Adds rule and route for each of the pod's addresses. What is there already counts as done.
+pub async fn add(ns: &NetNs, addresses: &[IpAddr]) -> io::Result<()> {
+    with_handle(ns, async |handle| {
+        for &address in addresses {
+            tolerate(handle.route().add(local_route(address)).execute().await, libc::EEXIST)?;
+            let mut request = handle.rule().add();
+            *request.message_mut() = rule(address);
+            tolerate(request.execute().await, libc::EEXIST)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Takes them away again. What is gone already counts as done.
+pub async fn remove(ns: &NetNs, addresses: &[IpAddr]) -> io::Result<()> {
+    with_handle(ns, async |handle| {
+        for &address in addresses {
+            tolerate(handle.rule().del(rule(address)).execute().await, libc::ENOENT)?;
+            tolerate(handle.route().del(local_route(address)).execute().await, libc::ESRCH)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn with_handle(ns: &NetNs, work: impl AsyncFnOnce(Handle) -> io::Result<()>) -> io::Result<()> {
+    let (connection, handle, _) = ns.run(rtnetlink::new_connection)??;
+    let connection = tokio::spawn(connection);
+    let result = work(handle).await;
+    connection.abort();
+    result
+}
+
+/// The source has to be named: left to itself the kernel would pick the destination as source of a packet it delivers
+/// to itself, and connect would fail with ENETUNREACH.
+fn local_route(address: IpAddr) -> RouteMessage {
+    match address {
+        IpAddr::V4(v4) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+            .kind(RouteType::Local)
+            .scope(RouteScope::Host)
+            .table_id(TABLE)
+            .output_interface(LOOPBACK_IFINDEX)
+            .pref_source(v4)
+            .build(),
+        IpAddr::V6(v6) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+            .kind(RouteType::Local)
+            .table_id(TABLE)
+            .output_interface(LOOPBACK_IFINDEX)
+            .pref_source(v6)
+            .build(),
+    }
+}
+
+fn rule(address: IpAddr) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes = vec![
+        RuleAttribute::Priority(PRIORITY),
+        RuleAttribute::FwMark(Marks::STEERED),
+        RuleAttribute::FwMask(Marks::MASK),
+        RuleAttribute::Table(TABLE),
+    ];
+    rule
+}
+
+fn tolerate(result: Result<(), rtnetlink::Error>, errno: i32) -> io::Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -errno => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(error)) => Err(error.to_io()),
+        Err(other) => Err(io::Error::other(other.to_string())),
+    }
+}

@@ -1,0 +1,86 @@
+//! Socket options and addresses that the data path needs and `std` does not offer.
+
+use std::{
+    io, mem,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::Duration,
+};
+
+use socket2::SockRef;
+
+/// The address the application dialled: the local address of the socket that was accepted for it. IPv4 comes back as
+/// IPv4, whatever family the listener had.
+pub fn original_destination(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(socket).local_addr()?;
+    address.as_socket().map(canonical).ok_or_else(|| io::Error::other("not an internet socket"))
+}
+
+/// `::ffff:10.0.0.1` as `10.0.0.1`; flow labels and scopes are dropped from what is not link-local.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if !v6.ip().is_unicast_link_local() => {
+            SocketAddr::new(IpAddr::V6(*v6.ip()).to_canonical(), v6.port())
+        }
+        other => other,
+    }
+}
+
+/// Keeps urgent data in the stream, where a byte pump can carry it.
+pub fn set_oob_inline(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_out_of_band_inline(true)
+}
+
+/// Closing the socket from now on resets the connection instead of ending it in peace.
+pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+/// Whether the socket accepts connections.
+pub fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
+    SockRef::from(socket).is_listener()
+}
+
+/// The cookie of the network namespace the socket lives in.
+pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let mut length = mem::size_of::<u64>() as libc::socklen_t;
+    // SAFETY: both pointers are to live locals and `length` says how much room there is.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
+}
+
+/// The kernel's number for one socket, by which [`super::diag`] knows it.
+pub fn cookie(socket: &impl AsFd) -> io::Result<u64> {
+    SockRef::from(socket).cookie()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_come_back_as_what_they_stand_for() {
+        let cases = [
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("[fd00::1]:80", "[fd00::1]:80"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(canonical(given.parse().unwrap()), expected.parse().unwrap());
+        }
+    }
+}
