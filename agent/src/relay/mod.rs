@@ -1,0 +1,88 @@
+//! The byte pump: joins an app's TCP connection to a tunnel's stream, or to another TCP connection.
+//!
+//! What one side does, the other sees: a FIN after the last byte becomes a FIN (or END_STREAM), a reset becomes a reset,
+//! in both directions and independently. An idle connection holds no buffer. A connection that never runs dry yields to
+//! its neighbours. Nothing here decides who may talk; a kill token ends what has been denied since.
+
+mod direct;
+mod socket;
+mod tunnelled;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use direct::tcp_to_tcp;
+pub use tunnelled::tcp_to_stream;
+
+/// Bytes moved so far; may be read while the relay runs.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Traffic {
+    /// Bytes from the near side to the far side.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from the far side to the near side.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// The two sides of a relay: near is the first argument, far the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The first argument.
+    Near,
+    /// The second argument.
+    Far,
+}
+
+/// How a relayed connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Both sides closed in order.
+    Fin,
+    /// This side reset the connection, or was lost.
+    Reset(Side),
+    /// The kill token was cancelled; both sides were reset.
+    Killed,
+}
+
+impl End {
+    /// The metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::Reset(Side::Near) => "reset_near",
+            Self::Reset(Side::Far) => "reset_far",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// What a relay has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Bytes from near to far.
+    pub sent: u64,
+    /// Bytes from far to near.
+    pub received: u64,
+    /// How it ended.
+    pub end: End,
+}
+
+impl Outcome {
+    fn new(traffic: &Traffic, end: End) -> Self {
+        Self { sent: traffic.sent(), received: traffic.received(), end }
+    }
+}
