@@ -38,8 +38,7 @@ impl Changes {
 #[must_use]
 pub fn changes(old: &Snapshot, new: &Snapshot) -> Changes {
     let mut changes = Changes::default();
-    let ((old_policies, old_workloads), (new_policies, new_workloads)) = (old.policy_tables(), new.policy_tables());
-    for item in old_workloads.diff(new_workloads) {
+    for item in old.workload_table().diff(new.workload_table()) {
         match item {
             DiffItem::Add(_, w) | DiffItem::Remove(_, w) => _ = changes.workloads.insert(w.uid.clone()),
             DiffItem::Update { old: (_, old), new: (_, new) } => {
@@ -48,7 +47,7 @@ pub fn changes(old: &Snapshot, new: &Snapshot) -> Changes {
         }
     }
     let none = NamespacePolicies::default();
-    for item in old_policies.diff(new_policies) {
+    for item in old.policy_table().diff(new.policy_table()) {
         let (namespace, old, new): (_, &NamespacePolicies, &NamespacePolicies) = match item {
             DiffItem::Add(namespace, new) => (namespace, &none, new),
             DiffItem::Remove(namespace, old) => (namespace, old, &none),

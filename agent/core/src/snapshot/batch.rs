@@ -1,14 +1,11 @@
-//! Applying deltas: each changes a primary table and its indexes and marks what depends on it; what is marked is then
-//! computed anew, once, however many deltas marked it.
-//!
-//! The rule that makes order irrelevant: nothing derived is ever adjusted, only computed from the primary tables.
+//! Applying deltas: each changes a primary table and its indexes and marks what depends on it; `settle` then computes
+//! what is marked, once, however many deltas marked it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::policies::NamespacePolicies;
-use super::{Delta, Key, Resource, ServicePortKey, Snapshot, endpoints, routes};
+use super::{Delta, Key, Resource, ServicePortKey, Snapshot};
 use crate::model::{
     AuthorizationPolicy, EndpointSlice, Name, NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant, Service,
     TcpRoute, TrafficPolicy, Workload,
@@ -16,20 +13,21 @@ use crate::model::{
 
 /// What has to be computed anew.
 #[derive(Default)]
-struct Marks {
+pub(super) struct Marks {
     /// Addresses whose owner or liveness may have changed.
-    addresses: BTreeSet<IpAddr>,
+    pub(super) addresses: BTreeSet<IpAddr>,
     /// Services whose endpoints may have changed.
-    services: BTreeSet<ObjectName>,
+    pub(super) services: BTreeSet<ObjectName>,
     /// Services whose routes may divide differently.
-    splits: BTreeSet<ObjectName>,
+    pub(super) splits: BTreeSet<ObjectName>,
     /// Namespaces whose policies changed.
-    policies: BTreeSet<Name>,
+    pub(super) policies: BTreeSet<Name>,
 }
 
-struct Batch {
-    next: Snapshot,
-    marks: Marks,
+/// A snapshot in the making.
+pub(super) struct Batch {
+    pub(super) next: Snapshot,
+    pub(super) marks: Marks,
 }
 
 /// See [`Snapshot::apply`].
@@ -265,72 +263,6 @@ impl Batch {
                 tables.traffic_for.insert(target.clone(), new.clone());
             }
             tables.traffic.insert(name.clone(), new);
-        }
-    }
-
-    /// Computes what is marked.
-    fn settle(&mut self) {
-        let marks = std::mem::take(&mut self.marks);
-        let mut services = marks.services;
-        for ip in marks.addresses {
-            self.settle_address(ip);
-            services.extend(self.next.primary.slices_at.at(&ip).iter().map(|slice| slice.service.clone()));
-        }
-        for service in services {
-            self.settle_endpoints(&service);
-        }
-        for service in marks.splits {
-            self.settle_splits(&service);
-        }
-        for namespace in marks.policies {
-            self.settle_policies(namespace);
-        }
-    }
-
-    fn settle_address(&mut self, ip: IpAddr) {
-        let virtual_address = !self.next.services_at(ip).is_empty();
-        if virtual_address || self.next.workload_at(ip).is_some_and(|w| self.next.is_live(w)) {
-            self.next.derived.destinations.insert(ip);
-        } else {
-            self.next.derived.destinations.remove(&ip);
-        }
-    }
-
-    /// Replaces only what differs, so that an unchanged set keeps its identity and balancing its tables.
-    fn settle_endpoints(&mut self, name: &ObjectName) {
-        let Some(service) = self.next.primary.services.get(name).cloned() else { return };
-        for port in &service.ports {
-            let key = ServicePortKey { service: name.clone(), port: port.port };
-            let set = endpoints::resolve(&self.next, &service, port);
-            if self.next.derived.endpoints.get(&key).is_none_or(|held| **held != set) {
-                self.next.derived.endpoints.insert(key, Arc::new(set));
-            }
-        }
-    }
-
-    fn settle_splits(&mut self, name: &ObjectName) {
-        let Some(service) = self.next.primary.services.get(name).cloned() else { return };
-        for port in &service.ports {
-            let key = ServicePortKey { service: name.clone(), port: port.port };
-            match routes::resolve(&self.next, &key) {
-                Some(split) if self.next.derived.splits.get(&key).is_none_or(|held| **held != split) => {
-                    self.next.derived.splits.insert(key, Arc::new(split));
-                }
-                Some(_) => {}
-                None => _ = self.next.derived.splits.remove(&key),
-            }
-        }
-    }
-
-    fn settle_policies(&mut self, namespace: Name) {
-        let tables = &self.next.primary;
-        let authorization = tables.authorization_in.at(&namespace);
-        let authentication = tables.authentication_in.at(&namespace);
-        if authorization.is_empty() && authentication.is_empty() {
-            self.next.derived.policies.remove(&namespace);
-        } else {
-            let compiled = NamespacePolicies::compile(authorization, authentication);
-            self.next.derived.policies.insert(namespace, Arc::new(compiled));
         }
     }
 }

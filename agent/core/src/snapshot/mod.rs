@@ -14,6 +14,7 @@ mod index;
 mod policies;
 mod resource;
 mod routes;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -71,7 +72,7 @@ struct Primary {
     traffic_for: Index<ObjectName, TrafficPolicy>,
 }
 
-/// What follows from the primary tables, kept up by [`batch`].
+/// What follows from the primary tables, kept up by [`settle`].
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Derived {
     endpoints: OrdMap<ServicePortKey, Arc<EndpointSet>>,
@@ -258,13 +259,13 @@ impl Snapshot {
         self.derived.policies.get(namespace)
     }
 
-    /// The tables whose difference [`crate::policy::changes`] and [`crate::balance`] look at.
-    pub(crate) fn policy_tables(&self) -> (&OrdMap<Name, Arc<NamespacePolicies>>, &OrdMap<ObjectName, Arc<Workload>>) {
-        (&self.derived.policies, &self.primary.workloads)
+    /// The policies of every namespace that has any.
+    pub(crate) fn policy_table(&self) -> &OrdMap<Name, Arc<NamespacePolicies>> {
+        &self.derived.policies
     }
 
-    /// Endpoints by service port.
-    pub(crate) fn endpoint_table(&self) -> &OrdMap<ServicePortKey, Arc<EndpointSet>> {
-        &self.derived.endpoints
+    /// All pods, as a table that can be compared with another snapshot's.
+    pub(crate) fn workload_table(&self) -> &OrdMap<ObjectName, Arc<Workload>> {
+        &self.primary.workloads
     }
 }

@@ -46,6 +46,18 @@ pub enum BranchFault {
     NotGranted,
 }
 
+impl BranchFault {
+    /// The fault as a metric label, in snake case.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoService => "backend_missing",
+            Self::NoPort => "backend_port_missing",
+            Self::NotGranted => "backend_not_granted",
+        }
+    }
+}
+
 /// What a parent makes of a route.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Attachment {

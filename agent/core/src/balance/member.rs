@@ -1,0 +1,83 @@
+//! What is known of one endpoint of one service port, for as long as the same pod has the same address.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::ewma::Ewma;
+use super::lock;
+use super::outlier::Outlier;
+
+/// State of an endpoint. Its counters are read without a lock: a pick that sees one a moment old is as good.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    /// The pod behind the address.
+    pub(super) uid: Option<Arc<str>>,
+    /// When it appeared, if its service port was in use by then.
+    pub(super) joined: Option<Instant>,
+    /// Picks that are being connected or stand.
+    in_flight: AtomicU32,
+    /// The number of its last turn in round robin, of its service port's turns.
+    turn: AtomicU64,
+    condition: Mutex<Condition>,
+}
+
+/// What connections tell of an endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Condition {
+    ewma: Ewma,
+    pub(super) outlier: Outlier,
+}
+
+impl Member {
+    /// Nothing is known yet.
+    pub(super) fn new(address: SocketAddr, uid: Option<Arc<str>>, joined: Option<Instant>) -> Self {
+        let condition = Mutex::default();
+        Self { address, uid, joined, in_flight: AtomicU32::new(0), turn: AtomicU64::new(0), condition }
+    }
+
+    /// Connections in flight.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// One more in flight.
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One fewer in flight.
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Its last turn in round robin.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    /// Notes its turn.
+    pub(super) fn take_turn(&self, number: u64) {
+        self.turn.store(number, Ordering::Relaxed);
+    }
+
+    /// How long connecting is expected to take; `None` if it never succeeded.
+    pub(super) fn estimate(&self, now: Instant) -> Option<Duration> {
+        lock(&self.condition).ewma.estimate(now)
+    }
+
+    /// A connection stood after `took`. Returns whether that readmits the endpoint.
+    pub(super) fn connected(&self, took: Duration, now: Instant) -> bool {
+        let mut condition = lock(&self.condition);
+        condition.ewma.observe(took, now);
+        condition.outlier.succeeded(now)
+    }
+
+    /// Reads or drives its ejection.
+    pub(super) fn outlier<R>(&self, look: impl FnOnce(&mut Outlier) -> R) -> R {
+        look(&mut lock(&self.condition).outlier)
+    }
+}

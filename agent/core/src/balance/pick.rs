@@ -1,0 +1,64 @@
+//! A picked endpoint, and the word back on how connecting to it went.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::member::Member;
+use super::pool::{Chosen, Pool};
+use crate::route::{ServicePortKey, Target};
+
+/// A picked endpoint. To be kept as long as the connection lasts: dropping it ends its being in flight.
+pub struct Pick {
+    /// What to dial.
+    pub target: Target,
+    /// The service port it is an endpoint of: the one dialled, or a backend of its route.
+    pub backend: ServicePortKey,
+    pool: Arc<Pool>,
+    member: Arc<Member>,
+    /// It is a probe, and nothing has been said of it yet.
+    probing: bool,
+    jitter: u64,
+}
+
+impl Pick {
+    /// Wraps what the pool chose.
+    pub(super) fn new(target: Target, backend: ServicePortKey, pool: Arc<Pool>, chosen: Chosen) -> Self {
+        let Chosen { member, probe, jitter } = chosen;
+        Self { target, backend, pool, member, probing: probe, jitter }
+    }
+
+    /// The connection stands; connecting took so long.
+    pub fn connected(&mut self, took: Duration, now: Instant) {
+        self.probing = false;
+        self.pool.connected(&self.member, took, now);
+    }
+
+    /// The connection could not be made.
+    pub fn failed(&mut self, now: Instant) {
+        self.pool.failed(&self.member, std::mem::take(&mut self.probing), now, self.jitter);
+    }
+
+    /// Connections to this endpoint, by way of this service port, that are being made or stand; this one included.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.member.in_flight()
+    }
+}
+
+impl Drop for Pick {
+    fn drop(&mut self) {
+        self.member.end();
+        if self.probing {
+            self.pool.unprobe(&self.member);
+        }
+    }
+}
+
+impl fmt::Debug for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Pick");
+        out.field("target", &self.target).field("backend", &self.backend).field("probe", &self.probing);
+        out.finish_non_exhaustive()
+    }
+}

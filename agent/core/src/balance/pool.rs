@@ -1,0 +1,224 @@
+//! One service port: its members over time, and the lane they make at the moment.
+//!
+//! The lock is held for one pick. Whatever changes who is eligible (a newer snapshot, an ejection, its end, a step of
+//! slow start) only marks the lane, and the next pick makes a new one.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::lane::{Lane, Picker};
+use super::least_request::LeastRequest;
+use super::member::Member;
+use super::peak_ewma::PeakEwma;
+use super::random::WeightedRandom;
+use super::round_robin::RoundRobin;
+use super::{PickError, Random, Settings, lock};
+use crate::model::Algorithm;
+use crate::route::ServicePortKey;
+use crate::snapshot::EndpointSet;
+
+/// The balancing state of one service port.
+#[derive(Debug)]
+pub(super) struct Pool {
+    settings: Arc<Settings>,
+    /// The lane no longer says who is eligible.
+    stale: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The endpoints the members stand for, and the generation of the snapshot they came with.
+    adopted: Option<(Arc<EndpointSet>, u64)>,
+    members: Vec<Arc<Member>>,
+    lane: Lane,
+    /// Made when round robin is first asked for.
+    turns: Option<RoundRobin>,
+    /// Turns given out since the beginning.
+    turn: u64,
+}
+
+/// What a pool picked.
+pub(super) struct Chosen {
+    pub(super) member: Arc<Member>,
+    /// It is an ejected endpoint's probe.
+    pub(super) probe: bool,
+    /// Random, for the length of an ejection this may lead to.
+    pub(super) jitter: u64,
+}
+
+/// Why a pool picked nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Nothing {
+    NoEndpoints,
+    AllWeightsZero,
+    Exhausted,
+}
+
+impl Nothing {
+    /// The error for whoever asked for `key`.
+    pub(super) fn of(self, key: &ServicePortKey) -> PickError {
+        match self {
+            Self::NoEndpoints => PickError::NoEndpoints(key.clone()),
+            Self::AllWeightsZero => PickError::AllWeightsZero(key.clone()),
+            Self::Exhausted => PickError::Exhausted(key.clone()),
+        }
+    }
+}
+
+impl Pool {
+    /// A pool that has seen no snapshot.
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
+        Self { settings, stale: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// Picks one of `set`, the endpoints in a snapshot of this generation.
+    ///
+    /// Connections that began under an older snapshot than the pool has seen are given only what theirs has too: of
+    /// newer endpoints they do not know whether these are enrolled.
+    pub(super) fn pick(
+        &self,
+        set: &Arc<EndpointSet>,
+        generation: u64,
+        algorithm: Algorithm,
+        tried: &[SocketAddr],
+        now: Instant,
+        random: Random<'_>,
+    ) -> Result<Chosen, Nothing> {
+        let mut state = lock(&self.state);
+        if !self.refresh(&mut state, set, generation, now) {
+            let tried = state.unknown_to(set).chain(tried.iter().copied()).collect::<Vec<_>>();
+            return state.choose(algorithm, &tried, now, random);
+        }
+        if state.members.is_empty() {
+            return Err(Nothing::NoEndpoints);
+        }
+        if state.lane.is_empty() {
+            return Err(Nothing::AllWeightsZero);
+        }
+        if tried.is_empty()
+            && let Some(member) = state.lane.probe()
+        {
+            member.outlier(|outlier| outlier.probe());
+            return Ok(Chosen::new(member, true, random));
+        }
+        state.choose(algorithm, tried, now, random)
+    }
+
+    /// A connection to `member` stood.
+    pub(super) fn connected(&self, member: &Member, took: std::time::Duration, now: Instant) {
+        if member.connected(took, now) {
+            self.stale.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection to `member` failed. Ejections are counted under the pool's lock, so that two at once cannot both
+    /// be the last one that is allowed.
+    pub(super) fn failed(&self, member: &Arc<Member>, probe: bool, now: Instant, jitter: u64) {
+        let state = lock(&self.state);
+        let spares = || state.lane.spares(member);
+        if member.outlier(|o| o.failed(&self.settings.outlier, probe, now, jitter, spares)) {
+            self.stale.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A probe ended without saying anything.
+    pub(super) fn unprobe(&self, member: &Member) {
+        member.outlier(|outlier| outlier.unprobe());
+        self.stale.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes over newer endpoints, and makes a new lane if the present one is out of date. Returns whether the pool's
+    /// endpoints are now those of `set`.
+    fn refresh(&self, state: &mut State, set: &Arc<EndpointSet>, generation: u64, now: Instant) -> bool {
+        let (same, older) = state.adopted.as_ref().map_or((false, false), |(held, seen)| {
+            let same = Arc::ptr_eq(held, set);
+            (same, !same && generation < *seen)
+        });
+        if same {
+            state.adopted.iter_mut().for_each(|(_, seen)| *seen = generation.max(*seen));
+        } else if !older {
+            state.adopt(set, generation, now);
+        }
+        let stale = self.stale.swap(false, Ordering::Relaxed);
+        let expired = state.lane.expires.is_some_and(|at| at <= now);
+        if stale || expired || !(same || older) {
+            let Some((held, _)) = &state.adopted else { return !older };
+            state.lane = Lane::new(held, &state.members, self.settings.slow_start, now);
+            state.turns = None;
+        }
+        !older
+    }
+}
+
+impl Chosen {
+    /// A picked member, in flight from here on.
+    fn new(member: Arc<Member>, probe: bool, random: Random<'_>) -> Self {
+        member.begin();
+        Self { member, probe, jitter: random() }
+    }
+}
+
+impl State {
+    /// Replaces the endpoints. Who stays, the same pod at the same address, keeps what is known of it.
+    fn adopt(&mut self, set: &Arc<EndpointSet>, generation: u64, now: Instant) {
+        let mut known: HashMap<_, _> = self.members.drain(..).map(|m| ((m.address, m.uid.clone()), m)).collect();
+        let joined = self.adopted.is_some().then_some(now);
+        let members = set.endpoints.iter().map(|endpoint| {
+            known
+                .remove(&(endpoint.address, endpoint.uid.clone()))
+                .unwrap_or_else(|| Arc::new(Member::new(endpoint.address, endpoint.uid.clone(), joined)))
+        });
+        self.members = members.collect();
+        self.adopted = Some((set.clone(), generation));
+    }
+
+    /// The members an older set lacks, or has as another pod.
+    fn unknown_to<'a>(&'a self, set: &'a EndpointSet) -> impl Iterator<Item = SocketAddr> + 'a {
+        let known = |member: &Member| {
+            let at = set.endpoints.binary_search_by(|endpoint| endpoint.address.cmp(&member.address));
+            at.is_ok_and(|at| set.endpoints[at].uid == member.uid)
+        };
+        self.members.iter().filter(move |member| !known(member)).map(|member| member.address)
+    }
+
+    fn choose(
+        &mut self,
+        algorithm: Algorithm,
+        tried: &[SocketAddr],
+        now: Instant,
+        random: Random<'_>,
+    ) -> Result<Chosen, Nothing> {
+        let excluded = self.lane.positions(tried);
+        let lane = &self.lane;
+        let position = match algorithm {
+            Algorithm::Random => WeightedRandom.pick(lane, &excluded, now, &mut *random),
+            Algorithm::LeastRequest => LeastRequest.pick(lane, &excluded, now, &mut *random),
+            Algorithm::PeakEwma => PeakEwma.pick(lane, &excluded, now, &mut *random),
+            Algorithm::RoundRobin => {
+                let turns = self.turns.get_or_insert_with(|| turns(lane));
+                let position = turns.pick(lane, &excluded, now, &mut *random);
+                if let Some(position) = position {
+                    self.turn += 1;
+                    lane.members[position].take_turn(self.turn);
+                }
+                position
+            }
+        };
+        let member = match position {
+            Some(position) => lane.members[position].clone(),
+            None => lane.fall_back(tried, &mut *random).ok_or(Nothing::Exhausted)?,
+        };
+        Ok(Chosen::new(member, false, random))
+    }
+}
+
+/// Round robin over a new lane: whoever waited longest goes first, so that changes do not favour anyone.
+fn turns(lane: &Lane) -> RoundRobin {
+    let mut ranked: Vec<usize> = (0..lane.members.len()).collect();
+    ranked.sort_by_key(|position| lane.members[*position].turn());
+    RoundRobin::new((0..lane.weights.len()).map(|position| lane.weights.at(position)).collect(), ranked)
+}

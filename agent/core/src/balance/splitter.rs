@@ -1,0 +1,62 @@
+//! Which branch of a route a connection takes: in turns where the service's algorithm is round robin, else by weight at
+//! random. Branches whose backend is missing take part: their share is refused by whoever asked.
+
+use std::sync::{Arc, Mutex};
+
+use super::round_robin::RoundRobin;
+use super::weights::Weights;
+use super::{Random, lock};
+use crate::model::Algorithm;
+use crate::snapshot::Split;
+
+/// The turns of one service port's branches.
+#[derive(Debug, Default)]
+pub(super) struct Splitter {
+    state: Mutex<Option<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    split: Arc<Split>,
+    generation: u64,
+    weights: Weights,
+    turns: RoundRobin,
+}
+
+impl Splitter {
+    /// The index of the branch; `None` where all weigh nothing. A split older than one seen already, from a snapshot of a
+    /// lower generation, is drawn from at random and leaves the turns of the newer alone.
+    pub(super) fn choose(
+        &self,
+        split: &Arc<Split>,
+        generation: u64,
+        algorithm: Algorithm,
+        random: Random<'_>,
+    ) -> Option<usize> {
+        let mut state = lock(&self.state);
+        match &mut *state {
+            Some(held) if Arc::ptr_eq(&held.split, split) => held.generation = generation.max(held.generation),
+            Some(held) if generation < held.generation => return weights(split).draw(&[], random),
+            _ => *state = None,
+        }
+        let state = state.get_or_insert_with(|| State::new(split.clone(), generation));
+        match algorithm {
+            Algorithm::RoundRobin => state.turns.next(&[]),
+            Algorithm::Random | Algorithm::LeastRequest | Algorithm::PeakEwma => state.weights.draw(&[], random),
+        }
+    }
+}
+
+impl State {
+    fn new(split: Arc<Split>, generation: u64) -> Self {
+        let weights = weights(&split);
+        let each = (0..weights.len()).map(|at| weights.at(at)).collect();
+        let turns = RoundRobin::new(each, (0..weights.len()).collect());
+        Self { split, generation, weights, turns }
+    }
+}
+
+/// The weights of a route's branches, by position.
+pub(super) fn weights(split: &Split) -> Weights {
+    Weights::new(split.branches.iter().map(|branch| u64::from(branch.weight.0)))
+}

@@ -1,0 +1,79 @@
+//! The second half of applying deltas: whatever depends on what changed is computed anew from the primary tables.
+//!
+//! Nothing derived is ever adjusted, which is what makes the order and the grouping of deltas irrelevant.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::batch::Batch;
+use super::policies::NamespacePolicies;
+use super::{ServicePortKey, endpoints, routes};
+use crate::model::{Name, ObjectName};
+
+impl Batch {
+    /// Computes what is marked.
+    pub(super) fn settle(&mut self) {
+        let marks = std::mem::take(&mut self.marks);
+        let mut services = marks.services;
+        for ip in marks.addresses {
+            self.settle_address(ip);
+            services.extend(self.next.primary.slices_at.at(&ip).iter().map(|slice| slice.service.clone()));
+        }
+        for service in services {
+            self.settle_endpoints(&service);
+        }
+        for service in marks.splits {
+            self.settle_splits(&service);
+        }
+        for namespace in marks.policies {
+            self.settle_policies(namespace);
+        }
+    }
+
+    fn settle_address(&mut self, ip: IpAddr) {
+        let virtual_address = !self.next.services_at(ip).is_empty();
+        if virtual_address || self.next.workload_at(ip).is_some_and(|w| self.next.is_live(w)) {
+            self.next.derived.destinations.insert(ip);
+        } else {
+            self.next.derived.destinations.remove(&ip);
+        }
+    }
+
+    /// Replaces only what differs, so that an unchanged set keeps its identity and balancing its tables.
+    fn settle_endpoints(&mut self, name: &ObjectName) {
+        let Some(service) = self.next.primary.services.get(name).cloned() else { return };
+        for port in &service.ports {
+            let key = ServicePortKey { service: name.clone(), port: port.port };
+            let set = endpoints::resolve(&self.next, &service, port);
+            if self.next.derived.endpoints.get(&key).is_none_or(|held| **held != set) {
+                self.next.derived.endpoints.insert(key, Arc::new(set));
+            }
+        }
+    }
+
+    fn settle_splits(&mut self, name: &ObjectName) {
+        let Some(service) = self.next.primary.services.get(name).cloned() else { return };
+        for port in &service.ports {
+            let key = ServicePortKey { service: name.clone(), port: port.port };
+            match routes::resolve(&self.next, &key) {
+                Some(split) if self.next.derived.splits.get(&key).is_none_or(|held| **held != split) => {
+                    self.next.derived.splits.insert(key, Arc::new(split));
+                }
+                Some(_) => {}
+                None => _ = self.next.derived.splits.remove(&key),
+            }
+        }
+    }
+
+    fn settle_policies(&mut self, namespace: Name) {
+        let tables = &self.next.primary;
+        let authorization = tables.authorization_in.at(&namespace);
+        let authentication = tables.authentication_in.at(&namespace);
+        if authorization.is_empty() && authentication.is_empty() {
+            self.next.derived.policies.remove(&namespace);
+        } else {
+            let compiled = NamespacePolicies::compile(authorization, authentication);
+            self.next.derived.policies.insert(namespace, Arc::new(compiled));
+        }
+    }
+}
