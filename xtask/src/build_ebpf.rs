@@ -53,7 +53,6 @@ pub(crate) fn run() -> Result<PathBuf> {
 }
 
 /// What this machine lacks to build the programs; `None` when nothing does.
-#[allow(dead_code, reason = "asked by the setup verb")]
 pub(crate) fn missing() -> Option<String> {
     choose(bpf_linker().is_some()).err().map(|why| why.to_string())
 }

@@ -1,6 +1,20 @@
-//! `cargo xtask`: one file per verb.
+//! `cargo xtask`: one file per verb. Every verb installs or builds what it needs by itself, and says so first.
 
+mod build;
 mod build_ebpf;
+mod check;
+mod demo;
+mod fresh;
+mod lab;
+mod layers;
+mod privileges;
+mod sabotage;
+mod scenarios;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -8,12 +22,64 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Verb {
+    /// Install what is missing on this machine, saying what and why first
+    Setup {
+        /// Only report; exit non-zero when something is missing
+        #[arg(long)]
+        check: bool,
+    },
     /// Compile the eBPF programs into target/ebpf
     BuildEbpf,
+    /// Compile everything: the eBPF programs, the agent, the lab
+    Build,
+    /// Format, lints, docs, dependency direction, licences, spelling
+    Check,
+    /// Run every test and compare the journeys with tests/scenarios.txt
+    Test {
+        /// Run only tests whose name contains this; the scenario list is then not compared
+        filter: Option<String>,
+    },
+    /// Break one line per scenario and see that its test notices
+    Sabotage {
+        /// Only the scenarios whose name contains this
+        filter: Option<String>,
+    },
+    /// Bring a lab up and open a shell in one of its pods
+    Lab {
+        /// The pod to enter
+        #[arg(default_value = "client")]
+        pod: String,
+    },
+    /// Watch two live processes join the mesh, in one screen
+    Demo,
+    /// Prove demo and test on a fresh Debian 12 in a debootstrap chroot
+    Fresh,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Verb::parse() {
-        Verb::BuildEbpf => build_ebpf::run().map(|object| println!("{}", object.display())),
+fn main() -> ExitCode {
+    match obey(Verb::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Setup { check: true } => setup::report(),
+        Verb::Setup { check: false } => setup::everything(),
+        Verb::BuildEbpf => {
+            setup::ensure(&[setup::Need::Ebpf])?;
+            build_ebpf::run().map(|object| println!("{}", object.display()))
+        }
+        Verb::Build => build::everything(),
+        Verb::Check => check::all(),
+        Verb::Test { filter } => test::run(filter.as_deref()),
+        Verb::Sabotage { filter } => sabotage::run(filter.as_deref()),
+        Verb::Lab { pod } => lab::run(&pod),
+        Verb::Demo => demo::run(),
+        Verb::Fresh => fresh::run(),
     }
 }

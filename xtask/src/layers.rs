@@ -1,0 +1,150 @@
+//! Dependency direction, read from the sources: which room of the agent may name which, and which crates are kept to one.
+//!
+//! A table of what is allowed is the architecture; a line that breaks it is a decision somebody should take on purpose.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::root;
+
+/// Rooms of `agent/src`, each with those it may name. `app` and `main` wire everything and may name all.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("sys", &[]),
+    ("drain", &[]),
+    ("telemetry", &[]),
+    ("identity", &["telemetry"]),
+    ("hold", &["sys"]),
+    ("steer", &["sys", "hold"]),
+    ("relay", &["sys", "drain", "telemetry"]),
+    ("live", &["sys", "drain", "telemetry", "relay"]),
+    ("tunnel", &["sys", "drain", "telemetry", "identity", "relay"]),
+    ("inbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel"]),
+    ("outbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel"]),
+    ("control", &["telemetry"]),
+    ("admin", &["telemetry"]),
+    ("config", &["control", "telemetry", "admin", "steer"]),
+];
+
+/// Crates that only the named rooms may use: past its source nobody knows Kubernetes, past steering nobody knows eBPF.
+const CRATES: &[(&str, &[&str])] = &[
+    ("kube", &["control"]),
+    ("k8s_openapi", &["control"]),
+    ("gateway_api", &["control"]),
+    ("aya", &["steer"]),
+    ("aya_log", &["steer"]),
+    ("h2", &["tunnel"]),
+    ("prometheus_client", &["telemetry"]),
+];
+
+/// What the pure crate must not touch: clocks, randomness, files, sockets, and every crate that brings them.
+const FORBIDDEN_IN_CORE: &[&str] = &[
+    "tokio",
+    "kube",
+    "aya",
+    "rustls",
+    "rand::",
+    "std::fs",
+    "std::net::Tcp",
+    "std::env",
+    "Instant::now",
+    "SystemTime",
+    "std::thread",
+];
+
+/// Reports every line that breaks a rule.
+pub(crate) fn check() -> Result<()> {
+    let root = root();
+    let mut broken = Vec::new();
+    for file in sources(&root.join("agent/src"))? {
+        let room = room_of(&root, &file);
+        let text = fs::read_to_string(&file)?;
+        for (number, line) in code_lines(&text) {
+            broken.extend(judge(&room, line).map(|why| format!("{}:{number}: {why}", shown(&root, &file))));
+        }
+    }
+    for file in sources(&root.join("agent/core/src"))? {
+        let text = fs::read_to_string(&file)?;
+        // Tests may draw and clock what they like.
+        let tests = file.file_stem().is_some_and(|stem| stem == "tests") || file.iter().any(|part| part == "tests");
+        for (number, line) in code_lines(&text).filter(|_| !tests) {
+            let word = FORBIDDEN_IN_CORE.iter().find(|word| mentions(line, word));
+            broken.extend(word.map(|word| format!("{}:{number}: core is pure, but names {word}", shown(&root, &file))));
+        }
+    }
+    if broken.is_empty() { Ok(()) } else { bail!("\n{}", broken.join("\n")) }
+}
+
+/// What is wrong with a line in a room, if anything.
+fn judge(room: &str, line: &str) -> Option<String> {
+    if matches!(room, "app" | "main" | "lib") {
+        return None;
+    }
+    let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+        return Some(format!("room {room} is not in xtask/src/layers.rs"));
+    };
+    for (name, _) in ROOMS.iter().chain(&[("app", &[] as &[&str])]) {
+        let named = mentions(line, &format!("crate::{name}::")) || mentions(line, &format!("crate::{name};"));
+        if *name != room && named && !allowed.contains(name) {
+            return Some(format!("{room} may not name {name}"));
+        }
+    }
+    let stray = CRATES.iter().find(|(name, rooms)| mentions(line, &format!("{name}::")) && !rooms.contains(&room));
+    stray.map(|(name, rooms)| format!("{name} belongs to {}, not {room}", rooms.join(", ")))
+}
+
+/// Whether a word occurs on its own, not as the tail of a longer path or name.
+fn mentions(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':')
+    })
+}
+
+/// Numbered lines that are neither comments nor below `#[cfg(test)]`.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    lines.take_while(|(_, line)| line.trim() != "#[cfg(test)]").filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn room_of(root: &Path, file: &Path) -> String {
+    let inside = file.strip_prefix(root.join("agent/src")).unwrap_or(file);
+    let first = inside.iter().next().unwrap_or_default().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn shown(root: &Path, file: &Path) -> String {
+    file.strip_prefix(root).unwrap_or(file).display().to_string()
+}
+
+fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_may_name_those_below_it_only() {
+        assert!(judge("outbound", "use crate::tunnel::Pool;").is_none());
+        assert!(judge("tunnel", "use crate::outbound::Dial;").is_some());
+        assert!(judge("relay", "    crate::control::manifests::load()").is_some());
+        assert!(judge("app", "use crate::control::Source;").is_none());
+        assert!(judge("tunnel", "use kube::Api;").is_some());
+        assert!(judge("control", "use kube::Api;").is_none());
+        assert!(judge("relay", "use weft_core::snapshot::Snapshot;").is_none());
+        assert!(judge("cellar", "fn f() {}").is_some());
+    }
+}

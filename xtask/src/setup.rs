@@ -1,0 +1,241 @@
+//! `cargo xtask setup`: what this machine lacks, why it is needed, and its installation.
+//!
+//! Debian packages come by apt-get (with sudo when not root), Rust tools by `cargo install` as the calling user, never as
+//! root on a user's behalf. Other verbs call [`ensure`] for what they need, so `setup` need never be called by hand.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::build_ebpf;
+use crate::privileges::{as_root, is_root};
+use crate::shell::{cargo, on_path, run, say};
+
+/// What a verb needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To compile the eBPF programs.
+    Ebpf,
+    /// To make nodes, pods and services, and the foreign peers that talk to them.
+    Lab,
+    /// To check formatting, lints, licences and spelling.
+    Check,
+}
+
+const ALL: [Need; 3] = [Need::Ebpf, Need::Lab, Need::Check];
+
+/// Something missing.
+struct Lack {
+    what: &'static str,
+    why: &'static str,
+    remedy: Remedy,
+}
+
+enum Remedy {
+    /// Debian packages.
+    Apt(&'static [&'static str]),
+    /// A crate's binary: `cargo install` arguments, and where LLVM is.
+    Cargo(&'static [&'static str]),
+    /// A component of the Rust toolchain.
+    Rustup(&'static str),
+}
+
+/// The compiler that brings `core` ready made for the BPF target, and what its linker is linked with.
+const EBPF_COMPILER: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
+const EBPF_LINKER: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "zlib1g-dev", "g++"];
+const LLVM: &str = "/usr/lib/llvm-22";
+
+/// Installs everything any verb needs.
+pub(crate) fn everything() -> Result<()> {
+    ensure(&ALL)?;
+    say("nothing is missing");
+    Ok(())
+}
+
+/// Reports what is missing and installs nothing.
+pub(crate) fn report() -> Result<()> {
+    let lacks: Vec<Lack> = ALL.iter().flat_map(|&need| lacking(need)).collect();
+    for lack in &lacks {
+        println!("missing: {} ({}): {}", lack.what, lack.why, lack.remedy.shown());
+    }
+    if lacks.is_empty() {
+        println!("nothing is missing");
+        return Ok(());
+    }
+    bail!("{} missing; `cargo xtask setup` installs them", lacks.len())
+}
+
+/// Installs what these needs lack.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    for &need in needs {
+        for lack in lacking(need) {
+            say(&format!("installing {}: {}", lack.what, lack.why));
+            lack.remedy.apply()?;
+        }
+        let left = lacking(need);
+        if !left.is_empty() {
+            let names: Vec<_> = left.iter().map(|lack| format!("{} ({})", lack.what, lack.remedy.shown())).collect();
+            bail!("still missing after installation: {}", names.join(", "));
+        }
+    }
+    Ok(())
+}
+
+fn lacking(need: Need) -> Vec<Lack> {
+    match need {
+        Need::Ebpf => lacking_ebpf(),
+        Need::Lab => lacking_lab(),
+        Need::Check => lacking_check(),
+    }
+}
+
+/// The Debian compiler is the way taken where no other toolchain is complete; a nightly with `rust-src` needs only the
+/// linker. `build_ebpf` alone knows which of them is usable.
+fn lacking_ebpf() -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    let Some(missing) = build_ebpf::missing() else { return lacks };
+    if missing.contains("or else") {
+        lacks.push(Lack {
+            what: "rustc-web",
+            why: "the eBPF programs need a compiler that brings core for the BPF target",
+            remedy: Remedy::Apt(EBPF_COMPILER),
+        });
+    }
+    if missing.contains("bpf-linker") {
+        if !Path::new(LLVM).join("bin/llvm-config").exists() && Path::new("/usr/bin/apt-get").exists() {
+            lacks.push(Lack { what: "LLVM 22", why: "bpf-linker is linked with it", remedy: Remedy::Apt(EBPF_LINKER) });
+        }
+        lacks.push(Lack {
+            what: "bpf-linker",
+            why: "it links the eBPF programs",
+            remedy: Remedy::Cargo(&[
+                "bpf-linker",
+                "--version",
+                "0.13.0",
+                "--no-default-features",
+                "--features",
+                "llvm-22",
+            ]),
+        });
+    }
+    lacks
+}
+
+fn lacking_lab() -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    if !on_path("ip") {
+        lacks.push(Lack {
+            what: "iproute2",
+            why: "the lab builds its networks with it",
+            remedy: Remedy::Apt(&["iproute2"]),
+        });
+    }
+    if !on_path("nft") {
+        lacks.push(Lack {
+            what: "nftables",
+            why: "the lab's stand-in for kube-proxy translates VIPs with it",
+            remedy: Remedy::Apt(&["nftables"]),
+        });
+    }
+    let has_modules = Command::new("/usr/bin/python3").args(["-c", "import h2, cryptography"]).output();
+    if !has_modules.is_ok_and(|output| output.status.success()) {
+        lacks.push(Lack {
+            what: "Python's h2",
+            why: "the HBONE peer the mesh is tested against is written with it",
+            remedy: Remedy::Apt(&["python3", "python3-h2", "python3-cryptography"]),
+        });
+    }
+    lacks
+}
+
+fn lacking_check() -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    if !works(&["fmt", "--version"]) {
+        lacks.push(Lack { what: "rustfmt", why: "formatting is checked", remedy: Remedy::Rustup("rustfmt") });
+    }
+    if !works(&["clippy", "--version"]) {
+        lacks.push(Lack { what: "clippy", why: "lints are checked", remedy: Remedy::Rustup("clippy") });
+    }
+    // Unoptimised: they run for seconds, and compile for minutes less.
+    if !works(&["deny", "--version"]) {
+        lacks.push(Lack {
+            what: "cargo-deny",
+            why: "licences, bans and sources are checked",
+            remedy: Remedy::Cargo(&["cargo-deny", "--version", "0.20.2", "--debug"]),
+        });
+    }
+    if !on_path("typos") && !cargo_bin("typos") {
+        lacks.push(Lack {
+            what: "typos",
+            why: "spelling is checked",
+            remedy: Remedy::Cargo(&["typos-cli", "--version", "1.52.0", "--debug"]),
+        });
+    }
+    lacks
+}
+
+fn works(arguments: &[&str]) -> bool {
+    cargo().args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+/// Whether `cargo install` has put a program of this name where it puts them.
+fn cargo_bin(program: &str) -> bool {
+    cargo_home().is_some_and(|home| home.join("bin").join(program).is_file())
+}
+
+/// Where cargo keeps what it installs.
+pub(crate) fn cargo_home() -> Option<std::path::PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    std::env::var_os("CARGO_HOME").map(Into::into).or_else(home)
+}
+
+impl Remedy {
+    fn shown(&self) -> String {
+        match self {
+            Self::Apt(packages) => format!("apt-get install {}", packages.join(" ")),
+            Self::Cargo(arguments) => format!("cargo install --locked {}", arguments.join(" ")),
+            Self::Rustup(component) => format!("rustup component add {component}"),
+        }
+    }
+
+    fn apply(&self) -> Result<()> {
+        match self {
+            Self::Apt(packages) => apt(packages),
+            Self::Cargo(arguments) => cargo_install(arguments),
+            Self::Rustup(component) => run(Command::new("rustup").args(["component", "add", component])),
+        }
+    }
+}
+
+fn apt(packages: &[&str]) -> Result<()> {
+    if !on_path("apt-get") {
+        bail!("this is no Debian: install what `{}` would, by your distribution's means", packages.join(" "));
+    }
+    run(as_root("apt-get").args(["update", "-qq"]))?;
+    let mut install = as_root("env");
+    install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq", "--no-install-recommends"]);
+    run(install.args(packages))
+}
+
+/// Under sudo, the user who called it builds and owns the tool.
+fn cargo_install(arguments: &[&str]) -> Result<()> {
+    let user = std::env::var_os("SUDO_USER").filter(|_| is_root());
+    let mut command = match user {
+        None => cargo(),
+        Some(user) => {
+            let mut command = Command::new("sudo");
+            command.arg("-H").arg("-u").arg(user).arg("--").arg("cargo");
+            command
+        }
+    };
+    command.args(["install", "--locked"]).args(arguments);
+    if Path::new(LLVM).exists() {
+        command.env("LLVM_PREFIX", LLVM);
+    }
+    // The outer cargo's settings for this workspace are not the tool's.
+    for leaked in ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(leaked);
+    }
+    run(&mut command)
+}

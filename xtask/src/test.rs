@@ -1,0 +1,153 @@
+//! `cargo xtask test`: every test of every crate, the journeys against their list, and a smoke-run of the fuzz targets.
+//!
+//! Everything is compiled first, as the calling user; only the compiled tests run as root, which the lab needs.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::scenarios::{self, Outcome};
+use crate::setup::{Need, ensure};
+use crate::shell::{cargo, root, say, shown};
+use crate::{build, privileges};
+
+/// Counts over all test programs.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: Vec<String>,
+    journeys: BTreeMap<String, Outcome>,
+}
+
+/// Runs the tests whose name contains `filter`, or all of them and everything around them.
+pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+    privileges::demand()?;
+    ensure(&[Need::Lab])?;
+    build::everything()?;
+    let listed = scenarios::listed()?;
+    let mut tally = Tally::default();
+    for program in programs()? {
+        run_program(&program, filter, &mut tally)?;
+    }
+    if filter.is_none() {
+        let problems = scenarios::compare(&listed, &tally.journeys);
+        for problem in &problems {
+            eprintln!("{problem}");
+        }
+        tally.failed.extend(problems);
+    }
+    for failed in &tally.failed {
+        eprintln!("failed: {failed}");
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed.len());
+    if !tally.failed.is_empty() {
+        bail!("{} of {} failed", tally.failed.len(), tally.passed + tally.failed.len() as u64);
+    }
+    if tally.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+/// A compiled test program, and the directory its tests expect to run in.
+struct Program {
+    name: String,
+    executable: PathBuf,
+    directory: PathBuf,
+}
+
+/// Compiles all tests and lists their programs, the journeys last: they take longest.
+fn programs() -> Result<Vec<Program>> {
+    say("compiling the tests");
+    let mut command = cargo();
+    command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(&command)))?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    let mut programs = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let Ok(message) = serde_json::from_str::<serde_json::Value>(&line?) else { continue };
+        let (Some(executable), Some(true)) = (message["executable"].as_str(), message["profile"]["test"].as_bool())
+        else {
+            continue;
+        };
+        let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
+        programs.push(Program {
+            name: message["target"]["name"].as_str().unwrap_or_default().to_owned(),
+            executable: executable.into(),
+            directory: manifest.parent().map_or_else(root, Into::into),
+        });
+    }
+    if !child.wait()?.success() {
+        bail!("the tests do not compile");
+    }
+    programs.sort_by_key(|program| program.name == "journeys");
+    Ok(programs)
+}
+
+fn run_program(program: &Program, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    say(&format!("running {}", program.name));
+    let mut command: Command = privileges::as_root(&program.executable);
+    command.current_dir(&program.directory).args(filter).stdout(Stdio::piped());
+    // Failures say what was expected and seen; the frames below them are the test runner's.
+    command.env("RUST_LIB_BACKTRACE", "0");
+    let mut child = command.spawn().with_context(|| format!("cannot run {}", program.executable.display()))?;
+    let output = child.stdout.take().context("the tests have no output")?;
+    let (mut closed, mut failures) = (false, 0);
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        // Test runners' own closing lines would be taken for ours: ours is the one that counts everything.
+        if line.starts_with("test result:") {
+            closed = true;
+        } else {
+            println!("{line}");
+            let _ = std::io::stdout().flush();
+        }
+        let Some((name, outcome)) = parse(&line) else { continue };
+        let short = name.rsplit("::").next().unwrap_or(name).to_owned();
+        match outcome {
+            Outcome::Passed => tally.passed += 1,
+            Outcome::Failed => {
+                failures += 1;
+                tally.failed.push(format!("{} {name}", program.name));
+            }
+            Outcome::Ignored => {}
+        }
+        if program.name == "journeys" {
+            tally.journeys.insert(short, outcome);
+        }
+    }
+    let status = child.wait()?;
+    if !closed || (!status.success() && failures == 0) {
+        tally.failed.push(format!("{} ended early: {status}", program.name));
+    }
+    Ok(())
+}
+
+/// `test NAME ... ok`, as libtest prints it.
+fn parse(line: &str) -> Option<(&str, Outcome)> {
+    let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let outcome = match outcome.split([' ', ',']).next()? {
+        "ok" => Outcome::Passed,
+        "FAILED" => Outcome::Failed,
+        "ignored" => Outcome::Ignored,
+        _ => return None,
+    };
+    Some((name.trim_end_matches(" - should panic"), outcome))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtest_lines_are_told_apart() {
+        assert!(matches!(parse("test a::b ... ok"), Some(("a::b", Outcome::Passed))));
+        assert!(matches!(parse("test a ... FAILED"), Some(("a", Outcome::Failed))));
+        assert!(matches!(parse("test a ... ignored, why"), Some(("a", Outcome::Ignored))));
+        assert!(parse("running 3 tests").is_none());
+        assert!(parse("test result: ok. 3 passed; 0 failed").is_none());
+    }
+}
