@@ -1,6 +1,10 @@
 //! The library behind the `weft` binary; its rooms are the stations of a connection.
 
+pub mod admin;
+pub mod config;
+pub mod control;
 pub mod identity;
 pub mod relay;
 pub mod sys;
+pub mod telemetry;
 pub mod tunnel;

@@ -1,0 +1,156 @@
+//! What the agent tells about itself, as JSON. Fields are added, never renamed: scripts read them.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The node.
+    pub node: String,
+    /// The instance, which tells it from others on the machine.
+    pub instance: String,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Conditions that keep it from being ready; empty when ready.
+    pub waiting_for: Vec<String>,
+    /// Whether the mesh is switched off on this node.
+    pub disabled: bool,
+    /// Whether it is stopping and only lets connections end.
+    pub draining: bool,
+    /// How many changes of the configuration it has applied.
+    pub generation: u64,
+    /// Pods of this node that are enrolled.
+    pub enrolled: usize,
+    /// Pods of this node that are to be enrolled and are not yet.
+    pub pending: usize,
+    /// Connections open now.
+    pub connections: usize,
+    /// Tunnels open now.
+    pub tunnels: usize,
+    /// What is wrong with the configuration.
+    pub problems: Vec<String>,
+}
+
+/// One of `GET /workloads`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadView {
+    /// Namespace.
+    pub namespace: String,
+    /// Pod name.
+    pub name: String,
+    /// The name in metrics.
+    pub workload: String,
+    /// UID.
+    pub uid: String,
+    /// Node.
+    pub node: String,
+    /// Addresses.
+    pub addresses: Vec<String>,
+    /// SPIFFE ID.
+    pub identity: String,
+    /// `live`, `pending`, `leaving` or `outside`.
+    pub mesh: String,
+    /// Why it is pending or outside, if there is something to say.
+    pub reason: Option<String>,
+    /// When its certificate expires, in seconds since the epoch; this node's pods only.
+    pub certificate_expiry: Option<u64>,
+}
+
+/// One of `GET /services`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Virtual addresses.
+    pub addresses: Vec<String>,
+    /// Ports.
+    pub ports: Vec<ServicePortView>,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServicePortView {
+    /// Its number.
+    pub port: u16,
+    /// `tcp`: connections are carried as they are.
+    pub protocol: String,
+    /// How endpoints are chosen.
+    pub algorithm: String,
+    /// The route that divides its connections, as namespace/name.
+    pub route: Option<String>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// An endpoint of a service port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// Address and port.
+    pub address: String,
+    /// The pod, as namespace/name, if it is one.
+    pub workload: Option<String>,
+    /// Its weight.
+    pub weight: u32,
+    /// Whether it may get connections.
+    pub ready: bool,
+    /// Whether it is reached by mTLS.
+    pub mtls: bool,
+}
+
+/// One of `GET /connections`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionView {
+    /// Its number, unique while the agent runs.
+    pub id: u64,
+    /// `outbound` or `inbound`.
+    pub direction: String,
+    /// `hbone`, `plaintext` or `passthrough`.
+    pub path: String,
+    /// The client's address.
+    pub source: String,
+    /// The client's pod, as namespace/name.
+    pub source_workload: Option<String>,
+    /// The address dialled.
+    pub destination: String,
+    /// The endpoint chosen.
+    pub endpoint: Option<String>,
+    /// The server's pod, as namespace/name.
+    pub destination_workload: Option<String>,
+    /// The identity the other side proved.
+    pub peer_identity: Option<String>,
+    /// Bytes from client to server so far.
+    pub sent: u64,
+    /// Bytes from server to client so far.
+    pub received: u64,
+    /// Milliseconds since it was accepted.
+    pub age_ms: u64,
+}
+
+/// `GET` and `PUT /log-level`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// The filter in force, or the one to put in force.
+    pub filter: String,
+}
+
+/// The answer to an order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Transition {
+    /// What was done, in a sentence.
+    pub done: String,
+}
+
+/// The body of an answer that is a refusal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why.
+    pub error: String,
+}

@@ -1,0 +1,120 @@
+//! What the command line and the environment say, before anybody has looked at it.
+//!
+//! All values are text: clap stops at the first one it cannot read, and a person who starts an agent with three wrong
+//! settings should hear of three.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+
+/// Where `weft hold` and the agent meet unless told otherwise.
+pub const DEFAULT_HOLD_SOCKET: &str = "/run/weft/hold.sock";
+/// Where the agent takes orders unless told otherwise.
+pub const DEFAULT_ADMIN_SOCKET: &str = "/run/weft/admin.sock";
+
+/// Settings of `weft agent`, as given.
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// Directory of Kubernetes manifests that configure the mesh; read again whenever it changes
+    #[arg(long, env = "WEFT_MANIFESTS", value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+
+    /// This node's name, as in the pods' spec.nodeName [default: the host's name]
+    #[arg(long, env = "WEFT_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// The mesh's trust domain: what identities begin with
+    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: String,
+
+    /// Where this agent keeps what it must undo when pods leave the mesh
+    #[arg(long, env = "WEFT_STATE", value_name = "DIR", default_value = "/var/lib/weft")]
+    pub state: PathBuf,
+
+    /// Where agents publish the pods they serve; shared by the nodes of a mesh [default: DIR/status of --state]
+    #[arg(long, env = "WEFT_STATUS", value_name = "DIR")]
+    pub status: Option<PathBuf>,
+
+    /// The embedded CA; shared by the nodes of a mesh [default: DIR/ca of --state]
+    #[arg(long, env = "WEFT_CA", value_name = "DIR")]
+    pub ca: Option<PathBuf>,
+
+    /// The cgroup whose processes are steered [default: the root of the machine's cgroup2 hierarchy]
+    #[arg(long, env = "WEFT_CGROUP", value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
+
+    /// The BPF file system, where steering is pinned so that it outlives the agent
+    #[arg(long, env = "WEFT_BPFFS", value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+
+    /// Tells this agent's pins from those of another agent on the same machine
+    #[arg(long, env = "WEFT_INSTANCE", value_name = "NAME", default_value = "default")]
+    pub instance: String,
+
+    /// The socket of `weft hold`, which keeps listening sockets open while the agent restarts
+    #[arg(long, env = "WEFT_HOLD_SOCKET", value_name = "PATH", default_value = DEFAULT_HOLD_SOCKET)]
+    pub hold_socket: PathBuf,
+
+    /// The socket on which the agent takes orders from root
+    #[arg(long, env = "WEFT_ADMIN_SOCKET", value_name = "PATH", default_value = DEFAULT_ADMIN_SOCKET)]
+    pub admin_socket: PathBuf,
+
+    /// Where /metrics, /readyz and /healthz are served, or off
+    #[arg(long, env = "WEFT_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "[::]:15020")]
+    pub metrics_address: String,
+
+    /// How long connections may go on after the agent was told to stop
+    #[arg(long, env = "WEFT_DRAIN_DEADLINE", value_name = "TIME", default_value = "30s")]
+    pub drain_deadline: String,
+
+    /// How long a pod's tunnel port is served after the pod has left the mesh
+    #[arg(long, env = "WEFT_UNENROL_GRACE", value_name = "TIME", default_value = "5s")]
+    pub unenrol_grace: String,
+
+    /// What becomes of connections of pods the agent has not yet seen: open lets them pass, closed refuses them
+    #[arg(long, env = "WEFT_UNCLASSIFIED", value_name = "MODE", default_value = "open")]
+    pub unclassified: String,
+
+    /// Time for each attempt to connect to an endpoint
+    #[arg(long, env = "WEFT_CONNECT_TIMEOUT", value_name = "TIME", default_value = "1s")]
+    pub connect_timeout: String,
+
+    /// Endpoints tried before a connection is refused
+    #[arg(long, env = "WEFT_CONNECT_ATTEMPTS", value_name = "N", default_value = "3")]
+    pub connect_attempts: String,
+
+    /// Lifetime of the workloads' certificates; they are renewed at half to four fifths of it
+    #[arg(long, env = "WEFT_CERTIFICATE_LIFETIME", value_name = "TIME", default_value = "24h")]
+    pub certificate_lifetime: String,
+
+    /// How log lines are written: text or json
+    #[arg(long, env = "WEFT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: String,
+
+    /// Which log lines are written: a level, or target=level pairs; `weft log-level` changes it at run time
+    #[arg(long, env = "WEFT_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+}
+
+/// What the kernel does with TCP connections of pods it has not been told about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unclassified {
+    /// They pass.
+    #[default]
+    Open,
+    /// They are refused until the agent has looked at the pod.
+    Closed,
+}
+
+impl FromStr for Unclassified {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "open" => Ok(Self::Open),
+            "closed" => Ok(Self::Closed),
+            _ => Err(format!("{text:?} is neither \"open\" nor \"closed\"")),
+        }
+    }
+}

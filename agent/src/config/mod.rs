@@ -1,0 +1,205 @@
+//! The agent's settings: read once, checked once, every problem reported together.
+//!
+//! [`AgentArgs`] is what the command line and the environment say, as text; [`Config`] is what it means. Nothing else
+//! of the crate reads arguments or environment variables.
+
+mod args;
+mod system;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use weft_core::model::{Name, TrustDomain};
+
+use crate::telemetry::logging;
+
+pub use args::{AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET, Unclassified};
+
+/// Checked settings of an agent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name, as in the pods' `spec.nodeName`.
+    pub node: String,
+    /// The mesh's trust domain.
+    pub trust_domain: TrustDomain,
+    /// The directory of manifests.
+    pub manifests: PathBuf,
+    /// Where agents publish the pods they serve.
+    pub status: PathBuf,
+    /// Where this agent keeps what it must undo.
+    pub state: PathBuf,
+    /// The embedded CA's directory; agents of one mesh share it.
+    pub ca: PathBuf,
+    /// The cgroup the steering programs are attached to.
+    pub cgroup: PathBuf,
+    /// The BPF file system.
+    pub bpffs: PathBuf,
+    /// Tells this agent's pins from those of another on the same machine.
+    pub instance: String,
+    /// The holder's socket.
+    pub hold_socket: PathBuf,
+    /// The admin socket.
+    pub admin_socket: PathBuf,
+    /// Where metrics are served; `None` switches them off.
+    pub metrics: Option<SocketAddr>,
+    /// How long connections may go on after the agent was told to stop.
+    pub drain_deadline: Duration,
+    /// How long port 15008 of a pod is served after it has left the mesh.
+    pub unenrol_grace: Duration,
+    /// What the kernel does with connections of pods it has not been told about.
+    pub unclassified: Unclassified,
+    /// Time for each attempt to connect.
+    pub connect_timeout: Duration,
+    /// Endpoints tried for one connection.
+    pub connect_attempts: usize,
+    /// Lifetime of the certificates asked for.
+    pub certificate_lifetime: Duration,
+    /// How log lines are written.
+    pub log_format: logging::Format,
+    /// Which log lines are written.
+    pub log_level: String,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0[..] {
+            [only] => f.write_str(only),
+            many => {
+                write!(f, "{} settings are wrong:", many.len())?;
+                many.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every problem found.
+    pub fn check(args: &AgentArgs) -> Result<Self, ConfigErrors> {
+        let mut check = Checker::default();
+        let config = check.config(args);
+        match config {
+            Some(config) if check.0.is_empty() => Ok(config),
+            _ => Err(ConfigErrors(check.0)),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Checker(Vec<String>);
+
+impl Checker {
+    /// Every setting is looked at before any `?`, so that all problems are reported at once.
+    fn config(&mut self, args: &AgentArgs) -> Option<Config> {
+        let node = self.keep("--node", system::node(args.node.as_deref()));
+        let node = node.and_then(|node| self.keep("--node", Name::new(&node)));
+        let trust_domain = self.keep("--trust-domain", TrustDomain::new(&args.trust_domain));
+        let manifests = self.manifests(args.manifests.as_deref());
+        let cgroup = self.keep("--cgroup", system::cgroup(args.cgroup.as_deref()));
+        let instance = self.instance(&args.instance);
+        let metrics = self.metrics(&args.metrics_address);
+        let drain_deadline = self.duration("--drain-deadline", &args.drain_deadline, HOUR * 24);
+        let unenrol_grace = self.duration("--unenrol-grace", &args.unenrol_grace, HOUR);
+        let connect_timeout = self.duration("--connect-timeout", &args.connect_timeout, MINUTE);
+        let certificate_lifetime = self.duration("--certificate-lifetime", &args.certificate_lifetime, HOUR * 24 * 90);
+        let connect_attempts = self.attempts(&args.connect_attempts);
+        let unclassified = self.keep("--unclassified", args.unclassified.parse());
+        let log_format = self.log_format(&args.log_format);
+        self.keep("--log-level", logging::parse(&args.log_level));
+        for (flag, timeout) in
+            [("--connect-timeout", connect_timeout), ("--certificate-lifetime", certificate_lifetime)]
+        {
+            if timeout == Some(Duration::ZERO) {
+                self.0.push(format!("{flag}: must be more than 0"));
+            }
+        }
+        let state = args.state.clone();
+        Some(Config {
+            node: node?.to_string(),
+            trust_domain: trust_domain?,
+            manifests: manifests?,
+            status: args.status.clone().unwrap_or_else(|| state.join("status")),
+            ca: args.ca.clone().unwrap_or_else(|| state.join("ca")),
+            state,
+            cgroup: cgroup?,
+            bpffs: args.bpffs.clone(),
+            instance: instance?,
+            hold_socket: args.hold_socket.clone(),
+            admin_socket: args.admin_socket.clone(),
+            metrics: metrics?,
+            drain_deadline: drain_deadline?,
+            unenrol_grace: unenrol_grace?,
+            unclassified: unclassified?,
+            connect_timeout: connect_timeout?,
+            connect_attempts: connect_attempts?,
+            certificate_lifetime: certificate_lifetime?,
+            log_format: log_format?,
+            log_level: args.log_level.clone(),
+        })
+    }
+
+    fn keep<T, E: fmt::Display>(&mut self, flag: &str, value: Result<T, E>) -> Option<T> {
+        value.map_err(|error| self.0.push(format!("{flag}: {error}"))).ok()
+    }
+
+    fn manifests(&mut self, given: Option<&Path>) -> Option<PathBuf> {
+        let Some(path) = given else {
+            self.0.push("--manifests: name the directory that holds the mesh's Kubernetes manifests".to_owned());
+            return None;
+        };
+        let listed = std::fs::read_dir(path).map(|_| path.to_owned());
+        self.keep("--manifests", listed.map_err(|error| format!("cannot read {}: {error}", path.display())))
+    }
+
+    fn instance(&mut self, text: &str) -> Option<String> {
+        let valid = !text.is_empty() && text.len() <= 64 && Name::new(text).is_ok() && !text.contains('.');
+        let reason = || format!("{text:?} is not a name for an instance: use up to 64 of a-z, 0-9 and '-'");
+        self.keep("--instance", valid.then(|| text.to_owned()).ok_or_else(reason))
+    }
+
+    fn metrics(&mut self, text: &str) -> Option<Option<SocketAddr>> {
+        if text == "off" {
+            return Some(None);
+        }
+        let reason = |_| format!("{text:?} is not an address with a port, such as [::]:15020 (or off)");
+        self.keep("--metrics-address", text.parse().map(Some).map_err(reason))
+    }
+
+    fn duration(&mut self, flag: &str, text: &str, most: Duration) -> Option<Duration> {
+        let parsed = system::duration(text).and_then(|duration| {
+            let fits = duration <= most;
+            fits.then_some(duration).ok_or_else(|| format!("{text:?} is more than {}s", most.as_secs()))
+        });
+        self.keep(flag, parsed)
+    }
+
+    fn attempts(&mut self, text: &str) -> Option<usize> {
+        let parsed = text.parse().ok().filter(|attempts| (1..=16).contains(attempts));
+        self.keep("--connect-attempts", parsed.ok_or_else(|| format!("{text:?} is not a number from 1 to 16")))
+    }
+
+    fn log_format(&mut self, text: &str) -> Option<logging::Format> {
+        let parsed = match text {
+            "text" => Ok(logging::Format::Text),
+            "json" => Ok(logging::Format::Json),
+            _ => Err(format!("{text:?} is neither \"text\" nor \"json\"")),
+        };
+        self.keep("--log-format", parsed)
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests;

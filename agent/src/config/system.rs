@@ -1,0 +1,90 @@
+//! Defaults that depend on the machine, and the one unit settings have.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The node's name: as given, or the host's.
+pub(super) fn node(given: Option<&str>) -> Result<String, String> {
+    match given {
+        Some(name) => Ok(name.to_owned()),
+        None => fs::read_to_string("/proc/sys/kernel/hostname")
+            .map(|name| name.trim().to_lowercase())
+            .map_err(|error| format!("the host's name cannot be read ({error}): give one")),
+    }
+}
+
+/// The cgroup to attach to: as given, or the root of the machine's cgroup2 hierarchy.
+pub(super) fn cgroup(given: Option<&Path>) -> Result<PathBuf, String> {
+    if let Some(path) = given {
+        let is_cgroup = path.join("cgroup.procs").exists();
+        let reason = || format!("{} is not a cgroup2 directory: it has no cgroup.procs", path.display());
+        return is_cgroup.then(|| path.to_owned()).ok_or_else(reason);
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|e| format!("cannot read /proc/self/mounts: {e}"))?;
+    cgroup2_mount(&mounts).ok_or_else(|| {
+        "no cgroup2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup) or name it".to_owned()
+    })
+}
+
+/// The first cgroup2 mount of `/proc/self/mounts`: `/sys/fs/cgroup`, or its `unified` on hybrid machines.
+fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        // The kernel writes a space in a path as \040.
+        (kind == "cgroup2").then(|| PathBuf::from(path.replace("\\040", " ")))
+    })
+}
+
+/// A time such as `500ms`, `30s`, `5m` or `24h`; several parts add up.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time: write 500ms, 30s, 5m or 24h");
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let seconds = match &rest[..unit] {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => Some(Duration::from_secs(number)),
+            "m" => number.checked_mul(60).map(Duration::from_secs),
+            "h" => number.checked_mul(3600).map(Duration::from_secs),
+            _ => None,
+        };
+        total = seconds.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        rest = &rest[unit..];
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_cgroup2_where_it_is() {
+        let unified = "sysfs /sys sysfs rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_mount(unified), Some("/sys/fs/cgroup".into()));
+        assert_eq!(cgroup2_mount(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(cgroup2_mount("none /a\\040b cgroup2 rw 0 0"), Some("/a b".into()));
+        assert_eq!(cgroup2_mount("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0"), None);
+    }
+
+    #[test]
+    fn reads_times() {
+        for (text, milliseconds) in [("0s", 0), ("500ms", 500), ("30s", 30_000), ("1m30s", 90_000), ("24h", 86_400_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "30", "s", "1d", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h", "1s2"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

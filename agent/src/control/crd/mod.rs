@@ -1,0 +1,90 @@
+//! The CustomResourceDefinitions of `weft.dev/v1alpha1`, as Rust types.
+//!
+//! The API server's schema, `weft crds` and the manifests a person writes are all derived from these. A field nobody
+//! knows is an error wherever it stands: a policy that says `principal:` for `principals:` must not pass for one that
+//! says nothing. What the types cannot express (a malformed address block) is judged when they become the model, in
+//! [`resource`](super::resource).
+
+mod authorization_policy;
+mod peer_authentication;
+mod traffic_policy;
+mod workload_slice;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use authorization_policy::{
+    AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyPeer, PolicyPorts, PolicyRule,
+};
+pub use peer_authentication::{Mtls, MtlsModeName, PeerAuthentication, PeerAuthenticationSpec};
+pub use traffic_policy::{AlgorithmName, LoadBalancer, TargetRef, TrafficPolicy, TrafficPolicySpec};
+pub use workload_slice::{SliceWorkload, WorkloadSlice, WorkloadSliceSpec};
+
+/// The API group of every kind here.
+pub const GROUP: &str = "weft.dev";
+/// Their only version so far.
+pub const VERSION: &str = "v1alpha1";
+
+/// Selects pods of the object's own namespace; absent or empty selects all of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodSelector {
+    /// Labels a pod must carry, every one of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// The definitions to install in a cluster, in the order of their names.
+#[must_use]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![AuthorizationPolicy::crd(), PeerAuthentication::crd(), TrafficPolicy::crd(), WorkloadSlice::crd()]
+}
+
+/// The definitions as one YAML stream, for `weft crds`.
+///
+/// # Errors
+/// Only if a definition cannot be written as YAML, which would be a fault of this crate.
+pub fn definitions_yaml() -> Result<String, serde_saphyr::SerializeError> {
+    let mut out = String::new();
+    for definition in definitions() {
+        out.push_str("---\n");
+        out.push_str(&serde_saphyr::to_string(&definition)?);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_structural_and_read_back() {
+        let yaml = definitions_yaml().unwrap();
+        let read: Vec<CustomResourceDefinition> = serde_saphyr::from_multiple(&yaml).unwrap();
+        assert_eq!(read.len(), 4);
+        for definition in read {
+            assert_eq!(definition.spec.group, GROUP);
+            let version = &definition.spec.versions[0];
+            let schema = serde_json::to_string(version.schema.as_ref().unwrap()).unwrap();
+            // The API server refuses these beside `properties` in a structural schema.
+            assert!(!schema.contains("\"additionalProperties\":false"), "{}: {schema}", definition.spec.names.kind);
+            assert!(!schema.contains("\"$ref\""), "{}", definition.spec.names.kind);
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_at_every_depth() {
+        let top = "apiVersion: weft.dev/v1alpha1\nkind: PeerAuthentication\nmetadata: {name: a}\n";
+        assert!(
+            serde_saphyr::from_str::<PeerAuthentication>(&format!("{top}spec: {{mtls: {{mode: Strict}}}}")).is_ok()
+        );
+        for spec in ["{mtl: {mode: Strict}}", "{mtls: {mod: Strict}}", "{selector: {matchLabel: {a: b}}}"] {
+            let text = format!("{top}spec: {spec}");
+            assert!(serde_saphyr::from_str::<PeerAuthentication>(&text).is_err(), "{spec}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! `weft check --manifests DIR`: everything that is wrong with a directory, without running anything.
+//!
+//! Beyond what the source itself reports it looks at how objects fit together: all of it warnings, because a missing
+//! half may be on its way, and because each has a defined meaning while the mesh runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use weft_core::model::{
+    EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, TcpRoute, TrafficPolicy, Workload,
+};
+use weft_core::snapshot::Resource;
+
+use super::memory::Memory;
+use super::problem::{ObjectRef, Problem, Severity};
+use crate::control::resource::{Kind, MESH_LABEL, NETNS_ANNOTATION};
+
+/// Checks the manifests of a directory. Sorted by file and line; empty if all is well.
+#[must_use]
+pub fn check(directory: &Path) -> Vec<Problem> {
+    let mut memory = Memory::default();
+    let mut problems = memory.refresh(&[PathBuf::from(directory)]).problems;
+    let mut review = Review::of(&memory);
+    for (path, object, held) in memory.objects() {
+        let place = Place { path, line: held.line, object };
+        match &held.resource {
+            Some(Resource::Workload(pod)) => review.pod(&place, pod),
+            Some(Resource::Service(service)) => review.service(&place, service),
+            Some(Resource::EndpointSlice(slice)) => review.slice(&place, slice),
+            Some(Resource::TcpRoute(route)) => review.route(&place, route),
+            Some(Resource::TrafficPolicy(policy)) => review.traffic_policy(&place, policy),
+            Some(Resource::PeerAuthentication(policy)) => {
+                review.selector(&place, &policy.name.namespace, Some(&policy.selector));
+            }
+            Some(Resource::AuthorizationPolicy(policy)) => {
+                let selector = match &policy.scope {
+                    Scope::Namespace => None,
+                    Scope::Workloads(selector) => Some(selector),
+                };
+                review.selector(&place, &policy.name.namespace, selector);
+            }
+            _ => {}
+        }
+    }
+    problems.append(&mut review.problems);
+    problems.sort();
+    problems
+}
+
+struct Place<'a> {
+    path: &'a Path,
+    line: usize,
+    object: &'a ObjectRef,
+}
+
+/// The objects, as the checks look them up.
+#[derive(Default)]
+struct Review<'a> {
+    meshed_namespaces: BTreeSet<&'a Name>,
+    pods: Vec<&'a Workload>,
+    services: BTreeMap<&'a ObjectName, &'a Service>,
+    sliced: BTreeSet<&'a ObjectName>,
+    accounts: BTreeSet<(&'a str, &'a str)>,
+    grants: Vec<&'a weft_core::model::ReferenceGrant>,
+    addresses: BTreeMap<IpAddr, &'a ObjectRef>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Review<'a> {
+    fn of(memory: &'a Memory) -> Self {
+        let mut review = Self::default();
+        for (_, object, held) in memory.objects() {
+            match &held.resource {
+                Some(Resource::Namespace(n)) if n.mesh == Some(MeshLabel::Enabled) => {
+                    review.meshed_namespaces.insert(&n.name);
+                }
+                Some(Resource::Workload(pod)) => review.pods.push(pod),
+                Some(Resource::Service(service)) => _ = review.services.insert(&service.name, service),
+                Some(Resource::EndpointSlice(slice)) => _ = review.sliced.insert(&slice.service),
+                Some(Resource::ReferenceGrant(grant)) => review.grants.push(grant),
+                None if object.kind == Kind::ServiceAccount => {
+                    review.accounts.insert((&object.namespace, &object.name));
+                }
+                _ => {}
+            }
+        }
+        review
+    }
+
+    fn warn(&mut self, place: &Place<'_>, reason: String) {
+        self.problems.push(Problem {
+            file: place.path.to_string_lossy().into(),
+            line: Some(place.line),
+            severity: Severity::Warning,
+            object: Some(place.object.clone()),
+            reason,
+        });
+    }
+
+    /// Two objects with one address: traffic goes to one of them.
+    fn claim(&mut self, place: &Place<'a>, address: IpAddr) {
+        if let Some(other) = self.addresses.insert(address, place.object) {
+            self.warn(place, format!("has the address {address}, and so has {other}"));
+        }
+    }
+
+    fn pod(&mut self, place: &Place<'a>, pod: &'a Workload) {
+        if !pod.host_network {
+            for address in &pod.addresses {
+                self.claim(place, *address);
+            }
+        }
+        let account = (pod.name.namespace.as_str(), pod.service_account.as_str());
+        let listed = self.accounts.iter().any(|(namespace, _)| *namespace == account.0);
+        if listed && account.1 != "default" && !self.accounts.contains(&account) {
+            self.warn(place, format!("runs as service account {}/{}, which is nowhere defined", account.0, account.1));
+        }
+        let by_namespace = self.meshed_namespaces.contains(&pod.name.namespace);
+        let meshed = pod.mesh.map_or(by_namespace, |label| label == MeshLabel::Enabled);
+        if !meshed {
+            return;
+        }
+        if pod.host_network {
+            self.warn(place, format!("is labelled {MESH_LABEL}=enabled but shares its node's network: it stays out"));
+        } else if pod.addresses.is_empty() {
+            self.warn(place, "is to be meshed but has no status.podIP: it stays out until it has one".to_owned());
+        } else if pod.netns.is_none() {
+            let remedy = format!("add the annotation {NETNS_ANNOTATION} with the path of its network namespace");
+            self.warn(place, format!("is to be meshed, but a standalone agent cannot find it: {remedy}"));
+        }
+        if pod.node.is_empty() {
+            self.warn(place, "has no spec.nodeName: no agent will take it for its own".to_owned());
+        }
+    }
+
+    fn service(&mut self, place: &Place<'a>, service: &'a Service) {
+        for address in &service.cluster_ips {
+            self.claim(place, *address);
+        }
+        if !service.cluster_ips.is_empty() && !service.ports.is_empty() && !self.sliced.contains(&service.name) {
+            self.warn(place, "has no EndpointSlice: connections to it are refused".to_owned());
+        }
+    }
+
+    fn slice(&mut self, place: &Place<'a>, slice: &EndpointSlice) {
+        let Some(service) = self.services.get(&slice.service) else {
+            return self.warn(place, format!("belongs to Service {}, which does not exist", slice.service));
+        };
+        let missing: Vec<_> = service.ports.iter().filter(|port| slice.port(&port.name).is_none()).collect();
+        if let Some(port) = missing.first() {
+            let reason = format!(
+                "has no port named {:?}, as port {} of Service {} is: it serves nothing there",
+                port.name, port.port, slice.service
+            );
+            self.warn(place, reason);
+        }
+    }
+
+    fn route(&mut self, place: &Place<'a>, route: &TcpRoute) {
+        for parent in &route.parents {
+            if parent.service.namespace != route.name.namespace {
+                let reason = format!("is not in the namespace of its parent {}: it has no effect", parent.service);
+                self.warn(place, reason);
+            } else {
+                self.named(place, &parent.service, parent.port, "is attached to");
+            }
+        }
+        for backend in &route.backends {
+            self.named(place, &backend.service, Some(backend.port), "sends to");
+            let (from, to) = (&route.name.namespace, &backend.service);
+            let granted = self.grants.iter().any(|grant| {
+                grant.name.namespace == to.namespace
+                    && grant.from.contains(from)
+                    && (grant.to.is_empty() || grant.to.contains(&to.name))
+            });
+            if *from != to.namespace && !granted {
+                let reason = format!("sends to Service {to}, and no ReferenceGrant in {} allows it", to.namespace);
+                self.warn(place, format!("{reason}: its share is refused"));
+            }
+        }
+        if !route.backends.iter().any(|backend| backend.weight.0 > 0) {
+            self.warn(place, "has no backend with a weight: every connection is refused".to_owned());
+        }
+    }
+
+    fn named(&mut self, place: &Place<'a>, service: &ObjectName, port: Option<u16>, verb: &str) {
+        match self.services.get(service) {
+            None => self.warn(place, format!("{verb} Service {service}, which does not exist")),
+            Some(found) => {
+                if let Some(port) = port.filter(|port| !found.ports.iter().any(|p| p.port == *port)) {
+                    self.warn(place, format!("{verb} port {port} of Service {service}, which has no such TCP port"));
+                }
+            }
+        }
+    }
+
+    fn traffic_policy(&mut self, place: &Place<'a>, policy: &TrafficPolicy) {
+        for target in &policy.targets {
+            self.named(place, target, None, "targets");
+        }
+    }
+
+    fn selector(&mut self, place: &Place<'a>, namespace: &Name, selector: Option<&Selector>) {
+        let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return };
+        if !self.pods.iter().any(|pod| pod.name.namespace == *namespace && selector.matches(&pod.labels)) {
+            self.warn(place, format!("selects no pod of namespace {namespace}"));
+        }
+    }
+}

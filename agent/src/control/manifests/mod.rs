@@ -1,0 +1,22 @@
+//! Configuration from a directory of ordinary Kubernetes manifests, read again whenever it changes.
+//!
+//! The standalone counterpart of watching the API server; past this module nothing knows which of the two it was.
+//! It applies what is valid, reports the rest with file and line, and never lets go of the last good state because a
+//! file broke ([`memory`] has the rules). It reads and never writes.
+
+mod check;
+mod document;
+mod file;
+mod locate;
+mod memory;
+mod problem;
+mod scan;
+mod watch;
+
+pub use check::check;
+pub use file::{MAX_DOCUMENTS, MAX_FILE_BYTES, Parsed, ParsedFile, parse};
+pub use problem::{ObjectRef, Problem, Severity};
+pub use watch::{Source, SourceError, SourceSettings};
+
+#[cfg(test)]
+mod tests;

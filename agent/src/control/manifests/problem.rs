@@ -1,0 +1,75 @@
+//! What is wrong with a manifest, and where.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::control::resource::Kind;
+
+/// Which object a manifest is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for what lives outside namespaces.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind.as_str(), self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind.as_str(), self.name),
+        }
+    }
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Severity {
+    /// Something was not applied.
+    Error,
+    /// Applied as it stands, but it probably does not do what was meant.
+    Warning,
+}
+
+impl Severity {
+    /// The word in messages and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One problem, shown as `file:line: severity: object: reason`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Problem {
+    /// The file or directory, as it was named or found.
+    pub file: Arc<str>,
+    /// The line in it, from 1; `None` if the problem is with the file as a whole.
+    pub line: Option<usize>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The object, if the document could be told to be one.
+    pub object: Option<ObjectRef>,
+    /// What is wrong, what to do about it, and what stays in force meanwhile.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}: ", self.severity.as_str())?;
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        f.write_str(&self.reason)
+    }
+}

@@ -1,0 +1,12 @@
+//! Where configuration comes from: sources that turn Kubernetes objects into deltas, and the store they change.
+//!
+//! A source emits [`Delta`](weft_core::snapshot::Delta)s and nothing else. The data path reads the store's snapshot and
+//! never learns whether a directory or an API server was behind it.
+
+pub mod crd;
+pub mod manifests;
+pub mod resource;
+pub mod status;
+mod store;
+
+pub use store::Store;

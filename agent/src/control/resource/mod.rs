@@ -1,0 +1,211 @@
+//! Kubernetes objects become the model: one file per kind, each a function from the typed object to a
+//! [`Resource`](weft_core::snapshot::Resource).
+//!
+//! Shared by every source of configuration. A conversion never guesses: what it does not understand it writes into
+//! [`Findings`] with the path of the field, and the source decides what stays in force. Only an AuthorizationPolicy
+//! becomes something even when it is wrong: a policy that refuses.
+
+pub mod authorization_policy;
+pub mod endpoint_slice;
+pub mod namespace;
+pub mod peer_authentication;
+pub mod pod;
+pub mod reference_grant;
+pub mod service;
+pub mod tcp_route;
+pub mod traffic_policy;
+pub mod workload_slice;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use weft_core::model::{Labels, MeshLabel, ObjectName, Selector};
+
+use super::crd::PodSelector;
+
+/// `weft.dev/mesh`, on a Namespace or Pod: `enabled` or `disabled`.
+pub const MESH_LABEL: &str = "weft.dev/mesh";
+/// `weft.dev/weight`, on a Pod: its share among the endpoints of a backend.
+pub const WEIGHT_ANNOTATION: &str = "weft.dev/weight";
+/// `weft.dev/netns`, on a Pod of a standalone agent: the path of its network namespace.
+pub const NETNS_ANNOTATION: &str = "weft.dev/netns";
+
+/// The kinds the mesh reads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Kind {
+    /// `v1 Namespace`.
+    Namespace,
+    /// `v1 Pod`.
+    Pod,
+    /// `v1 ServiceAccount`: nothing of it is needed but that it exists.
+    ServiceAccount,
+    /// `v1 Service`.
+    Service,
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    EndpointSlice,
+    /// `gateway.networking.k8s.io TCPRoute`.
+    TcpRoute,
+    /// `gateway.networking.k8s.io ReferenceGrant`.
+    ReferenceGrant,
+    /// `weft.dev AuthorizationPolicy`.
+    AuthorizationPolicy,
+    /// `weft.dev PeerAuthentication`.
+    PeerAuthentication,
+    /// `weft.dev TrafficPolicy`.
+    TrafficPolicy,
+    /// `weft.dev WorkloadSlice`.
+    WorkloadSlice,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Namespace,
+        Self::Pod,
+        Self::ServiceAccount,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
+        Self::AuthorizationPolicy,
+        Self::PeerAuthentication,
+        Self::TrafficPolicy,
+        Self::WorkloadSlice,
+    ];
+
+    /// The `kind` of a manifest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::PeerAuthentication => "PeerAuthentication",
+            Self::TrafficPolicy => "TrafficPolicy",
+            Self::WorkloadSlice => "WorkloadSlice",
+        }
+    }
+
+    /// The API group (empty: core) and the versions that are read.
+    #[must_use]
+    pub fn group(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Namespace | Self::Pod | Self::ServiceAccount | Self::Service => ("", &["v1"]),
+            Self::EndpointSlice => ("discovery.k8s.io", &["v1"]),
+            Self::TcpRoute => ("gateway.networking.k8s.io", &["v1alpha2"]),
+            Self::ReferenceGrant => ("gateway.networking.k8s.io", &["v1", "v1beta1", "v1alpha2"]),
+            Self::AuthorizationPolicy | Self::PeerAuthentication | Self::TrafficPolicy | Self::WorkloadSlice => {
+                (super::crd::GROUP, &[super::crd::VERSION])
+            }
+        }
+    }
+
+    /// Whether its objects live outside namespaces.
+    #[must_use]
+    pub fn cluster_scoped(self) -> bool {
+        self == Self::Namespace
+    }
+}
+
+/// One thing wrong with an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The field, as `spec.rules[0].from[1].ipBlocks[0]`; a key that holds dots stands in brackets.
+    pub path: String,
+    /// What is wrong with it and what to write instead.
+    pub reason: String,
+    /// Whether the object can be used all the same.
+    pub warning: bool,
+}
+
+/// What a conversion has to say about its object.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Notes that the object cannot be used.
+    pub fn error(&mut self, path: impl Into<String>, reason: impl fmt::Display) {
+        self.0.push(Finding { path: path.into(), reason: reason.to_string(), warning: false });
+    }
+
+    /// Notes something that probably is not meant, and is used as it stands.
+    pub fn warning(&mut self, path: impl Into<String>, reason: impl fmt::Display) {
+        self.0.push(Finding { path: path.into(), reason: reason.to_string(), warning: true });
+    }
+
+    /// Whether any finding forbids using the object.
+    #[must_use]
+    pub fn invalid(&self) -> bool {
+        self.0.iter().any(|finding| !finding.warning)
+    }
+
+    /// The findings, in the order they were made.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<Finding> {
+        self.0
+    }
+
+    /// `value`, or `None` and a finding.
+    pub(crate) fn keep<T, E: fmt::Display>(&mut self, path: &str, value: Result<T, E>) -> Option<T> {
+        value.map_err(|error| self.error(path, error)).ok()
+    }
+
+    /// An IP address. An IPv4-mapped one is understood as the IPv4 address it stands for.
+    pub(crate) fn address(&mut self, path: &str, text: &str) -> Option<IpAddr> {
+        let parsed = text.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address"));
+        self.keep(path, parsed).map(|address| address.to_canonical())
+    }
+
+    /// A port number a Kubernetes object holds as a signed integer.
+    pub(crate) fn port(&mut self, path: &str, number: i32) -> Option<u16> {
+        let port = u16::try_from(number).ok().filter(|port| *port != 0);
+        self.keep(path, port.ok_or_else(|| format!("{number} is not a port: use 1 to 65535")))
+    }
+}
+
+/// The namespace and name of an object; `default` where a manifest gives no namespace, as kubectl does.
+pub(crate) fn object_name(metadata: &ObjectMeta, findings: &mut Findings) -> Option<ObjectName> {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    findings.keep("metadata.name", ObjectName::new(namespace_of(metadata), name))
+}
+
+/// The namespace an object is in.
+pub(crate) fn namespace_of(metadata: &ObjectMeta) -> &str {
+    metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default")
+}
+
+/// Labels as the model holds them.
+pub(crate) fn labels(metadata: &ObjectMeta) -> Labels {
+    let labels = metadata.labels.iter().flatten();
+    labels.map(|(key, value)| (Arc::from(key.as_str()), Arc::from(value.as_str()))).collect()
+}
+
+/// A selector's labels.
+pub(crate) fn selector(selector: Option<&PodSelector>) -> Selector {
+    let labels: Option<&BTreeMap<String, String>> = selector.map(|selector| &selector.match_labels);
+    Selector(labels.into_iter().flatten().map(|(k, v)| (Arc::from(k.as_str()), Arc::from(v.as_str()))).collect())
+}
+
+/// `weft.dev/mesh`.
+pub(crate) fn mesh_label(metadata: &ObjectMeta, findings: &mut Findings) -> Option<MeshLabel> {
+    match metadata.labels.as_ref()?.get(MESH_LABEL)?.as_str() {
+        "enabled" => Some(MeshLabel::Enabled),
+        "disabled" => Some(MeshLabel::Disabled),
+        other => {
+            let path = format!("metadata.labels[{MESH_LABEL}]");
+            findings.error(path, format!("{other:?} is neither \"enabled\" nor \"disabled\""));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

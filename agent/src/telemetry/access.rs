@@ -1,0 +1,199 @@
+//! The access log: one structured line per connection, when it ends.
+//!
+//! Identities come from certificates, or from the pod the kernel says a connection began in; what a peer writes into a
+//! header about itself is not among the fields. Lines have the target `weft::access`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weft_core::model::{Identity, ObjectName};
+
+/// Which end of a connection this node served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Direction {
+    /// A pod of this node connected.
+    Outbound,
+    /// A pod of this node was connected to.
+    Inbound,
+}
+
+impl Direction {
+    /// The word in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// How a connection travelled between nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Path {
+    /// In a tunnel, with mTLS.
+    Hbone,
+    /// To or from a peer outside the mesh, judged by the mesh.
+    Plaintext,
+    /// To a destination the mesh knows nothing about.
+    Passthrough,
+}
+
+impl Path {
+    /// The word in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hbone => "hbone",
+            Self::Plaintext => "plaintext",
+            Self::Passthrough => "passthrough",
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Its address as this node saw it.
+    pub address: Option<SocketAddr>,
+    /// The workload at that address, if the mesh knows one.
+    pub workload: Option<ObjectName>,
+    /// The identity it proved.
+    pub identity: Option<Identity>,
+}
+
+/// What became of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionRecord {
+    /// Which end this node served.
+    pub direction: Direction,
+    /// How it travelled.
+    pub path: Path,
+    /// Who connected.
+    pub source: Peer,
+    /// Who was connected to.
+    pub destination: Peer,
+    /// The address the source dialled.
+    pub original_destination: Option<SocketAddr>,
+    /// The service that address belongs to.
+    pub service: Option<ObjectName>,
+    /// Bytes from source to destination.
+    pub sent: u64,
+    /// Bytes from destination to source.
+    pub received: u64,
+    /// From accept to end.
+    pub duration: Duration,
+    /// How many endpoints were tried.
+    pub attempts: u32,
+    /// How it ended: one word, as in the metrics.
+    pub end: &'static str,
+    /// What went wrong, in a sentence, if something did.
+    pub error: Option<String>,
+    /// The policy that decided.
+    pub policy: Option<ObjectName>,
+}
+
+/// Writes the line: at `info`, or at `warn` if something went wrong.
+pub fn log(record: &ConnectionRecord) {
+    macro_rules! line {
+        ($level:expr) => {
+            tracing::event!(
+                target: "weft::access",
+                $level,
+                direction = record.direction.as_str(),
+                path = record.path.as_str(),
+                src_addr = record.source.address.map(tracing::field::display),
+                src_workload = record.source.workload.as_ref().map(tracing::field::display),
+                src_identity = record.source.identity.as_ref().map(tracing::field::display),
+                dst_addr = record.destination.address.map(tracing::field::display),
+                dst_workload = record.destination.workload.as_ref().map(tracing::field::display),
+                dst_identity = record.destination.identity.as_ref().map(tracing::field::display),
+                original_dst = record.original_destination.map(tracing::field::display),
+                service = record.service.as_ref().map(tracing::field::display),
+                bytes_sent = record.sent,
+                bytes_received = record.received,
+                duration_ms = u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
+                attempts = record.attempts,
+                end = record.end,
+                policy = record.policy.as_ref().map(tracing::field::display),
+                error = record.error.as_deref(),
+                "connection"
+            )
+        };
+    }
+    if record.error.is_some() { line!(tracing::Level::WARN) } else { line!(tracing::Level::INFO) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::fmt::MakeWriter;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Buffer {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn record() -> ConnectionRecord {
+        ConnectionRecord {
+            direction: Direction::Inbound,
+            path: Path::Hbone,
+            source: Peer {
+                address: Some("10.0.0.1:4000".parse().unwrap()),
+                workload: Some(ObjectName::new("shop", "cart-0").unwrap()),
+                identity: Some("spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap()),
+            },
+            destination: Peer { address: Some("[fd00::2]:8080".parse().unwrap()), ..Peer::default() },
+            original_destination: None,
+            service: None,
+            sent: 5,
+            received: 7,
+            duration: Duration::from_millis(1234),
+            attempts: 1,
+            end: "fin",
+            error: None,
+            policy: Some(ObjectName::new("shop", "callers").unwrap()),
+        }
+    }
+
+    #[test]
+    fn one_json_line_with_every_field_that_is_known() {
+        let buffer = Buffer::default();
+        let format = tracing_subscriber::fmt().json().flatten_event(true).with_writer(buffer.clone()).finish();
+        tracing::subscriber::with_default(format, || {
+            log(&record());
+            log(&ConnectionRecord { error: Some("refused\n\"quoted\"".to_owned()), ..record() });
+        });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        let line = &lines[0];
+        assert_eq!(line["target"], "weft::access");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["src_identity"], "spiffe://cluster.local/ns/shop/sa/cart");
+        assert_eq!(line["dst_addr"], "[fd00::2]:8080");
+        assert_eq!((&line["bytes_sent"], &line["bytes_received"]), (&5.into(), &7.into()));
+        assert_eq!((&line["duration_ms"], &line["end"]), (&1234.into(), &"fin".into()));
+        assert!(line.get("dst_identity").is_none(), "what is not known is not written");
+        assert_eq!((&lines[1]["level"], &lines[1]["error"]), (&"WARN".into(), &"refused\n\"quoted\"".into()));
+    }
+}

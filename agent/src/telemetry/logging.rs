@@ -1,0 +1,134 @@
+//! Where log lines go and which of them are written.
+//!
+//! To standard error, for people or as one JSON object a line. The filter can be changed while the process runs
+//! (`weft log-level`), for a quarter of an hour of `debug` on one target without losing a connection to a restart.
+
+use std::sync::Arc;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// The longest filter accepted, in bytes.
+const FILTER_MAX: usize = 4096;
+
+/// How lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Format {
+    /// For a person.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why a filter was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LevelError {
+    /// It cannot be read.
+    #[error(
+        "{filter:?} is not a log filter ({reason}): write a level (error, warn, info, debug, trace) or \
+             target=level pairs, such as info,weft::access=off,weft::tunnel=debug"
+    )]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Logging was set up by somebody else, or not at all.
+    #[error("the log filter of this process cannot be changed: {0}")]
+    Unavailable(String),
+}
+
+/// Changes the filter of the running process.
+#[derive(Clone)]
+pub struct LevelHandle {
+    reload: Arc<dyn Fn(Option<EnvFilter>) -> Result<String, String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for LevelHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LevelHandle").finish_non_exhaustive()
+    }
+}
+
+impl LevelHandle {
+    /// Puts `filter` in force and gives it as it was understood.
+    ///
+    /// # Errors
+    /// [`LevelError`]; the filter in force stays.
+    pub fn set(&self, filter: &str) -> Result<String, LevelError> {
+        let filter = parse(filter)?;
+        (self.reload)(Some(filter)).map_err(LevelError::Unavailable)
+    }
+
+    /// The filter in force.
+    ///
+    /// # Errors
+    /// [`LevelError::Unavailable`] once logging is gone.
+    pub fn current(&self) -> Result<String, LevelError> {
+        (self.reload)(None).map_err(LevelError::Unavailable)
+    }
+}
+
+/// Reads a filter; used by the configuration to refuse a bad one before anything starts.
+///
+/// # Errors
+/// [`LevelError::Filter`] says what is wrong with it.
+pub fn parse(filter: &str) -> Result<EnvFilter, LevelError> {
+    let refuse = |reason: String| {
+        let filter = filter.chars().take(80).collect();
+        Err(LevelError::Filter { filter, reason })
+    };
+    if filter.trim().is_empty() || filter.len() > FILTER_MAX {
+        return refuse(format!("it must have 1 to {FILTER_MAX} bytes"));
+    }
+    EnvFilter::try_new(filter).or_else(|error| refuse(error.to_string()))
+}
+
+/// Sets up logging for the process.
+///
+/// # Errors
+/// [`LevelError::Filter`] for a filter that cannot be read, [`LevelError::Unavailable`] if it was set up before.
+pub fn init(format: Format, filter: &str) -> Result<LevelHandle, LevelError> {
+    let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(parse(filter)?);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(layer);
+    let done = match format {
+        Format::Text => registry.with(lines.with_target(true)).try_init(),
+        Format::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init(),
+    };
+    done.map_err(|error| LevelError::Unavailable(error.to_string()))?;
+    Ok(LevelHandle {
+        reload: Arc::new(move |filter| {
+            if let Some(filter) = filter {
+                handle.reload(filter).map_err(|error| error.to_string())?;
+            }
+            handle.with_current(ToString::to_string).map_err(|error| error.to_string())
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_changes_while_the_process_runs() {
+        let handle = init(Format::Json, "info").unwrap();
+        assert_eq!(handle.current().unwrap(), "info");
+        assert!(!tracing::enabled!(target: "weft::tunnel", tracing::Level::DEBUG));
+        handle.set("info,weft::tunnel=debug").unwrap();
+        assert!(tracing::enabled!(target: "weft::tunnel", tracing::Level::DEBUG));
+        assert!(matches!(handle.set("weft::tunnel=loud"), Err(LevelError::Filter { .. })));
+        assert!(tracing::enabled!(target: "weft::tunnel", tracing::Level::DEBUG), "a bad filter changes nothing");
+        assert!(matches!(init(Format::Text, "info"), Err(LevelError::Unavailable(_))));
+    }
+
+    #[test]
+    fn filters_are_bounded() {
+        assert!(parse("").is_err());
+        assert!(parse(&"a=info,".repeat(1000)).is_err());
+    }
+}

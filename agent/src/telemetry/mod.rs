@@ -1,0 +1,16 @@
+//! What an operator sees: logs, the access log, metrics, readiness.
+//!
+//! Nothing here decides anything, and nothing of it waits: the data path adds to counters and moves on.
+
+pub mod access;
+mod http;
+pub mod logging;
+mod metrics;
+mod process;
+mod readiness;
+
+pub use http::{MetricsServer, MetricsServerError};
+pub use metrics::{
+    ConnectionLabels, ConnectionSeries, Metrics, Party, Reporter, SERIES_MAX, Security, TunnelDirection, VerdictSource,
+};
+pub use readiness::Readiness;
