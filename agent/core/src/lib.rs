@@ -10,3 +10,5 @@ pub mod policy;
 mod reason;
 pub mod route;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
