@@ -201,7 +201,7 @@ impl State {
             Algorithm::RoundRobin => {
                 let turns = self.turns.get_or_insert_with(|| turns(lane));
                 let position = turns.pick(lane, &excluded, now, &mut *random);
-                if let Some(position) = position {
+                if let (Some(position), true) = (position, excluded.is_empty()) {
                     self.turn += 1;
                     lane.members[position].take_turn(self.turn);
                 }

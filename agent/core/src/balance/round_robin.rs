@@ -47,21 +47,36 @@ impl RoundRobin {
         turns
     }
 
-    /// The position whose turn it is, none of `excluded`. A turn taken out of order, because others were excluded, is
-    /// deducted from the position's later ones.
-    pub(super) fn next(&mut self, excluded: &[usize]) -> Option<usize> {
-        let now = i128::from(self.clock);
-        while let Some(Reverse((due, rank))) = self.waiting.peek().copied().filter(|Reverse((due, _))| *due <= now) {
-            self.waiting.pop();
-            self.open.push(Reverse((self.deadline(rank).max(due), rank)));
-        }
-        let rank =
-            take(&mut self.open, &self.ranked, excluded).or_else(|| take(&mut self.waiting, &self.ranked, excluded))?;
+    /// The position whose turn it is; `None` where all weigh nothing.
+    pub(super) fn next(&mut self) -> Option<usize> {
+        self.open_due();
+        // One heap is empty only where no position has a weight: dues sum up to the picks made, so someone is always due.
+        let Reverse((_, rank)) = self.open.pop().or_else(|| self.waiting.pop())?;
         let position = self.ranked[rank];
         self.taken[position] += 1;
         self.clock += 1;
         self.waiting.push(Reverse((self.due(rank), rank)));
         Some(position)
+    }
+
+    /// The position next in turn that is not `excluded`, without its turn being taken: a retry is not counted against
+    /// whoever helps out, or the endpoint that failed would be first in line for the next connection.
+    pub(super) fn peek(&mut self, excluded: &[usize]) -> Option<usize> {
+        self.open_due();
+        let first = |heap: &BinaryHeap<Entry>| {
+            let left = heap.iter().filter(|Reverse((_, rank))| excluded.binary_search(&self.ranked[*rank]).is_err());
+            left.max().map(|Reverse((_, rank))| self.ranked[*rank])
+        };
+        first(&self.open).or_else(|| first(&self.waiting))
+    }
+
+    /// Lets those compete whose next turn is due by now.
+    fn open_due(&mut self) {
+        let now = i128::from(self.clock);
+        while let Some(Reverse((_, rank))) = self.waiting.peek().copied().filter(|Reverse((due, _))| *due <= now) {
+            self.waiting.pop();
+            self.open.push(Reverse((self.deadline(rank), rank)));
+        }
     }
 
     /// The first moment at which a rank's next turn may be taken: floor(k·W/w).
@@ -79,24 +94,8 @@ impl RoundRobin {
     }
 }
 
-/// Takes the first rank whose position is not excluded and leaves the others where they were.
-fn take(heap: &mut BinaryHeap<Entry>, ranked: &[usize], excluded: &[usize]) -> Option<usize> {
-    let mut skipped = Vec::new();
-    let mut found = None;
-    while let Some(entry) = heap.pop() {
-        let Reverse((_, rank)) = entry;
-        if excluded.binary_search(&ranked[rank]).is_err() {
-            found = Some(rank);
-            break;
-        }
-        skipped.push(entry);
-    }
-    heap.extend(skipped);
-    found
-}
-
 impl Picker for RoundRobin {
     fn pick(&mut self, _lane: &Lane, excluded: &[usize], _now: Instant, _random: Random<'_>) -> Option<usize> {
-        self.next(excluded)
+        if excluded.is_empty() { self.next() } else { self.peek(excluded) }
     }
 }

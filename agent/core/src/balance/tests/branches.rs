@@ -1,0 +1,88 @@
+//! Routes: shares of backends, of those that are missing too, and retries across them.
+
+use super::*;
+use crate::snapshot::Key;
+use crate::testing::{object, route};
+
+/// `a/s:80` routed to `a/v1` (one endpoint, `endpoint(0)`) and others by weight; `a/v2` has `endpoint(1)`.
+fn routed(algorithm: Algorithm, backends: &[(&str, u32)]) -> Snapshot {
+    weighted(algorithm, &[1, 1]).apply(
+        [
+            Resource::Service(service("a/v1", "10.9.1.1", 80)),
+            Resource::EndpointSlice(slice("a/v1", &[&address(0)])),
+            Resource::Service(service("a/v2", "10.9.1.2", 80)),
+            Resource::EndpointSlice(slice("a/v2", &[&address(1)])),
+            Resource::TcpRoute(route("a/split", "a/s", backends)),
+        ]
+        .map(Delta::Put),
+    )
+}
+
+#[test]
+fn backends_get_their_share() {
+    for algorithm in ALGORITHMS {
+        let snapshot = routed(algorithm, &[("a/v1:80", 90), ("a/v2:80", 10)]);
+        let counts = Client::new().spread(&snapshot, 10_000);
+        let bound = if algorithm == Algorithm::RoundRobin { 100 } else { 300 };
+        assert!(counts[&endpoint(0)].abs_diff(9000) <= bound, "{algorithm:?}: {counts:?}");
+    }
+}
+
+#[test]
+fn a_backend_of_weight_zero_gets_nothing() {
+    for algorithm in ALGORITHMS {
+        let snapshot = routed(algorithm, &[("a/v1:80", 1), ("a/v2:80", 0)]);
+        assert_eq!(Client::new().spread(&snapshot, 500), BTreeMap::from([(endpoint(0), 500)]));
+        let snapshot = routed(algorithm, &[("a/v1:80", 0), ("a/v2:80", 0)]);
+        let error = Client::new().pick(&snapshot, &[]).unwrap_err();
+        assert_eq!(error, PickError::AllWeightsZero(key("a/s:80")));
+    }
+}
+
+#[test]
+fn the_share_of_a_missing_backend_is_refused() {
+    for (backend, label) in [("a/none:80", "backend_missing"), ("a/v2:99", "backend_port_missing")] {
+        let snapshot = routed(Algorithm::RoundRobin, &[("a/v1:80", 20), (backend, 80)]);
+        let mut client = Client::new();
+        let refused =
+            (0..1000).filter_map(|_| client.pick(&snapshot, &[]).err()).inspect(|e| assert_eq!(e.label(), label));
+        assert_eq!(refused.count(), 800);
+    }
+    let empty = routed(Algorithm::RoundRobin, &[("a/v1:80", 3), ("a/v2:80", 1)])
+        .apply([Delta::Remove(Key::EndpointSlice(object("a/v2")))]);
+    let mut client = Client::new();
+    let refused: Vec<_> = (0..100).filter_map(|_| client.pick(&empty, &[]).err()).collect();
+    assert_eq!(refused, vec![PickError::NoEndpoints(key("a/v2:80")); 25], "so is that of one without endpoints");
+}
+
+#[test]
+fn a_retry_goes_to_another_backend_when_its_own_has_no_more() {
+    for algorithm in ALGORITHMS {
+        let snapshot = routed(algorithm, &[("a/none:80", 5), ("a/v1:80", 1), ("a/v2:80", 1)]);
+        let mut client = Client::new();
+        for n in [0, 1] {
+            let pick = client.pick(&snapshot, &[endpoint(n)]).unwrap();
+            assert_eq!(pick.target.address, endpoint(1 - n));
+        }
+        let error = client.pick(&snapshot, &[endpoint(0), endpoint(1)]).unwrap_err();
+        assert_eq!(error, PickError::Exhausted(key("a/s:80")));
+    }
+}
+
+#[test]
+fn a_pick_names_the_backend_it_came_from() {
+    let snapshot = routed(Algorithm::Random, &[("a/v2:80", 1)]);
+    assert_eq!(Client::new().pick(&snapshot, &[]).unwrap().backend, key("a/v2:80"));
+}
+
+#[test]
+fn shares_follow_a_changed_route_at_once() {
+    let mut client = Client::new();
+    let before = routed(Algorithm::RoundRobin, &[("a/v1:80", 1), ("a/v2:80", 0)]);
+    client.spread(&before, 10);
+    let flipped = route("a/split", "a/s", &[("a/v1:80", 0), ("a/v2:80", 1)]);
+    let after = before.apply([Delta::Put(Resource::TcpRoute(flipped))]);
+    assert_eq!(client.spread(&after, 10), BTreeMap::from([(endpoint(1), 10)]));
+    assert_eq!(client.spread(&before, 10), BTreeMap::from([(endpoint(0), 10)]), "connections under the older one too");
+    assert_eq!(client.spread(&after, 10), BTreeMap::from([(endpoint(1), 10)]));
+}
