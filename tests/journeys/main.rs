@@ -1,3 +1,11 @@
 //! The journeys: one scenario a test, named as in `tests/scenarios.txt`. One binary, so that it links once.
+//!
+//! A journey starts from an ordinary process that dials a VIP or a pod's address, and asserts that the kernel's verdict
+//! counters moved: traffic that went around the mesh passes no test by accident.
 
+mod balancing;
+mod enrolment;
+mod fixture;
 mod lab_itself;
+mod transparency;
+mod volume;

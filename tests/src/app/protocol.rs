@@ -69,6 +69,11 @@ pub struct Listen {
 pub enum Behaviour {
     /// Answers each line with one JSON line: its name and both addresses of the connection. FIN is answered by FIN.
     Identify,
+    /// As `Identify`, but thinks for so long first.
+    Slow {
+        /// Milliseconds.
+        delay_ms: u64,
+    },
     /// Sends every byte back; FIN is answered by FIN once all is sent.
     Echo,
     /// Speaks first: its name and a newline. Then as `Echo`.

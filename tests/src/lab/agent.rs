@@ -265,7 +265,7 @@ impl Agent {
     /// # Errors
     /// When the port does not answer.
     pub fn verdicts(&self) -> Result<BTreeMap<String, u64>> {
-        Ok(self.metrics()?.by_label("weft_verdicts_total", "verdict"))
+        Ok(self.metrics()?.by_label("weft_steering_verdicts_total", "verdict"))
     }
 
     fn get(&self, path: &str) -> Result<String> {

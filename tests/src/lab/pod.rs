@@ -32,6 +32,7 @@ struct Inner {
     cgroup: PathBuf,
     addresses: Vec<IpAddr>,
     before: NetState,
+    object: serde_json::Value,
 }
 
 /// A pod to be made.
@@ -46,7 +47,8 @@ pub struct PodSpec<'a> {
     ports: Vec<u16>,
     addresses: Option<Vec<IpAddr>>,
     families: (bool, bool),
-    host_network: bool,
+    uid: Option<String>,
+    hidden: bool,
 }
 
 impl<'a> PodSpec<'a> {
@@ -62,7 +64,8 @@ impl<'a> PodSpec<'a> {
             ports: Vec::new(),
             addresses: None,
             families: (true, true),
-            host_network: false,
+            uid: None,
+            hidden: false,
         }
     }
 
@@ -134,6 +137,20 @@ impl<'a> PodSpec<'a> {
         self
     }
 
+    /// With this UID: the same pod as one before, its sandbox made anew.
+    #[must_use]
+    pub fn uid(mut self, uid: &str) -> Self {
+        self.uid = Some(uid.to_owned());
+        self
+    }
+
+    /// Without a manifest, until [`Lab::reveal`] writes it: a pod that no agent has heard of.
+    #[must_use]
+    pub fn hidden(mut self) -> Self {
+        self.hidden = true;
+        self
+    }
+
     /// Makes the pod and its manifest.
     ///
     /// # Errors
@@ -158,7 +175,11 @@ impl<'a> PodSpec<'a> {
         let cgroup = self.node.cgroup().join("pods").join(format!("{}-{number}", self.name));
         cgroup::create(&cgroup)?;
         let before = NetState::settled(&netns)?;
-        let uid = format!("{:08x}-{number:04x}-4000-8000-000000000000", std::process::id());
+        let uid = self
+            .uid
+            .clone()
+            .unwrap_or_else(|| format!("{:08x}-{number:04x}-4000-8000-000000000000", std::process::id()));
+        let object = self.object(&uid, &netns, &addresses);
         let pod = Pod {
             inner: Arc::new(Inner {
                 name: self.name.clone(),
@@ -171,31 +192,33 @@ impl<'a> PodSpec<'a> {
                 cgroup,
                 addresses,
                 before,
+                object,
             }),
         };
-        self.lab.manifests.put(self.object(&pod))?;
+        if !self.hidden {
+            self.lab.reveal(&pod)?;
+        }
         self.lab.contents().pods.push(pod.clone());
         Ok(pod)
     }
 
-    fn object(&self, pod: &Pod) -> serde_json::Value {
+    fn object(&self, uid: &str, netns: &NetNs, addresses: &[IpAddr]) -> serde_json::Value {
         let mut annotations = self.annotations.clone();
-        annotations.insert("weft.dev/netns".into(), pod.netns().path().display().to_string());
+        annotations.insert("weft.dev/netns".into(), netns.path().display().to_string());
         let ports: Vec<_> = self.ports.iter().map(|port| json!({"containerPort": port, "protocol": "TCP"})).collect();
-        let ips: Vec<_> = pod.inner.addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+        let ips: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
         json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": self.name, "namespace": self.namespace, "uid": pod.uid(), "labels": self.labels, "annotations": annotations
+                "name": self.name, "namespace": self.namespace, "uid": uid, "labels": self.labels, "annotations": annotations
             },
             "spec": {
                 "nodeName": self.node.name(),
                 "serviceAccountName": self.service_account,
-                "hostNetwork": self.host_network,
                 "containers": [{"name": "app", "image": "lab-app", "ports": ports}]
             },
-            "status": {"phase": "Running", "podIP": pod.inner.addresses.first(), "podIPs": ips}
+            "status": {"phase": "Running", "podIP": addresses.first(), "podIPs": ips}
         })
     }
 }
@@ -203,22 +226,29 @@ impl<'a> PodSpec<'a> {
 /// Links a pod's namespace to its node the way point-to-point CNI plugins do.
 fn connect(netns: &NetNs, node: &Node, link: &str, addresses: &[IpAddr]) -> Result<()> {
     netns.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
-    let mut lines = vec![format!("link add eth0 type veth peer name {link} netns {}", node.netns().path().display())];
-    lines.extend(addresses.iter().map(|ip| match ip {
-        IpAddr::V4(v4) => format!("addr add {v4}/32 dev eth0"),
-        IpAddr::V6(v6) => format!("addr add {v6}/128 dev eth0 nodad"),
-    }));
+    netns.ip(&[format!("link add eth0 type veth peer name {link} netns {}", node.netns().path().display())])?;
+    node.route_pod(link, addresses)?;
+    netns.ip(&configuration(addresses, "add"))
+}
+
+/// `ip` lines for a pod's end of its link.
+fn configuration(addresses: &[IpAddr], verb: &str) -> Vec<String> {
+    let mut lines: Vec<_> = addresses
+        .iter()
+        .map(|ip| match ip {
+            IpAddr::V4(v4) => format!("addr {verb} {v4}/32 dev eth0"),
+            IpAddr::V6(v6) => format!("addr {verb} {v6}/128 dev eth0 nodad"),
+        })
+        .collect();
     lines.push("link set eth0 up".into());
     if addresses.iter().any(IpAddr::is_ipv4) {
-        lines.push(format!("route add {GATEWAY_V4} dev eth0 scope link"));
-        lines.push(format!("route add default via {GATEWAY_V4} dev eth0"));
+        lines.push(format!("route {verb} {GATEWAY_V4} dev eth0 scope link"));
+        lines.push(format!("route {verb} default via {GATEWAY_V4} dev eth0"));
     }
-    netns.ip(&lines)?;
-    node.route_pod(link, addresses)?;
     if addresses.iter().any(IpAddr::is_ipv6) {
-        netns.ip(&[format!("route add default via {GATEWAY_V6} dev eth0")])?;
+        lines.push(format!("route {verb} default via {GATEWAY_V6} dev eth0"));
     }
-    Ok(())
+    lines
 }
 
 impl Pod {
@@ -297,6 +327,24 @@ impl Pod {
         &self.inner.before
     }
 
+    /// TCP ports listened on in it, by whomever.
+    ///
+    /// # Errors
+    /// When its namespace cannot be entered.
+    pub fn listening_ports(&self) -> Result<Vec<u16>> {
+        let listeners = super::state::listeners(self.netns())?;
+        let port = |text: &String| text.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        Ok(listeners.iter().filter_map(port).collect())
+    }
+
+    /// Brings its link up again, with what was lost when it went down.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn reconnect(&self) -> Result<()> {
+        self.netns().ip(&configuration(self.addresses(), "replace"))
+    }
+
     /// Starts a `lab-app` in it.
     ///
     /// # Errors
@@ -328,6 +376,14 @@ impl Pod {
 }
 
 impl Lab {
+    /// Writes the manifest of a pod made without one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn reveal(&self, pod: &Pod) -> Result<()> {
+        self.manifests.put(pod.inner.object.clone())
+    }
+
     /// Deletes a pod: its object, its processes, its network namespace, in the order a cluster does.
     ///
     /// # Errors

@@ -117,7 +117,10 @@ async fn behave(listener: &Listener, stream: TcpStream, peer: SocketAddr, local:
     }
     let (mut read, mut write) = stream.into_split();
     match behaviour {
-        Behaviour::Identify => {
+        Behaviour::Identify | Behaviour::Slow { .. } => {
+            if let Behaviour::Slow { delay_ms } = behaviour {
+                tokio::time::sleep(Duration::from_millis(*delay_ms)).await;
+            }
             let identity = Identity { name: listener.name.clone(), peer: canonical(peer), local: canonical(local) };
             identify(&mut read, &mut write, &identity).await
         }
