@@ -81,7 +81,15 @@ pub fn get(address: SocketAddr, path: &str) -> Result<String> {
     let limit = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, limit).with_context(|| format!("connecting to {address}"))?;
     stream.set_read_timeout(Some(limit))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: lab\r\n\r\n")?;
+    exchange(&mut stream, path)
+}
+
+/// The GET itself, on a stream that is already connected.
+///
+/// # Errors
+/// When the answer is not a 200.
+pub fn exchange(stream: &mut (impl Read + Write), path: &str) -> Result<String> {
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("reading {path}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;

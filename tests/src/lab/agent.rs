@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use super::process::Place;
 use super::{Lab, Node, Pod, Process, binary, cgroup, run_command};
@@ -94,8 +96,8 @@ impl Lab {
             ("--bpffs", self.run.path().join("bpf").display().to_string()),
             ("--instance", node.name().to_owned()),
             ("--cgroup", node.cgroup().display().to_string()),
-            ("--admin", path("admin.sock")),
-            ("--holder", path("hold.sock")),
+            ("--admin-socket", path("admin.sock")),
+            ("--hold-socket", path("hold.sock")),
             ("--metrics-address", format!("[::]:{METRICS_PORT}")),
         ] {
             command.extend([option.to_owned(), value]);
@@ -242,10 +244,14 @@ impl Agent {
     pub fn wait_ready(&self) -> Result<()> {
         let name = self.process().name().to_owned();
         wait::until(&format!("{name} to be ready"), READY, || {
-            if let Some(status) = self.process().exited() {
-                panic_free_bail(&name, status.to_string(), &self.process().log())?;
+            if self.process().exited().is_none() {
+                return self.get("/readyz").map(|_| None);
             }
-            self.get("/readyz").map(drop)
+            Ok(self.process().exited())
+        })
+        .and_then(|ended| match ended {
+            None => Ok(()),
+            Some(status) => bail!("{name} ended with {status}:\n{}", tail(&self.process().log())),
         })?;
         let mut baseline = self.inner.baseline.lock().unwrap_or_else(PoisonError::into_inner);
         *baseline = Some(self.descriptor_kinds()?);
@@ -280,13 +286,25 @@ impl Agent {
     pub fn weft(&self, arguments: &[&str]) -> Result<String> {
         let mut command = vec![binary("weft")?.display().to_string()];
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        command.extend(["--admin".to_owned(), self.admin_socket().display().to_string()]);
+        command.extend(["--admin-socket".to_owned(), self.admin_socket().display().to_string()]);
         run_command(&command, "")
     }
 
+    /// Asks its admin socket, as root on the node may: `GET /workloads`, `GET /connections`, ….
+    ///
+    /// # Errors
+    /// When it does not answer, or not with 200.
+    pub fn ask(&self, path: &str) -> Result<Value> {
+        let mut stream = UnixStream::connect(self.admin_socket()).context("connecting to the admin socket")?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let body = crate::metrics::exchange(&mut stream, path)?;
+        serde_json::from_str(&body).with_context(|| format!("the answer to {path}"))
+    }
+
     fn workload_is_live(&self, pod: &Pod) -> Result<bool> {
-        let _ = pod;
-        bail!("not asked yet")
+        let workloads = self.ask("/workloads")?;
+        let workload = workloads.as_array().into_iter().flatten().find(|workload| workload["uid"] == pod.uid());
+        Ok(workload.is_some_and(|workload| workload["mesh"] == "live"))
     }
 
     /// Its descriptors counted by kind.
@@ -309,9 +327,8 @@ impl Agent {
     }
 }
 
-fn panic_free_bail(name: &str, status: String, log: &str) -> Result<()> {
-    let tail: Vec<_> = log.lines().rev().take(20).collect();
-    let tail: Vec<_> = tail.into_iter().rev().collect();
-    Err(anyhow::anyhow!("{name} ended with {status}:\n{}", tail.join("\n")))
-        .context("an agent that ended cannot become ready")
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
