@@ -7,5 +7,7 @@ mod balancing;
 mod enrolment;
 mod fixture;
 mod lab_itself;
+mod lifecycle;
+mod security;
 mod transparency;
 mod volume;

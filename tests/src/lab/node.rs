@@ -87,6 +87,14 @@ impl Node {
         (Ipv4Addr::new(172, 18, 0, index), Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, index.into()))
     }
 
+    /// TCP ports listened on in it, by whomever.
+    ///
+    /// # Errors
+    /// When its namespace cannot be entered.
+    pub fn listening_ports(&self) -> Result<Vec<u16>> {
+        super::state::listening_ports(self.netns())
+    }
+
     /// The addresses of its `n`th pod.
     pub(super) fn pod_addresses(&self, n: u8) -> (Ipv4Addr, Ipv6Addr) {
         let index = self.inner.index;

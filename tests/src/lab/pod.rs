@@ -14,6 +14,18 @@ use super::state::NetState;
 use super::{Lab, MESH, NAMESPACE, NetNs, Node, Process, binary, cgroup};
 use crate::app::App;
 
+/// Sheds root and every capability, the bounding set included, as container runtimes do.
+const UNPRIVILEGED: [&str; 8] = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--inh-caps=-all",
+    "--no-new-privs",
+    "--",
+];
+
 /// A pod of the lab. Clones are the same pod.
 #[derive(Clone, Debug)]
 pub struct Pod {
@@ -332,9 +344,7 @@ impl Pod {
     /// # Errors
     /// When its namespace cannot be entered.
     pub fn listening_ports(&self) -> Result<Vec<u16>> {
-        let listeners = super::state::listeners(self.netns())?;
-        let port = |text: &String| text.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
-        Ok(listeners.iter().filter_map(port).collect())
+        super::state::listening_ports(self.netns())
     }
 
     /// Brings its link up again, with what was lost when it went down.
@@ -354,6 +364,27 @@ impl Pod {
         let (process, input, output) = Process::start_piped(self.place(lab, "app"), &command)?;
         lab.contents().processes.push(process.clone());
         Ok(App::new(process, input, output))
+    }
+
+    /// Starts a `lab-app` as a container without privileges runs its process: no root, no capability.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn unprivileged_app(&self, lab: &Lab) -> Result<App> {
+        let mut command: Vec<String> = UNPRIVILEGED.map(str::to_owned).into();
+        command.extend([binary("lab-app")?.display().to_string(), "run".into()]);
+        let (process, input, output) = Process::start_piped(self.place(lab, "unprivileged"), &command)?;
+        lab.contents().processes.push(process.clone());
+        Ok(App::new(process, input, output))
+    }
+
+    /// Runs a command as a container without privileges would; yields whether it succeeded.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn try_unprivileged(&self, lab: &Lab, command: &[&str]) -> Result<bool> {
+        let command: Vec<&str> = UNPRIVILEGED.iter().chain(command).copied().collect();
+        Ok(self.spawn(lab, "attempt", &command)?.wait(crate::wait::DEADLINE)?.success())
     }
 
     /// Starts any program in it, its output going to a log.

@@ -142,6 +142,17 @@ impl Process {
         self.wait(Duration::from_secs(10)).map(drop)
     }
 
+    /// Its resident memory.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.inner.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("it has ended")?;
+        let kilobytes: u64 = line.split_whitespace().next().context("no number")?.parse()?;
+        Ok(kilobytes * 1024)
+    }
+
     /// What its descriptors point at.
     ///
     /// # Errors

@@ -95,6 +95,12 @@ pub(super) fn listeners(netns: &NetNs) -> Result<Vec<String>> {
     })
 }
 
+/// Their ports.
+pub(super) fn listening_ports(netns: &NetNs) -> Result<Vec<u16>> {
+    let port = |text: &String| text.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
+    Ok(listeners(netns)?.iter().filter_map(port).collect())
+}
+
 fn sysctls(directory: &Path, into: &mut BTreeMap<String, String>) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
