@@ -37,5 +37,6 @@ impl Bundle {
 }
 
 fn pem_of(certificates: &[CertificateDer<'_>]) -> String {
-    certificates.iter().map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.as_ref()))).collect()
+    let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    certificates.iter().map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.as_ref()), unix)).collect()
 }

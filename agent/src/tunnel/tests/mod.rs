@@ -1,0 +1,7 @@
+//! Tunnels over loopback with real TLS, real HTTP/2 and real sockets at both ends.
+
+mod failures;
+mod hostile;
+mod rig;
+mod sharing;
+mod transport;

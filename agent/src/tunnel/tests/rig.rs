@@ -1,0 +1,312 @@
+//! Two nodes and an app on loopback: everything between two ordinary sockets is the real thing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weft_core::model::{Identity, TrustDomain};
+
+use crate::identity::ca::EmbeddedCa;
+use crate::identity::{Credentials, Identities, Settings};
+use crate::relay::{Outcome, Traffic, tcp_to_stream, tcp_to_tcp};
+use crate::tunnel::*;
+
+pub(super) fn identity(name: &str) -> Identity {
+    format!("spiffe://cluster.local/ns/shop/sa/{name}").parse().unwrap()
+}
+
+pub(super) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Fails a test that hangs instead of letting it hang.
+pub(super) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout_at(soon(), work).await.unwrap_or_else(|_| panic!("did not finish: {what}"))
+}
+
+/// Counts what a node reports.
+#[derive(Default)]
+pub(super) struct Seen {
+    rejected: Mutex<Vec<(&'static str, Option<Identity>)>>,
+    pub(super) opened: AtomicUsize,
+    pub(super) closed: AtomicUsize,
+}
+
+impl Seen {
+    pub(super) fn rejections(&self) -> Vec<&'static str> {
+        self.rejected.lock().unwrap().iter().map(|(reason, _)| *reason).collect()
+    }
+}
+
+impl Events for Seen {
+    fn opened(&self, _side: Side) {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn closed(&self, _side: Side, _reason: Option<&TunnelError>) {
+        self.closed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn rejected(&self, rejection: &Rejection) {
+        self.rejected.lock().unwrap().push((rejection.error.reason(), rejection.peer.clone()));
+    }
+}
+
+struct Loopback;
+
+impl Dial for Loopback {
+    fn network(&self) -> u64 {
+        1
+    }
+
+    fn dial(&self, _source: IpAddr, to: SocketAddr) -> BoxFuture<'_, std::io::Result<TcpStream>> {
+        TcpStream::connect(to).boxed()
+    }
+}
+
+/// Both nodes. The server's `store` and the client's are separate, as on two machines; the authority is shared.
+pub(super) struct Rig {
+    pub(super) _state: TempDir,
+    pub(super) ca: EmbeddedCa,
+    pub(super) store: Arc<Identities>,
+    pub(super) pool: Pool,
+    pub(super) port: u16,
+    pub(super) client_seen: Arc<Seen>,
+    pub(super) server_seen: Arc<Seen>,
+    pub(super) drain: Arc<Mutex<CancellationToken>>,
+    pub(super) kill: CancellationToken,
+    pub(super) outcomes: Arc<Mutex<Vec<Outcome>>>,
+}
+
+/// What differs between tests.
+pub(super) struct Plan {
+    pub(super) ip: IpAddr,
+    pub(super) lifetime: Duration,
+    pub(super) pool: PoolSettings,
+    pub(super) server: ServerSettings,
+    /// Dial here instead of the server's own port.
+    pub(super) via: Option<u16>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            ip: Ipv4Addr::LOCALHOST.into(),
+            lifetime: Duration::from_secs(3600),
+            // Generous, because the machine that runs the tests may be busy with others.
+            pool: PoolSettings { budget: Duration::from_secs(15), ..PoolSettings::default() },
+            server: ServerSettings::default(),
+            via: None,
+        }
+    }
+}
+
+impl Rig {
+    pub(super) async fn new() -> Self {
+        Self::with(Plan::default()).await
+    }
+
+    pub(super) async fn with(plan: Plan) -> Self {
+        let listener = TcpListener::bind((plan.ip, 0)).await.unwrap();
+        Self::on(plan, listener).await
+    }
+
+    pub(super) async fn on(plan: Plan, listener: TcpListener) -> Self {
+        let state = TempDir::new().unwrap();
+        let ca = EmbeddedCa::open(state.path(), &TrustDomain::new("cluster.local").unwrap()).unwrap();
+        let settings = Settings { lifetime: plan.lifetime, ..Settings::default() };
+        let store = Identities::new(Arc::new(ca.clone()), settings);
+        for name in ["client", "server"] {
+            store.ensure(&identity(name));
+            store.wait(&identity(name), soon()).await.unwrap();
+        }
+        let (client_seen, server_seen) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
+        let port = listener.local_addr().unwrap().port();
+        let pool = PoolSettings { port: plan.via.unwrap_or(port), ..plan.pool };
+        let pool = Pool::new(Arc::clone(&store), pool, Arc::clone(&client_seen) as Arc<dyn Events>);
+        let rig = Self {
+            _state: state,
+            ca,
+            store,
+            pool,
+            port,
+            client_seen,
+            server_seen,
+            drain: Arc::default(),
+            kill: CancellationToken::new(),
+            outcomes: Arc::default(),
+        };
+        rig.accept(listener, plan.server);
+        rig
+    }
+
+    /// The server node: one task per tunnel, apps dialled on loopback.
+    pub(super) fn accept(&self, listener: TcpListener, settings: ServerSettings) {
+        let (store, seen, drain) = (Arc::clone(&self.store), Arc::clone(&self.server_seen), Arc::clone(&self.drain));
+        let (kill, outcomes) = (self.kill.clone(), Arc::clone(&self.outcomes));
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let context = ServerContext {
+                    credentials: store.credentials(&identity("server")).unwrap(),
+                    addresses: Arc::from([IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]),
+                    baggage: None,
+                    settings: settings.clone(),
+                    events: Arc::clone(&seen) as Arc<dyn Events>,
+                    drain: drain.lock().unwrap().clone(),
+                };
+                let (kill, outcomes) = (kill.clone(), Arc::clone(&outcomes));
+                tokio::spawn(serve(tcp, context, move |incoming| {
+                    deliver(incoming, kill.clone(), Arc::clone(&outcomes))
+                }));
+            }
+        });
+    }
+
+    pub(super) fn credentials(&self, name: &str) -> Arc<Credentials> {
+        self.store.credentials(&identity(name)).unwrap()
+    }
+
+    pub(super) fn request(&self, authority: SocketAddr) -> ConnectRequest {
+        ConnectRequest {
+            source: identity("client"),
+            dial: Arc::new(Loopback),
+            source_address: authority.ip(),
+            authority,
+            server: identity("server"),
+            client: SocketAddr::new(authority.ip(), 4711),
+            host: None,
+            baggage: None,
+        }
+    }
+
+    pub(super) async fn stream(&self, authority: SocketAddr) -> Result<Stream, TunnelError> {
+        within("connect", self.pool.connect(&self.request(authority))).await
+    }
+
+    /// An ordinary socket whose other end is the app at `authority`, through the tunnel.
+    pub(super) async fn connect(&self, authority: SocketAddr) -> TcpStream {
+        let stream = self.stream(authority).await.unwrap();
+        let (app, near) = socket_pair(authority.ip()).await;
+        let kill = self.kill.clone();
+        tokio::spawn(async move { tcp_to_stream(near, stream, &Traffic::default(), &kill).await });
+        app
+    }
+}
+
+async fn deliver(incoming: Incoming, kill: CancellationToken, outcomes: Arc<Mutex<Vec<Outcome>>>) {
+    let Ok(app) = TcpStream::connect(incoming.authority).await else {
+        return incoming.refuse(Refusal::Unreachable);
+    };
+    let Ok(stream) = incoming.accept() else { return };
+    let outcome = tcp_to_stream(app, stream, &Traffic::default(), &kill).await;
+    outcomes.lock().unwrap().push(outcome);
+}
+
+pub(super) async fn socket_pair(ip: IpAddr) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap());
+    let (dialled, accepted) = tokio::join!(dialled, listener.accept());
+    (dialled.unwrap(), accepted.unwrap().0)
+}
+
+/// An app: `serve` runs for every connection.
+pub(super) async fn app<F>(ip: IpAddr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(serve(tcp));
+        }
+    });
+    address
+}
+
+pub(super) async fn echo_app(ip: IpAddr) -> SocketAddr {
+    app(ip, |mut tcp| async move {
+        let (mut read, mut write) = tcp.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await
+}
+
+/// An app that accepts and never reads, and keeps what it accepted.
+pub(super) async fn stuck_app(ip: IpAddr) -> SocketAddr {
+    app(ip, |tcp| async move {
+        std::future::pending::<()>().await;
+        drop(tcp);
+    })
+    .await
+}
+
+pub(super) async fn ping_pong(tcp: &mut TcpStream, times: usize) {
+    for turn in 0..times {
+        let message = (turn as u64).to_be_bytes();
+        let mut answer = [0; 8];
+        tcp.write_all(&message).await.unwrap();
+        tcp.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, message);
+    }
+}
+
+/// A middlebox that can stop forwarding without closing anything: a node that lost power.
+pub(super) struct Cable {
+    pub(super) port: u16,
+    cut: Arc<AtomicU64>,
+}
+
+impl Cable {
+    pub(super) async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((server.ip(), 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let cut = Arc::new(AtomicU64::new(0));
+        let generation = Arc::clone(&cut);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let born = generation.load(Ordering::SeqCst);
+                let generation = Arc::clone(&generation);
+                tokio::spawn(async move {
+                    let far = TcpStream::connect(server).await.unwrap();
+                    let (kill, traffic) = (CancellationToken::new(), Traffic::default());
+                    let relay = tcp_to_tcp(near, far, &traffic, &kill);
+                    let severed = async {
+                        while generation.load(Ordering::SeqCst) == born {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    };
+                    tokio::pin!(relay);
+                    tokio::select! {
+                        _ = &mut relay => return,
+                        () = severed => {}
+                    }
+                    // Neither polled nor dropped: the sockets stay open and silent.
+                    std::future::pending::<()>().await;
+                    relay.await;
+                });
+            }
+        });
+        Self { port, cut }
+    }
+
+    /// Silences every connection made so far; later ones pass.
+    pub(super) fn cut(&self) {
+        self.cut.fetch_add(1, Ordering::SeqCst);
+    }
+}
