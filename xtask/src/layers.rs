@@ -13,16 +13,17 @@ use crate::shell::root;
 const ROOMS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("drain", &[]),
-    ("telemetry", &[]),
+    ("control", &[]),
+    ("telemetry", &["control"]),
     ("identity", &["telemetry"]),
     ("hold", &["sys"]),
     ("steer", &["sys", "hold"]),
-    ("relay", &["sys", "drain", "telemetry"]),
+    ("tunnel", &["sys", "drain", "telemetry", "identity"]),
+    // It pumps between sockets and the streams of tunnels, and reads their reset codes.
+    ("relay", &["sys", "drain", "telemetry", "tunnel"]),
     ("live", &["sys", "drain", "telemetry", "relay"]),
-    ("tunnel", &["sys", "drain", "telemetry", "identity", "relay"]),
     ("inbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel"]),
     ("outbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel"]),
-    ("control", &["telemetry"]),
     ("admin", &["telemetry"]),
     ("config", &["control", "telemetry", "admin", "steer"]),
 ];
@@ -34,7 +35,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("gateway_api", &["control"]),
     ("aya", &["steer"]),
     ("aya_log", &["steer"]),
-    ("h2", &["tunnel"]),
+    ("h2", &["tunnel", "relay"]),
     ("prometheus_client", &["telemetry"]),
 ];
 
@@ -135,6 +136,13 @@ fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tree_obeys() {
+        if let Err(broken) = check() {
+            panic!("{broken:#}");
+        }
+    }
 
     #[test]
     fn a_room_may_name_those_below_it_only() {
