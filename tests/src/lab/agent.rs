@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -299,6 +299,22 @@ impl Agent {
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let body = crate::metrics::exchange(&mut stream, path)?;
         serde_json::from_str(&body).with_context(|| format!("the answer to {path}"))
+    }
+
+    /// Runs `weft check` on a directory of manifests.
+    ///
+    /// # Errors
+    /// What it finds wrong.
+    pub fn check(directory: &Path) -> Result<String> {
+        run_command(
+            &[
+                binary("weft")?.display().to_string(),
+                "check".into(),
+                "--manifests".into(),
+                directory.display().to_string(),
+            ],
+            "",
+        )
     }
 
     fn workload_is_live(&self, pod: &Pod) -> Result<bool> {
