@@ -10,6 +10,7 @@ use weft_tests::lab::{Agent, Pod};
 use weft_tests::wait;
 
 use crate::fixture::{Mesh, moves};
+use crate::peer;
 
 /// Where pods receive tunnels.
 const TUNNEL_PORT: u16 = 15008;
@@ -141,6 +142,9 @@ fn bad_slow_loris() -> Result<()> {
         ensure!(start.elapsed() < 2 * PATIENCE, "it took {:?} to be rid of them", start.elapsed());
         Ok(())
     })?;
+    // A handshake that drips, and a header block that never ends.
+    attack.by_peer("slow-handshake", None, &[])?;
+    attack.by_peer("slow-headers", None, &[])?;
     attack.mesh.lab.finish()
 }
 
@@ -180,4 +184,66 @@ fn broken_directory(mesh: &Mesh) -> Result<std::path::PathBuf> {
     std::fs::create_dir(&directory)?;
     std::fs::write(directory.join("bad.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata:\n  nome: demo\n")?;
     Ok(directory)
+}
+
+impl Attack {
+    /// Runs the foreign peer in this mode once a family, against the server or the authority named, and expects it to be
+    /// turned away.
+    fn by_peer(&self, mode: &str, authority: Option<&str>, more: &[&str]) -> Result<()> {
+        let certificates = peer::signed(&self.mesh.lab, &self.rogue.spiffe(), "1h")?;
+        self.rejected(2, || {
+            for to in self.targets()? {
+                let own = SocketAddr::new(to.ip(), 8080).to_string();
+                let (to, authority) = (to.to_string(), authority.unwrap_or(&own));
+                let common = ["--connect", &to, "--authority", authority, "--mode", mode, "--timeout", "15"];
+                let arguments: Vec<&str> = common.iter().chain(more).copied().collect();
+                peer::client(&self.mesh.lab, &self.rogue, &certificates, &arguments)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn bad_alpn() -> Result<()> {
+    let attack = Attack::new("alpn")?;
+    attack.by_peer("wrong-alpn", None, &[])?;
+    attack.mesh.lab.finish()
+}
+
+#[test]
+fn bad_tls_without_certificate() -> Result<()> {
+    let attack = Attack::new("no-cert")?;
+    attack.by_peer("no-cert", None, &[])?;
+    attack.mesh.lab.finish()
+}
+
+#[test]
+fn bad_connect_to_another_address() -> Result<()> {
+    let attack = Attack::new("elsewhere")?;
+    let client = attack.mesh.client.v4(8080)?.to_string();
+    let vip = attack.mesh.echo.v4().to_string();
+    for authority in [client.as_str(), &vip, "127.0.0.1:8080", "[::1]:8080", "169.254.169.254:80"] {
+        attack.by_peer("echo", Some(authority), &["--expect-status", "400"])?;
+    }
+    attack.by_peer("bad-authority", None, &["--expect-status", "400"])?;
+    attack.by_peer("get", None, &["--expect-status", "400"])?;
+    attack.mesh.lab.finish()
+}
+
+#[test]
+fn bad_connect_to_reserved_port() -> Result<()> {
+    let attack = Attack::new("reserved")?;
+    for port in [15001, 15006, TUNNEL_PORT] {
+        let authority = attack.mesh.server.v4(port)?.to_string();
+        attack.by_peer("echo", Some(&authority), &["--expect-status", "503"])?;
+    }
+    attack.mesh.lab.finish()
+}
+
+#[test]
+fn bad_headers_64k() -> Result<()> {
+    let attack = Attack::new("headers")?;
+    attack.by_peer("big-headers", None, &["--bytes", "66000", "--expect-status", "431"])?;
+    attack.mesh.lab.finish()
 }
