@@ -42,7 +42,8 @@ impl<'a> Naive<'a> {
     }
 
     fn strict(&self, port: u16) -> bool {
-        let levels: [&dyn Fn(&PeerAuthentication) -> Option<MtlsMode>; 4] = [
+        type Level<'a> = &'a dyn Fn(&PeerAuthentication) -> Option<MtlsMode>;
+        let levels: [Level<'_>; 4] = [
             &|p| p.ports.get(&port).copied().filter(|_| !p.selector.is_empty()),
             &|p| p.ports.get(&port).copied().filter(|_| p.selector.is_empty()),
             &|p| p.mode.filter(|_| !p.selector.is_empty()),
@@ -107,7 +108,7 @@ impl<'a> Naive<'a> {
 
 fn policies() -> impl Strategy<Value = Vec<Resource>> {
     let any = prop_oneof![
-        3 => authorization().prop_map(Resource::AuthorizationPolicy),
+        2 => authorization().prop_map(Resource::AuthorizationPolicy),
         1 => authentication().prop_map(Resource::PeerAuthentication),
     ];
     vec(any, 0..6)
@@ -251,6 +252,22 @@ fn a_port_mode_wins_over_a_namespace_mode() {
     let facts = ConnectionFacts { destination: &w, port: 8080, peer: None, source: ip("10.0.0.2") };
     let refused = Verdict::Deny { reason: DenyReason::StrictMtls, policy: Some(object("a/m")) };
     assert_eq!(authorize(&s, &facts).verdict, refused);
+}
+
+#[test]
+fn a_selecting_mode_wins_over_a_namespace_mode_and_strict_among_equals() {
+    let w = Workload { labels: labels(&[("app", "x")]), ..pod("a/server", "10.0.0.1") };
+    let selecting = Selector(labels(&[("app", "x")]).into_iter().collect());
+    let said = |named: &str, selector: &Selector, mode| {
+        let (name, selector) = (object(named), selector.clone());
+        Resource::PeerAuthentication(PeerAuthentication { name, selector, mode: Some(mode), ports: [].into() })
+    };
+    use MtlsMode::{Permissive, Strict};
+    let s = snapshot([said("a/all", &Selector::default(), Strict), said("a/x", &selecting, Permissive)]);
+    assert_eq!(mtls_mode(&s, &w, 8080), Permissive);
+    assert_eq!(mtls_mode(&s, &pod("a/other", "10.0.0.2"), 8080), Strict);
+    let s = s.apply([Delta::Put(said("a/xx", &selecting, Strict))]);
+    assert_eq!(mtls_mode(&s, &w, 8080), Strict);
 }
 
 #[test]

@@ -86,3 +86,16 @@ fn shares_follow_a_changed_route_at_once() {
     assert_eq!(client.spread(&before, 10), BTreeMap::from([(endpoint(0), 10)]), "connections under the older one too");
     assert_eq!(client.spread(&after, 10), BTreeMap::from([(endpoint(1), 10)]));
 }
+
+#[test]
+fn an_older_snapshot_leaves_the_turns_of_a_newer_alone() {
+    let before = routed(Algorithm::RoundRobin, &[("a/v1:80", 1), ("a/v2:80", 3)]);
+    let level = route("a/split", "a/s", &[("a/v1:80", 1), ("a/v2:80", 1)]);
+    let after = before.apply([Delta::Put(Resource::TcpRoute(level))]);
+    let (mut client, mut counts) = (Client::new(), BTreeMap::new());
+    for _ in 0..100 {
+        *counts.entry(client.connect(&after)).or_insert(0) += 1;
+        client.connect(&before);
+    }
+    assert_eq!(counts, BTreeMap::from([(endpoint(0), 50), (endpoint(1), 50)]));
+}

@@ -86,16 +86,20 @@ impl Client {
 
     /// Connects until `bad` was tried five times, failing there and nowhere else.
     fn eject(&mut self, snapshot: &Snapshot, bad: SocketAddr) {
-        for _ in 0..5 {
-            loop {
-                let mut pick = self.pick(snapshot, &[]).expect("an endpoint");
-                if pick.target.address == bad {
-                    pick.failed(self.now);
-                    break;
-                }
+        let mut failures = 0;
+        for _ in 0..10_000 {
+            let mut pick = self.pick(snapshot, &[]).expect("an endpoint");
+            if pick.target.address != bad {
                 pick.connected(std::time::Duration::from_millis(1), self.now);
+                continue;
+            }
+            pick.failed(self.now);
+            failures += 1;
+            if failures == 5 {
+                return;
             }
         }
+        panic!("{bad} was picked {failures} times of 10,000");
     }
 }
 
