@@ -55,7 +55,7 @@ impl Tunnel {
         let name = ServerName::IpAddress(to.ip().into());
         let tls =
             TlsConnector::from(config).connect(name, tcp).await.map_err(|error| TunnelError::from_handshake(&error))?;
-        if tls.get_ref().1.alpn_protocol().is_some_and(|protocol| protocol != b"h2") {
+        if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(TunnelError::Alpn);
         }
         let peer = Arc::new(credentials.read_peer(tls.get_ref().1.peer_certificates())?);

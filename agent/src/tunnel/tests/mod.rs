@@ -2,6 +2,7 @@
 
 mod failures;
 mod hostile;
+mod interop;
 mod rig;
 mod sharing;
 mod transport;
