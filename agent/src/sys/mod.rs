@@ -7,9 +7,12 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod clock;
 pub mod diag;
 pub mod dial;
 pub mod netns;
+pub mod readiness;
+pub mod rights;
 pub mod route;
 pub mod socket;
 pub mod sysctl;

@@ -52,10 +52,13 @@ pub fn connect(facts: &impl ConnectFacts) -> Verdict {
     if !facts.is_mesh_destination() {
         return Verdict::ConnectUnknownDestination;
     }
-    if !matches!(facts.bound_device(), 0 | LOOPBACK_IFINDEX) {
-        return Verdict::RefuseBoundDevice;
+    match facts.bound_device() {
+        0 => Verdict::Steer,
+        // It cannot leave the pod, and steered it would wait for ever: the SYN-ACK from the agent counts as having come
+        // in by the device that carries the pod's address, and a socket bound to lo does not hear it.
+        LOOPBACK_IFINDEX => Verdict::ConnectLocal,
+        _ => Verdict::RefuseBoundDevice,
     }
-    Verdict::Steer
 }
 
 #[inline(always)]

@@ -68,7 +68,7 @@ verdicts! {
     ConnectAgent = "connect_agent" => Effect::Pass;
     /// connect: the pod is being un-enrolled.
     ConnectLeaving = "connect_leaving" => Effect::PassUnmarked;
-    /// connect: loopback, unspecified, link-local, multicast or broadcast.
+    /// connect: to loopback, unspecified, link-local, multicast or broadcast, or from a socket bound to lo.
     ConnectLocal = "connect_local" => Effect::PassUnmarked;
     /// connect: the pod's own address.
     ConnectOwnAddress = "connect_own_address" => Effect::PassUnmarked;

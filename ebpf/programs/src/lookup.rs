@@ -63,7 +63,10 @@ impl Syn {
             let (source, destination) = if (*lookup).family == AF_INET {
                 (Address::from_v4_word((*lookup).remote_ip4), Address::from_v4_word((*lookup).local_ip4))
             } else {
-                (Address::from_v6_words((*lookup).remote_ip6), Address::from_v6_words((*lookup).local_ip6))
+                (
+                    Address::from_v6_words(words!((*lookup).remote_ip6)),
+                    Address::from_v6_words(words!((*lookup).local_ip6)),
+                )
             };
             Self {
                 tcp: (*lookup).protocol == IPPROTO_TCP,

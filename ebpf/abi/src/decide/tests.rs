@@ -150,7 +150,7 @@ proptest! {
         let enrolled = facts.pod.is_some_and(|pod| pod.flags & PodEntry::ENROLLED != 0);
         let local = is_local(&facts.destination);
         let expected = facts.tcp && enrolled && !facts.agent && facts.known && !local
-            && !own().contains(&facts.destination) && facts.device <= LOOPBACK_IFINDEX;
+            && !own().contains(&facts.destination) && facts.device == 0;
         prop_assert_eq!(connect(&facts) == Verdict::Steer, expected);
     }
 
@@ -207,7 +207,7 @@ fn each_reason_not_to_steer_has_its_own_verdict() {
         (Connect { destination: address("fd00::2"), ..steered() }, Verdict::ConnectOwnAddress),
         (Connect { known: false, ..steered() }, Verdict::ConnectUnknownDestination),
         (Connect { device: 2, ..steered() }, Verdict::RefuseBoundDevice),
-        (Connect { device: LOOPBACK_IFINDEX, ..steered() }, Verdict::Steer),
+        (Connect { device: LOOPBACK_IFINDEX, ..steered() }, Verdict::ConnectLocal),
         (steered(), Verdict::Steer),
     ];
     for (facts, expected) in cases {

@@ -1,0 +1,373 @@
+//! Steering: the agent's hand on the kernel. Loads and pins the programs, writes their maps, and enrols pods.
+//!
+//! A connection meets this room before any proxy code runs, and mostly without it: what is written here stays in force
+//! while no agent is alive, so every change is made in the order that is safe to be interrupted in, and every change to a
+//! pod is journalled first. The room decides nothing about policy or routing; it is told which pods to enrol, which
+//! addresses are the mesh's and how plaintext is to be met, and it reports what the hooks see.
+//!
+//! Un-enrolment has three stages, because connections outlive it: [`Steering::withdraw`] takes no new connects,
+//! [`Steering::detach`] takes no new SYNs, and [`Steering::restore`], once the pod's last proxied connection is closed,
+//! puts back everything that was changed.
+
+mod adopt;
+mod enrol;
+mod error;
+mod events;
+mod journal;
+mod listeners;
+mod object;
+mod owner;
+mod pins;
+mod tables;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, TcpListener},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+use weft_abi::{ListenerKey, PodEntry, PodIdentity, PortMode};
+use weft_core::policy::{PlaintextMode, PlaintextModes};
+
+use self::{
+    journal::Journal,
+    object::Programs,
+    owner::Owner,
+    pins::Pins,
+    tables::{Modes, Tables},
+};
+use crate::{
+    hold,
+    sys::{NetNs, cgroup, clock},
+};
+
+pub use error::SteerError;
+pub use events::Events;
+pub use journal::Entry;
+
+/// How often the hooks are told that the agent lives; a third of what they take for death.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// What steering must know to start.
+#[derive(Clone, Debug)]
+pub struct SteerConfig {
+    /// A mounted BPF file system.
+    pub bpffs: PathBuf,
+    /// Sets this agent's pins apart from those of another on the same machine.
+    pub instance: String,
+    /// Processes below this cgroup are seen by the connect hooks.
+    pub cgroup: PathBuf,
+    /// Directory for the journal and the lock; must survive the agent.
+    pub state: PathBuf,
+    /// What happens to connects of pods that nobody has classified.
+    pub unclassified: Unclassified,
+    /// The socket of `weft hold`, if there is one.
+    pub holder: Option<PathBuf>,
+    /// How many destinations the map holds when it is made: [`weft_abi::capacity::DESTINATIONS`].
+    pub destinations: u32,
+}
+
+/// What happens to TCP connects from network namespaces that the agent has not classified yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unclassified {
+    /// They pass, and are reported.
+    #[default]
+    Open,
+    /// They are refused, and reported, while the agent is alive.
+    Closed,
+}
+
+/// A pod to enrol.
+#[derive(Clone, Debug)]
+pub struct PodNetwork {
+    /// Names the pod in logs and in the journal.
+    pub uid: String,
+    /// Its network namespace.
+    pub netns: PathBuf,
+    /// Its addresses, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// Ports its containers declare, which no listener of ours may take.
+    pub avoid_ports: Vec<u16>,
+    /// How plaintext is met from the first SYN on.
+    pub modes: InboundModes,
+}
+
+/// A pod that is steered.
+#[derive(Debug)]
+pub struct EnrolledPod {
+    /// Cookie of its network namespace, the name of the pod everywhere in this room.
+    pub cookie: u64,
+    /// The namespace, to dial from. Drop it when the pod is gone.
+    pub netns: Arc<NetNs>,
+    /// Accepts the pod's own connects; non-blocking, and a duplicate of what steering and the holder keep.
+    pub outbound: TcpListener,
+    /// Accepts tunnels and judged plaintext; likewise.
+    pub inbound: TcpListener,
+}
+
+/// How plaintext that arrives at a pod is met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundModes {
+    /// Ports not named.
+    pub default: PortMode,
+    /// Ports with a mode of their own.
+    pub ports: BTreeMap<u16, PortMode>,
+}
+
+impl Default for InboundModes {
+    /// The agent sees everything.
+    fn default() -> Self {
+        Self { default: PortMode::Judge, ports: BTreeMap::new() }
+    }
+}
+
+impl From<&PlaintextModes> for InboundModes {
+    fn from(modes: &PlaintextModes) -> Self {
+        let mode = |mode: &PlaintextMode| match mode {
+            PlaintextMode::Pass => PortMode::Pass,
+            PlaintextMode::Judge => PortMode::Judge,
+            PlaintextMode::Refuse => PortMode::Refuse,
+        };
+        Self { default: mode(&modes.default), ports: modes.ports.iter().map(|(port, of)| (*port, mode(of))).collect() }
+    }
+}
+
+/// The steering of one node, owned by one agent at a time. Dropping it changes nothing in the kernel.
+#[derive(Clone)]
+pub struct Steering {
+    shared: Arc<Shared>,
+    /// One enrolment or stage of one at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct Shared {
+    programs: Programs,
+    cgroup: PathBuf,
+    journal: Journal,
+    host: Arc<NetNs>,
+    own_cgroup: u64,
+    holder: Option<hold::Client>,
+    tables: Mutex<Tables>,
+    pods: Mutex<BTreeMap<u64, Pod>>,
+    /// What the holder kept and no enrolment has asked for yet.
+    held: Mutex<BTreeMap<ListenerKey, OwnedFd>>,
+    log_level: Mutex<u8>,
+    owner: Mutex<Option<Owner>>,
+    released: CancellationToken,
+}
+
+/// What is known of an enrolled pod, or of one a predecessor enrolled.
+struct Pod {
+    ns: Arc<NetNs>,
+    entry: Entry,
+    modes: Modes,
+    listeners: Option<Listeners>,
+}
+
+struct Listeners {
+    outbound: TcpListener,
+    inbound: TcpListener,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.released.cancel();
+    }
+}
+
+impl Steering {
+    /// Takes the node's steering over, or sets it up if nobody left any. Inside a tokio runtime.
+    pub fn open(config: SteerConfig) -> Result<Self, SteerError> {
+        std::fs::create_dir_all(&config.state).map_err(SteerError::file("create", &config.state))?;
+        let owner = Owner::acquire(&config.state)?;
+        let pins = Pins::create(&config.bpffs, &config.instance)?;
+        let programs = Programs { pins, destinations: config.destinations };
+        let mut ebpf = programs.maps()?;
+        let own = SteerError::file("find the cgroup of", "/proc/self");
+        let shared = Arc::new(Shared {
+            tables: Mutex::new(Tables::new(&mut ebpf)?),
+            journal: Journal::open(&config.state)?,
+            host: NetNs::current().map_err(SteerError::file("open", "/proc/thread-self/ns/net"))?,
+            own_cgroup: cgroup::own_id().map_err(own)?,
+            holder: config.holder.as_deref().map(hold::Client::at),
+            programs,
+            cgroup: config.cgroup,
+            pods: Mutex::default(),
+            held: Mutex::default(),
+            log_level: Mutex::default(),
+            owner: Mutex::new(Some(owner)),
+            released: CancellationToken::new(),
+        });
+        events::forward_logs(&mut ebpf, shared.released.clone())?;
+        shared.announce(config.unclassified)?;
+        shared.adopt()?;
+        shared.programs.install_connect(&shared.cgroup, 0)?;
+        tokio::spawn(beat(Arc::downgrade(&shared), shared.released.clone()));
+        Ok(Self { shared, turn: Arc::default() })
+    }
+
+    /// What a predecessor enrolled and this agent has neither enrolled nor restored yet. Its pods are steered; each is to
+    /// be enrolled again, which takes it over without a gap, or to go through the stages of un-enrolment.
+    pub fn adopted(&self) -> Vec<Entry> {
+        let pods = lock(&self.shared.pods);
+        pods.values().filter(|pod| pod.listeners.is_none()).map(|pod| pod.entry.clone()).collect()
+    }
+
+    /// Cookies of all pods that are enrolled or in some stage of un-enrolment.
+    pub fn cookies(&self) -> BTreeSet<u64> {
+        lock(&self.shared.pods).keys().copied().collect()
+    }
+
+    /// Says that a namespace is known and not meshed: its connects pass without a report.
+    pub fn classify(&self, cookie: u64) -> Result<(), SteerError> {
+        let mut tables = self.shared.writable()?;
+        if tables.pod(cookie)?.is_none() {
+            tables.set_pod(cookie, PodEntry::default())?;
+        }
+        Ok(())
+    }
+
+    /// Says that exactly these namespaces exist beside the enrolled ones, and that everything a predecessor left has been
+    /// dealt with: older classifications and the pins of other ABI versions go.
+    pub fn settle(&self, known: &BTreeSet<u64>) -> Result<(), SteerError> {
+        let mut tables = self.shared.writable()?;
+        for (cookie, entry) in tables.pods()? {
+            if entry.flags == 0 && cookie != self.shared.host.cookie() && !known.contains(&cookie) {
+                tables.remove_pod(cookie)?;
+            }
+        }
+        drop(tables);
+        self.shared.programs.pins.remove_other_versions()
+    }
+
+    /// The addresses at which the mesh is: only connects to these are taken.
+    pub fn set_destinations(&self, destinations: &BTreeSet<IpAddr>) -> Result<(), SteerError> {
+        self.shared.writable()?.set_destinations(destinations)
+    }
+
+    /// How plaintext that arrives at an enrolled pod is met.
+    pub fn set_inbound_modes(&self, cookie: u64, modes: &InboundModes) -> Result<(), SteerError> {
+        let mut pods = lock(&self.shared.pods);
+        let pod = pods.get_mut(&cookie).ok_or(SteerError::UnknownPod { cookie })?;
+        let wanted = Modes::from(modes);
+        self.shared.writable()?.set_modes(cookie, &pod.modes, &wanted)?;
+        pod.modes = wanted;
+        Ok(())
+    }
+
+    /// Every verdict's label and how often it was given since the maps were made, by whichever agent's programs.
+    pub fn verdicts(&self) -> Result<Vec<(&'static str, u64)>, SteerError> {
+        lock(&self.shared.tables).verdicts()
+    }
+
+    /// What the hooks report from now on. One reader only.
+    pub fn events(&self) -> Result<Events, SteerError> {
+        Events::open(&self.shared.programs.pins, self.shared.released.clone())
+    }
+
+    /// Sets the level of the hooks' own diagnostics, which arrive in the agent's log. The level is a constant of the
+    /// programs, so that it costs nothing while it is off; changing it replaces them all, without a gap.
+    pub fn set_program_log(&self, level: LevelFilter) -> Result<(), SteerError> {
+        let number = match level.into_level() {
+            None => 0,
+            Some(tracing::Level::ERROR) => 1,
+            Some(tracing::Level::WARN) => 2,
+            Some(tracing::Level::INFO) => 3,
+            Some(tracing::Level::DEBUG) => 4,
+            Some(_) => 5,
+        };
+        self.shared.check_owner()?;
+        *lock(&self.shared.log_level) = number;
+        self.shared.programs.install_connect(&self.shared.cgroup, number)?;
+        for pod in lock(&self.shared.pods).values().filter(|pod| pod.listeners.is_some()) {
+            self.shared.programs.install_lookup(&pod.ns, pod.entry.identity(), number)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the steering to a successor: from here on nothing is written, and the lock is free. What is enrolled stays
+    /// enrolled, and listeners handed out stay open for as long as their holders want.
+    pub fn release(&self) {
+        self.shared.released.cancel();
+        *lock(&self.shared.owner) = None;
+    }
+}
+
+impl Shared {
+    fn check_owner(&self) -> Result<(), SteerError> {
+        if self.released.is_cancelled() { Err(SteerError::Released) } else { Ok(()) }
+    }
+
+    /// The maps, if they are still ours to write.
+    fn writable(&self) -> Result<MutexGuard<'_, Tables>, SteerError> {
+        let tables = lock(&self.tables);
+        self.check_owner()?;
+        Ok(tables)
+    }
+
+    /// Tells the hooks who the agent is, that it lives, and what it wants of strangers; drops what dead agents left.
+    fn announce(&self, unclassified: Unclassified) -> Result<(), SteerError> {
+        let mut tables = self.writable()?;
+        for (cgroup, pid) in tables.exempted()? {
+            if cgroup != self.own_cgroup && !PathBuf::from(format!("/proc/{pid}")).exists() {
+                tables.unexempt(cgroup)?;
+            }
+        }
+        tables.exempt(self.own_cgroup, std::process::id())?;
+        tables.set_pod(self.host.cookie(), PodEntry::default())?;
+        tables.update_config(|config| {
+            config.heartbeat = clock::monotonic_ns();
+            config.closed = u32::from(unclassified == Unclassified::Closed);
+        })
+    }
+}
+
+/// Keeps the hooks and the holder up to date about this agent until it lets go or dies.
+async fn beat(shared: std::sync::Weak<Shared>, released: CancellationToken) {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    loop {
+        tokio::select! {
+            () = released.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        let beaten = tokio::task::spawn_blocking(move || {
+            shared.writable()?.update_config(|config| config.heartbeat = clock::monotonic_ns())?;
+            shared.remind_holder();
+            Ok::<_, SteerError>(())
+        });
+        match beaten.await {
+            Ok(Ok(()) | Err(SteerError::Released)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the hooks cannot be told that the agent lives"),
+            Err(_) => return,
+        }
+    }
+}
+
+impl Entry {
+    /// The constant of the pod's lookup program.
+    fn identity(&self) -> PodIdentity {
+        PodIdentity { cookie: self.cookie, own: self.own() }
+    }
+
+    fn own(&self) -> [weft_abi::Address; 2] {
+        let mut own = [weft_abi::Address::UNSPECIFIED; 2];
+        for (slot, ip) in own.iter_mut().zip(&self.addresses) {
+            *slot = (*ip).into();
+        }
+        own
+    }
+}
+
+/// A panic elsewhere cannot leave these structures half-changed in a way that matters more than going on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,116 @@
+//! Where steering survives the agent: one directory of bpffs per instance and ABI version.
+//!
+//! ```text
+//! <bpffs>/weft/<instance>/v<ABI>/maps/<NAME>
+//!                               /links/connect4-<cgroup>, connect6-<cgroup>
+//!                               /links/lookup-<netns cookie>
+//! ```
+//! The cgroup and the cookie stand in the name because a link cannot be moved: a pin made for another one is another pin.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use weft_abi::{ABI_VERSION, map};
+
+use super::SteerError;
+use crate::sys::cgroup;
+
+/// The directories of one instance.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    instance: PathBuf,
+    version: PathBuf,
+}
+
+impl Pins {
+    /// Checks that `bpffs` is one and makes the directories.
+    pub(super) fn create(bpffs: &Path, instance: &str) -> Result<Self, SteerError> {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if instance.is_empty() || !instance.bytes().all(valid) {
+            return Err(SteerError::BadInstance { name: instance.to_owned() });
+        }
+        if !cgroup::is_bpffs(bpffs).map_err(SteerError::file("look at", bpffs))? {
+            return Err(SteerError::NotBpffs { path: bpffs.to_owned() });
+        }
+        let instance = bpffs.join("weft").join(instance);
+        let version = instance.join(format!("v{ABI_VERSION}"));
+        let pins = Self { instance, version };
+        for directory in [pins.maps(), pins.links()] {
+            fs::create_dir_all(&directory).map_err(SteerError::file("create", directory))?;
+        }
+        Ok(pins)
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.version.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.version.join("links")
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    /// The link of a connect hook with a cgroup.
+    pub(super) fn connect(&self, family: u8, cgroup: u64) -> PathBuf {
+        self.links().join(format!("connect{family}-{cgroup}"))
+    }
+
+    /// The link of a pod's lookup hook.
+    pub(super) fn lookup(&self, cookie: u64) -> PathBuf {
+        self.links().join(format!("lookup-{cookie}"))
+    }
+
+    /// Unpins every link that `stale` names; with no other reference left, the kernel detaches it.
+    pub(super) fn remove_links(&self, stale: impl Fn(&str) -> bool) -> Result<(), SteerError> {
+        let links = self.links();
+        for entry in fs::read_dir(&links).map_err(SteerError::file("list", &links))?.flatten() {
+            if entry.file_name().to_str().is_some_and(&stale) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unpins what agents of other ABI versions left.
+    pub(super) fn remove_other_versions(&self) -> Result<(), SteerError> {
+        for entry in fs::read_dir(&self.instance).map_err(SteerError::file("list", &self.instance))?.flatten() {
+            if entry.path() != self.version {
+                remove_tree(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unpins everything and removes the directories, also those shared with other instances if they are empty now.
+    pub(super) fn remove_all(&self) -> Result<(), SteerError> {
+        for name in map::SHARED {
+            remove(&self.map(name))?;
+        }
+        remove_tree(&self.instance)?;
+        if let Some(shared) = self.instance.parent() {
+            // Another instance's directory keeps it, rightly.
+            let _ = fs::remove_dir(shared);
+        }
+        Ok(())
+    }
+}
+
+/// Removes a pin; it is no error if it is gone.
+pub(super) fn remove(path: &Path) -> Result<(), SteerError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SteerError::file("unpin", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_tree(path: &Path) -> Result<(), SteerError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SteerError::file("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,286 @@
+//! A node with pods for one test, in a process of its own.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use weft::{
+    steer::{EnrolledPod, InboundModes, PodNetwork, SteerConfig, Steering, Unclassified},
+    sys::{NetNs, cgroup, socket::original_destination},
+};
+
+use crate::app::App;
+
+/// Set in the process that runs a test's body: the directory it may use.
+const DIRECTORY: &str = "WEFT_STEERING_TEST";
+
+/// No test needs longer unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An address of a service: nobody has it, no route leads to it.
+pub const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
+/// The same for IPv6.
+pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x10));
+
+/// Runs a closure that takes a [`World`] in isolation, under the name of the enclosing test.
+macro_rules! isolated {
+    ($body:expr) => {{
+        fn here() {}
+        let name = std::any::type_name_of_val(&here);
+        $crate::harness::isolated(name, $body)
+    }};
+}
+
+/// See the macro.
+pub fn isolated(here: &str, body: impl AsyncFnOnce(World)) {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        let world = World::enter(Path::new(&directory));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        return runtime.block_on(body(world));
+    }
+    let name = here.trim_end_matches("::here").split_once("::").expect("a path").1;
+    run_apart(name);
+}
+
+/// Runs one test in a process of its own and tidies up after it.
+fn run_apart(name: &str) {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "the steering tests load eBPF programs and make network namespaces: run them as root"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let mount = cgroup::mount().expect("cgroup2");
+    let label = directory.path().file_name().unwrap().to_string_lossy().trim_start_matches('.').to_owned();
+    let group = Group(mount.join(format!("weft-test-{label}")));
+    fs::create_dir(&group.0).expect("a cgroup of its own");
+    fs::write(directory.path().join("cgroup"), group.0.to_str().unwrap()).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(DIRECTORY, directory.path())
+        .env("RUST_BACKTRACE", "0")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                child.kill().unwrap();
+                break child.wait().unwrap();
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    drop(group);
+    assert!(status.success(), "{name}: {status}, see above");
+}
+
+/// A cgroup that takes its processes with it.
+struct Group(PathBuf);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while remove_group(&self.0).is_err() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn remove_group(group: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(group)?.flatten().filter(|entry| entry.path().is_dir()) {
+        remove_group(&entry.path())?;
+    }
+    fs::remove_dir(group)
+}
+
+/// The node of a test.
+pub struct World {
+    directory: PathBuf,
+    pub cgroup: PathBuf,
+}
+
+impl World {
+    /// Leaves the machine's namespaces and prepares the node's.
+    fn enter(directory: &Path) -> Self {
+        let cgroup = PathBuf::from(fs::read_to_string(directory.join("cgroup")).unwrap());
+        let agent = cgroup.join("agent");
+        fs::create_dir(&agent).unwrap();
+        fs::write(agent.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        fs::create_dir_all("/run/netns").unwrap();
+        mount(Some("tmpfs"), "/run/netns", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let world = Self { directory: directory.to_owned(), cgroup };
+        fs::create_dir(world.bpffs()).unwrap();
+        mount(Some("bpf"), &world.bpffs(), Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        ip("link set lo up");
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        world
+    }
+
+    pub fn bpffs(&self) -> PathBuf {
+        self.directory.join("bpf")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    pub fn holder(&self) -> PathBuf {
+        self.directory.join("hold.sock")
+    }
+
+    /// The directory of pinned maps.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.bpffs().join(format!("weft/test/v{}/maps/{name}", weft_abi::ABI_VERSION))
+    }
+
+    pub fn config(&self) -> SteerConfig {
+        SteerConfig {
+            bpffs: self.bpffs(),
+            instance: "test".into(),
+            cgroup: self.cgroup.clone(),
+            state: self.state(),
+            unclassified: Unclassified::Open,
+            holder: None,
+            destinations: 1024,
+        }
+    }
+
+    /// Steering that takes both VIPs.
+    pub fn steer(&self) -> Steering {
+        let steering = Steering::open(self.config()).unwrap();
+        steering.set_destinations(&BTreeSet::from([VIP4, VIP6])).unwrap();
+        steering
+    }
+
+    /// A pod with a veth to the node, dual-stack, with a default route through it.
+    pub fn pod(&self, number: u8) -> TestPod {
+        let name = format!("pod{number}");
+        let (v4, v6) = (format!("10.77.{number}"), format!("fd77:{number}:"));
+        ip(&format!("netns add {name}"));
+        ip(&format!("link add v{number} type veth peer name eth0 netns {name}"));
+        ip(&format!("addr add {v4}.1/24 dev v{number}"));
+        ip(&format!("addr add {v6}:1/64 dev v{number} nodad"));
+        ip(&format!("link set v{number} up"));
+        ip(&format!("-n {name} link set lo up"));
+        ip(&format!("-n {name} addr add {v4}.2/24 dev eth0"));
+        ip(&format!("-n {name} addr add {v6}:2/64 dev eth0 nodad"));
+        ip(&format!("-n {name} link set eth0 up"));
+        ip(&format!("-n {name} route add default via {v4}.1"));
+        ip(&format!("-n {name} -6 route add default via {v6}:1"));
+        let group = self.cgroup.join(&name);
+        let _ = fs::create_dir(&group);
+        let netns = PathBuf::from(format!("/run/netns/{name}"));
+        TestPod {
+            ns: NetNs::open(&netns).unwrap(),
+            netns,
+            name,
+            v4: format!("{v4}.2").parse().unwrap(),
+            v6: format!("{v6}:2").parse().unwrap(),
+            group,
+        }
+    }
+}
+
+/// A pod of the test's node.
+pub struct TestPod {
+    pub name: String,
+    pub netns: PathBuf,
+    pub ns: Arc<NetNs>,
+    pub v4: IpAddr,
+    pub v6: IpAddr,
+    group: PathBuf,
+}
+
+impl TestPod {
+    pub fn network(&self) -> PodNetwork {
+        PodNetwork {
+            uid: self.name.clone(),
+            netns: self.netns.clone(),
+            addresses: vec![self.v4, self.v6],
+            avoid_ports: vec![8080],
+            modes: InboundModes::default(),
+        }
+    }
+
+    pub async fn enrolled(&self, steering: &Steering) -> EnrolledPod {
+        steering.enrol(self.network()).await.unwrap()
+    }
+
+    /// A process in the pod's namespace and cgroup.
+    pub fn app(&self) -> App {
+        App::start(&self.ns, &self.group)
+    }
+
+    /// The address of one family.
+    pub fn address(&self, like: IpAddr) -> IpAddr {
+        if like.is_ipv4() { self.v4 } else { self.v6 }
+    }
+
+    pub fn sysctl(&self, key: &str, value: &str) {
+        weft::sys::sysctl::write(&self.ns, key, value).unwrap();
+    }
+
+    pub fn ip(&self, arguments: &str) -> String {
+        ip(&format!("-n {} {arguments}", self.name))
+    }
+}
+
+/// iproute2, which must succeed.
+pub fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until something is so.
+pub async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Accepts a connection within a deadline: its stream, where it was going and where it came from.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr, SocketAddr) {
+    let (stream, peer) = eventually("a connection to accept", || match listener.accept() {
+        Ok(accepted) => Some(accepted),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+        Err(error) => panic!("accept: {error}"),
+    })
+    .await;
+    stream.set_nonblocking(false).unwrap();
+    let to = original_destination(&stream).unwrap();
+    (stream, to, weft::sys::socket::canonical(peer))
+}
+
+/// Nothing waits to be accepted. Called after the connect it is about has succeeded elsewhere, so no wait is needed.
+pub fn assert_idle(listener: &TcpListener) {
+    let error = listener.accept().expect_err("a connection came to the agent that should not have");
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// How often a verdict was given.
+pub fn verdict(steering: &Steering, label: &str) -> u64 {
+    let verdicts = steering.verdicts().unwrap();
+    verdicts.iter().find(|(found, _)| *found == label).expect("a verdict's label").1
+}
