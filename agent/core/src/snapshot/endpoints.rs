@@ -1,6 +1,5 @@
 //! The endpoints of a service port: the service's ports joined to its slices, and each address to the pod behind it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -68,15 +67,16 @@ pub struct EndpointSet {
 /// Joins one port of `service` to its slices. An address that two slices list (Kubernetes moves endpoints between
 /// slices without a transaction) counts once, at its fittest.
 pub(super) fn resolve(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> EndpointSet {
-    let mut found: BTreeMap<SocketAddr, Fitness> = BTreeMap::new();
+    let mut found: Vec<(SocketAddr, Fitness)> = Vec::new();
     for slice in snapshot.primary.slices_of.at(&service.name) {
         let Some(target) = slice.port(&port.name) else { continue };
-        for endpoint in &slice.endpoints {
-            let fitness = Fitness::of(endpoint, service.publish_not_ready);
-            let at = SocketAddr::new(endpoint.address.to_canonical(), target);
-            found.entry(at).and_modify(|held| *held = fitness.min(*held)).or_insert(fitness);
-        }
+        found.extend(slice.endpoints.iter().map(|endpoint| {
+            let address = SocketAddr::new(endpoint.address.to_canonical(), target);
+            (address, Fitness::of(endpoint, service.publish_not_ready))
+        }));
     }
+    found.sort_unstable();
+    found.dedup_by_key(|(address, _)| *address);
     let endpoints = found.into_iter().map(|(address, fitness)| {
         let workload = snapshot.workload_at(address.ip());
         Endpoint {
