@@ -33,8 +33,6 @@ mod random;
 mod round_robin;
 mod slow_start;
 mod splitter;
-#[cfg(test)]
-mod tests;
 mod weights;
 
 use std::collections::HashMap;
@@ -243,3 +241,6 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

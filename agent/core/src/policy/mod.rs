@@ -7,8 +7,6 @@
 mod changes;
 mod modes;
 mod mtls;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 
@@ -175,3 +173,6 @@ fn matches_peer(clause: &PeerMatch, facts: &ConnectionFacts<'_>, domain: &TrustD
 fn account(peer: &Identity) -> ObjectName {
     ObjectName { namespace: peer.namespace.clone(), name: peer.service_account.clone() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,9 +12,6 @@ use crate::snapshot::Snapshot;
 
 pub use crate::snapshot::ServicePortKey;
 
-#[cfg(test)]
-mod tests;
-
 /// The port HBONE is served on, at every live pod's address.
 pub const HBONE_PORT: u16 = 15008;
 
@@ -159,3 +156,6 @@ fn is_link_local(ip: IpAddr) -> bool {
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
+
+#[cfg(test)]
+mod tests;

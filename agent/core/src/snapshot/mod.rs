@@ -15,8 +15,6 @@ mod policies;
 mod resource;
 mod routes;
 mod settle;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -269,3 +267,6 @@ impl Snapshot {
         &self.primary.workloads
     }
 }
+
+#[cfg(test)]
+mod tests;
