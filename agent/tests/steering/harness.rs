@@ -183,6 +183,12 @@ impl World {
         ip(&format!("-n {name} link set eth0 up"));
         ip(&format!("-n {name} route add default via {v4}.1"));
         ip(&format!("-n {name} -6 route add default via {v6}:1"));
+        // Neighbour discovery that meets a link without carrier waits a second for its next try.
+        while !ip(&format!("-n {name} link show eth0")).contains("state UP")
+            || !ip(&format!("link show v{number}")).contains("state UP")
+        {
+            std::thread::yield_now();
+        }
         let group = self.cgroup.join(&name);
         let _ = fs::create_dir(&group);
         let netns = PathBuf::from(format!("/run/netns/{name}"));
