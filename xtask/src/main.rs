@@ -5,6 +5,7 @@ mod build_ebpf;
 mod check;
 mod demo;
 mod fresh;
+mod fuzz;
 mod lab;
 mod layers;
 mod privileges;
@@ -44,6 +45,14 @@ enum Verb {
         /// Only the scenarios whose name contains this
         filter: Option<String>,
     },
+    /// Run the fuzz targets of agent/fuzz, each for a while
+    Fuzz {
+        /// Only this one
+        target: Option<String>,
+        /// How long each runs
+        #[arg(long, default_value_t = fuzz::SMOKE_SECONDS)]
+        seconds: u64,
+    },
     /// Bring a lab up and open a shell in one of its pods
     Lab {
         /// The pod to enter
@@ -78,6 +87,7 @@ fn obey(verb: Verb) -> anyhow::Result<()> {
         Verb::Check => check::all(),
         Verb::Test { filter } => test::run(filter.as_deref()),
         Verb::Sabotage { filter } => sabotage::run(filter.as_deref()),
+        Verb::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Verb::Lab { pod } => lab::run(&pod),
         Verb::Demo => demo::run(),
         Verb::Fresh => fresh::run(),

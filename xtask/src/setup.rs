@@ -21,9 +21,11 @@ pub(crate) enum Need {
     Lab,
     /// To check formatting, lints, licences and spelling.
     Check,
+    /// To compile the fuzz targets.
+    Fuzz,
 }
 
-const ALL: [Need; 3] = [Need::Ebpf, Need::Lab, Need::Check];
+const ALL: [Need; 4] = [Need::Ebpf, Need::Lab, Need::Check, Need::Fuzz];
 
 /// Something missing.
 struct Lack {
@@ -87,6 +89,7 @@ fn lacking(need: Need) -> Vec<Lack> {
         Need::Ebpf => lacking_ebpf(),
         Need::Lab => lacking_lab(),
         Need::Check => lacking_check(),
+        Need::Fuzz => lacking_fuzz(),
     }
 }
 
@@ -138,15 +141,22 @@ fn lacking_lab() -> Vec<Lack> {
             remedy: Remedy::Apt(&["nftables"]),
         });
     }
-    let has_modules = Command::new("/usr/bin/python3").args(["-c", "import h2, cryptography"]).output();
+    let has_modules = Command::new("/usr/bin/python3").args(["-c", "import h2"]).output();
     if !has_modules.is_ok_and(|output| output.status.success()) {
         lacks.push(Lack {
             what: "Python's h2",
             why: "the HBONE peer the mesh is tested against is written with it",
-            remedy: Remedy::Apt(&["python3", "python3-h2", "python3-cryptography"]),
+            remedy: Remedy::Apt(&["python3", "python3-h2"]),
         });
     }
     lacks
+}
+
+fn lacking_fuzz() -> Vec<Lack> {
+    if on_path("c++") {
+        return Vec::new();
+    }
+    vec![Lack { what: "a C++ compiler", why: "libFuzzer is written in C++", remedy: Remedy::Apt(&["g++"]) }]
 }
 
 fn lacking_check() -> Vec<Lack> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::scenarios::{self, Outcome};
 use crate::setup::{Need, ensure};
 use crate::shell::{cargo, root, say, shown};
-use crate::{build, privileges};
+use crate::{build, fuzz, privileges};
 
 /// Counts over all test programs.
 #[derive(Default)]
@@ -33,6 +33,9 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         run_program(&program, filter, &mut tally)?;
     }
     if filter.is_none() {
+        if let Err(problem) = fuzz::run(None, fuzz::SMOKE_SECONDS) {
+            tally.failed.push(format!("fuzz: {problem:#}"));
+        }
         let problems = scenarios::compare(&listed, &tally.journeys);
         for problem in &problems {
             eprintln!("{problem}");

@@ -31,6 +31,16 @@ pub struct PeerCertificate {
     pub not_after: SystemTime,
 }
 
+impl PeerCertificate {
+    /// Reads whom a leaf names and for how long. Verifies nothing: that is the handshake's part.
+    ///
+    /// # Errors
+    /// [`PeerError`] when it does not name exactly one workload.
+    pub fn read(leaf: &CertificateDer<'_>) -> Result<Self, PeerError> {
+        read_leaf(leaf)
+    }
+}
+
 /// One identity's certificate chain, key and trust anchors.
 ///
 /// TLS configurations are made once per certificate (and once per expected server), never per handshake.
