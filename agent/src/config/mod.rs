@@ -16,6 +16,7 @@ use weft_core::model::{Name, TrustDomain};
 use crate::telemetry::logging;
 
 pub use args::{AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET, Unclassified};
+pub use system::duration;
 
 /// Checked settings of an agent.
 #[derive(Clone, Debug)]

@@ -38,7 +38,10 @@ fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
 }
 
 /// A time such as `500ms`, `30s`, `5m` or `24h`; several parts add up.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time: write 500ms, 30s, 5m or 24h");
     let mut total = Duration::ZERO;
     let mut rest = text;

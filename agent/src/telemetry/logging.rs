@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -72,6 +73,22 @@ impl LevelHandle {
     }
 }
 
+#[cfg(test)]
+impl LevelHandle {
+    /// A handle of a filter nothing listens to.
+    pub(crate) fn detached(filter: &str) -> Self {
+        let current = std::sync::Mutex::new(filter.to_owned());
+        let reload = move |filter: Option<EnvFilter>| {
+            let mut current = current.lock().unwrap();
+            if let Some(filter) = filter {
+                *current = filter.to_string();
+            }
+            Ok(current.clone())
+        };
+        Self { reload: Arc::new(reload) }
+    }
+}
+
 /// Reads a filter; used by the configuration to refuse a bad one before anything starts.
 ///
 /// # Errors
@@ -84,7 +101,17 @@ pub fn parse(filter: &str) -> Result<EnvFilter, LevelError> {
     if filter.trim().is_empty() || filter.len() > FILTER_MAX {
         return refuse(format!("it must have 1 to {FILTER_MAX} bytes"));
     }
+    if let Some(word) = bare_word(filter) {
+        return refuse(format!("{word:?} is no level"));
+    }
     EnvFilter::try_new(filter).or_else(|error| refuse(error.to_string()))
+}
+
+/// The first part of a filter that is one word and no level. It would be taken for a target, and everything else
+/// would fall silent: `inof` for `info`.
+fn bare_word(filter: &str) -> Option<&str> {
+    let mut parts = filter.split(',').map(str::trim).filter(|_| !filter.contains('['));
+    parts.find(|part| !part.is_empty() && !part.contains('=') && part.parse::<LevelFilter>().is_err())
 }
 
 /// Sets up logging for the process.
@@ -129,6 +156,8 @@ mod tests {
     #[test]
     fn filters_are_bounded() {
         assert!(parse("").is_err());
+        assert!(parse("inof").is_err() && parse("info,weft::tunel").is_err());
+        assert!(parse("off").is_ok() && parse("INFO,weft::access=off").is_ok());
         assert!(parse(&"a=info,".repeat(1000)).is_err());
     }
 }

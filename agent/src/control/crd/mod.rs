@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyPeer, PolicyPorts, PolicyRule,
 };
-pub use peer_authentication::{Mtls, MtlsModeName, PeerAuthentication, PeerAuthenticationSpec};
+pub use peer_authentication::{Mtls, MtlsModeName, PeerAuthentication, PeerAuthenticationSpec, PortKey};
 pub use traffic_policy::{AlgorithmName, LoadBalancer, TargetRef, TrafficPolicy, TrafficPolicySpec};
 pub use workload_slice::{SliceWorkload, WorkloadSlice, WorkloadSliceSpec};
 

@@ -1,9 +1,11 @@
 //! `PeerAuthentication`: whether workloads accept plaintext.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use kube::CustomResource;
 use schemars::JsonSchema;
+use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::PodSelector;
@@ -27,7 +29,41 @@ pub struct PeerAuthenticationSpec {
     pub mtls: Option<Mtls>,
     /// Modes by port number, as the workload listens on it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub port_level_mtls: BTreeMap<String, Mtls>,
+    #[schemars(with = "BTreeMap<String, Mtls>")]
+    pub port_level_mtls: BTreeMap<PortKey, Mtls>,
+}
+
+/// A port number as the key of a map. In JSON that is a string; in YAML people write `8080:` without quotes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct PortKey(pub String);
+
+impl<'de> Deserialize<'de> for PortKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PortKeyVisitor)
+    }
+}
+
+struct PortKeyVisitor;
+
+impl Visitor<'_> for PortKeyVisitor {
+    type Value = PortKey;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a port number")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<PortKey, E> {
+        Ok(PortKey(text.to_owned()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<PortKey, E> {
+        Ok(PortKey(number.to_string()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<PortKey, E> {
+        Ok(PortKey(number.to_string()))
+    }
 }
 
 /// An mTLS setting.

@@ -8,20 +8,21 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use weft_core::model::{
-    EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, TcpRoute, TrafficPolicy, Workload,
+    AuthorizationPolicy, EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, TcpRoute, TrafficPolicy,
+    TrustDomain, Workload,
 };
-use weft_core::snapshot::Resource;
+use weft_core::snapshot::{Attachment, Delta, Resource, Snapshot};
 
 use super::memory::Memory;
 use super::problem::{ObjectRef, Problem, Severity};
 use crate::control::resource::{Kind, MESH_LABEL, NETNS_ANNOTATION};
 
-/// Checks the manifests of a directory. Sorted by file and line; empty if all is well.
+/// Checks the manifests of a directory, for a mesh of this trust domain. Sorted by file and line; empty if all is well.
 #[must_use]
-pub fn check(directory: &Path) -> Vec<Problem> {
+pub fn check(directory: &Path, trust_domain: &TrustDomain) -> Vec<Problem> {
     let mut memory = Memory::default();
     let mut problems = memory.refresh(&[PathBuf::from(directory)]).problems;
-    let mut review = Review::of(&memory);
+    let mut review = Review::of(&memory, trust_domain);
     for (path, object, held) in memory.objects() {
         let place = Place { path, line: held.line, object };
         match &held.resource {
@@ -39,6 +40,7 @@ pub fn check(directory: &Path) -> Vec<Problem> {
                     Scope::Workloads(selector) => Some(selector),
                 };
                 review.selector(&place, &policy.name.namespace, selector);
+                review.principals(&place, policy);
             }
             _ => {}
         }
@@ -55,8 +57,8 @@ struct Place<'a> {
 }
 
 /// The objects, as the checks look them up.
-#[derive(Default)]
 struct Review<'a> {
+    snapshot: Snapshot,
     meshed_namespaces: BTreeSet<&'a Name>,
     pods: Vec<&'a Workload>,
     services: BTreeMap<&'a ObjectName, &'a Service>,
@@ -68,8 +70,19 @@ struct Review<'a> {
 }
 
 impl<'a> Review<'a> {
-    fn of(memory: &'a Memory) -> Self {
-        let mut review = Self::default();
+    fn of(memory: &'a Memory, trust_domain: &TrustDomain) -> Self {
+        let put = memory.objects().into_iter().filter_map(|(_, _, held)| held.resource.clone()).map(Delta::Put);
+        let mut review = Self {
+            snapshot: Snapshot::new(trust_domain.clone()).apply(put),
+            meshed_namespaces: BTreeSet::new(),
+            pods: Vec::new(),
+            services: BTreeMap::new(),
+            sliced: BTreeSet::new(),
+            accounts: BTreeSet::new(),
+            grants: Vec::new(),
+            addresses: BTreeMap::new(),
+            problems: Vec::new(),
+        };
         for (_, object, held) in memory.objects() {
             match &held.resource {
                 Some(Resource::Namespace(n)) if n.mesh == Some(MeshLabel::Enabled) => {
@@ -158,13 +171,21 @@ impl<'a> Review<'a> {
     }
 
     fn route(&mut self, place: &Place<'a>, route: &TcpRoute) {
-        for parent in &route.parents {
-            if parent.service.namespace != route.name.namespace {
-                let reason = format!("is not in the namespace of its parent {}: it has no effect", parent.service);
-                self.warn(place, reason);
-            } else {
-                self.named(place, &parent.service, parent.port, "is attached to");
-            }
+        for (parent, attachment) in route.parents.iter().zip(self.snapshot.attachments(route)) {
+            let service = &parent.service;
+            let reason = match attachment {
+                Attachment::Accepted => continue,
+                Attachment::NoService => format!("is attached to Service {service}, which does not exist"),
+                Attachment::NoPort => {
+                    let port = parent.port.unwrap_or_default();
+                    format!("is attached to port {port} of Service {service}, which has no such TCP port")
+                }
+                Attachment::OtherNamespace => {
+                    format!("is not in the namespace of its parent {service}: it has no effect")
+                }
+                Attachment::Superseded(other) => format!("has no effect on {service}: TCPRoute {other} comes first"),
+            };
+            self.warn(place, reason);
         }
         for backend in &route.backends {
             self.named(place, &backend.service, Some(backend.port), "sends to");
@@ -198,6 +219,15 @@ impl<'a> Review<'a> {
     fn traffic_policy(&mut self, place: &Place<'a>, policy: &TrafficPolicy) {
         for target in &policy.targets {
             self.named(place, target, None, "targets");
+        }
+    }
+
+    fn principals(&mut self, place: &Place<'a>, policy: &AuthorizationPolicy) {
+        let peers = policy.rules.iter().flat_map(|rule| &rule.from);
+        let named = peers.flat_map(|peer| peer.principals.any.iter().chain(&peer.principals.none));
+        let foreign: Vec<_> = named.filter(|id| id.trust_domain != *self.snapshot.trust_domain()).collect();
+        for identity in foreign {
+            self.warn(place, format!("names {identity}: no peer of this mesh can be of that trust domain"));
         }
     }
 

@@ -167,7 +167,11 @@ impl Reader {
         };
         let Some(object) = object_ref(header, kind) else {
             let reason = format!("is a {} without a valid metadata.name and namespace", kind.as_str());
-            return self.broken(Some(line), reason);
+            let at = match body {
+                Body::Text(text) => Lines::of(text).of_path("metadata.name").map(|at| self.absolute(text, line, at)),
+                Body::Value(_) => None,
+            };
+            return self.broken(at.or(Some(line)), reason);
         };
         let mut findings = Findings::default();
         match convert(kind, body, &mut findings) {

@@ -124,7 +124,11 @@ impl Lines {
                 Children::Map(entries) => entries.get(step).map(|(line, node)| (*line, node)),
                 Children::None => None,
             };
-            let Some((at, child)) = next else { break };
+            // What is missing is missing from this, so where this begins is the place to look.
+            let Some((at, child)) = next else {
+                line = node.line;
+                break;
+            };
             (line, node) = (at, child);
         }
         usize::try_from(line).ok().filter(|line| *line > 0)
@@ -162,6 +166,7 @@ mod tests {
         assert_eq!(lines.of_path("metadata.annotations[a.b/c]"), Some(4));
         assert_eq!(lines.of_path("spec.rules[0].from[0].x[1]"), Some(9));
         assert_eq!(lines.of_path("spec.rules[0].to[3]"), Some(7), "the rule, which has no `to`");
+        assert_eq!(lines.of_path("metadata.name"), Some(3), "where the mapping that lacks it begins");
         assert_eq!(Lines::of("a: [").of_path("a"), None);
     }
 

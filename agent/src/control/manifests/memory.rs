@@ -164,7 +164,6 @@ fn read_file(path: &Path, known: Option<FileState>, last_good: &BTreeMap<ObjectR
 }
 
 /// The file's bytes and, once its times can be trusted, its fingerprint; `None` if the fingerprint is the known one.
-#[expect(clippy::type_complexity, reason = "a name would say less than the doc comment")]
 fn contents(path: &Path, known: Option<Fingerprint>) -> std::io::Result<Option<(Vec<u8>, Option<Fingerprint>)>> {
     // Opening a FIFO would wait for its writer.
     let before = fs::metadata(path)?;
@@ -210,7 +209,10 @@ fn renew(
         }
         objects.insert(object, held);
     }
-    if !complete {
+    if !complete && !known.objects.is_empty() {
+        for problem in problems.iter_mut().filter(|p| p.object.is_none() && p.severity == Severity::Error) {
+            problem.reason.push_str("; what has gone from this file stays in force meanwhile");
+        }
         for (object, held) in known.objects {
             objects.entry(object).or_insert(held);
         }

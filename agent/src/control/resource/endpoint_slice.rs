@@ -32,7 +32,7 @@ pub fn convert(object: &api::EndpointSlice, findings: &mut Findings) -> Option<E
 fn ports(object: &api::EndpointSlice, findings: &mut Findings) -> Vec<SlicePort> {
     let mut ports = Vec::new();
     for (i, port) in object.ports.iter().flatten().enumerate() {
-        if !port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP") {
+        if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
             continue;
         }
         let path = format!("ports[{i}].port");

@@ -43,7 +43,7 @@ fn cluster_ips(spec: &api::ServiceSpec, findings: &mut Findings) -> Vec<std::net
 fn ports(spec: &api::ServiceSpec, findings: &mut Findings) -> Vec<ServicePort> {
     let mut ports: Vec<ServicePort> = Vec::new();
     for (i, port) in spec.ports.iter().flatten().enumerate() {
-        if !port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP") {
+        if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
             continue;
         }
         let path = format!("spec.ports[{i}].port");

@@ -1,0 +1,67 @@
+//! `weft check --manifests DIR`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use weft::control::manifests::{self, Problem, Severity};
+use weft_core::model::TrustDomain;
+
+use super::Output;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// Directory of Kubernetes manifests
+    #[arg(long, env = "WEFT_MANIFESTS", value_name = "DIR")]
+    manifests: PathBuf,
+    /// The mesh's trust domain
+    #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
+    /// Exit with 1 for warnings as well
+    #[arg(long)]
+    strict: bool,
+}
+
+pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Output> {
+    ensure!(args.manifests.is_dir(), "{} is not a directory", args.manifests.display());
+    let trust_domain = TrustDomain::new(&args.trust_domain).context("--trust-domain")?;
+    Ok(report(&manifests::check(&args.manifests, &trust_domain), args.strict))
+}
+
+/// One problem a line, in the form compilers use, and a last line that counts them.
+fn report(problems: &[Problem], strict: bool) -> Output {
+    let mut text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let warnings = problems.len() - errors;
+    text.push_str(&match (errors, warnings) {
+        (0, 0) => "no problems\n".to_owned(),
+        _ => format!("{errors} errors, {warnings} warnings\n"),
+    });
+    let failed = errors > 0 || strict && warnings > 0;
+    Output { text, code: if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_fail_only_when_strict() {
+        let problem = |severity| Problem {
+            file: "f.yaml".into(),
+            line: Some(3),
+            severity,
+            object: None,
+            reason: "is odd".to_owned(),
+        };
+        let code = |problems: &[Problem], strict| format!("{:?}", report(problems, strict).code);
+        let (ok, failed) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::FAILURE));
+        assert_eq!((code(&[], true), report(&[], true).text), (ok.clone(), "no problems\n".to_owned()));
+        let warning = [problem(Severity::Warning)];
+        assert_eq!((code(&warning, false), code(&warning, true)), (ok, failed.clone()));
+        let both = [problem(Severity::Error), problem(Severity::Warning)];
+        assert_eq!(code(&both, false), failed);
+        let text = "f.yaml:3: error: is odd\nf.yaml:3: warning: is odd\n1 errors, 1 warnings\n";
+        assert_eq!(report(&both, false).text, text);
+    }
+}

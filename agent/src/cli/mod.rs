@@ -1,0 +1,112 @@
+//! The verbs of the command line. Each is a function from arguments to text and an exit code, or an error.
+
+mod agent;
+mod ask;
+mod ca;
+mod check;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use weft::config::{DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET};
+
+/// A node-level service mesh: mTLS, weighted balancing and policy for the pods of a node, steered by eBPF.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Keep the agent's listening sockets open while it restarts
+    Hold(HoldArgs),
+    /// Check a directory of manifests without running anything; exits with 1 if something in it would not be applied
+    Check(check::CheckArgs),
+    /// Show how the agent of this node is; exits with 1 if it is not ready
+    Status(Ask),
+    /// List the pods the agent knows
+    Workloads(Ask),
+    /// List the services, their routes and endpoints
+    Services(Ask),
+    /// List the connections open now
+    Connections(Ask),
+    /// Show everything the agent knows, as JSON
+    Dump(Ask),
+    /// Show the log filter, or change it while the agent runs
+    LogLevel(ask::LogLevelArgs),
+    /// Take every pod of this node out of the mesh and remove all traces of it; connections that are open last
+    Disable(Ask),
+    /// Put the pods of this node back into the mesh
+    Enable(Ask),
+    /// Work with the embedded certificate authority
+    #[command(subcommand)]
+    Ca(ca::CaVerb),
+    /// Print the CustomResourceDefinitions of weft.dev as YAML
+    Crds,
+}
+
+#[derive(Debug, clap::Args)]
+struct HoldArgs {
+    /// The socket to serve
+    #[arg(long, env = "WEFT_HOLD_SOCKET", value_name = "PATH", default_value = DEFAULT_HOLD_SOCKET)]
+    socket: PathBuf,
+}
+
+/// How to ask the agent.
+#[derive(Debug, clap::Args)]
+struct Ask {
+    /// The agent's admin socket
+    #[arg(long, env = "WEFT_ADMIN_SOCKET", value_name = "PATH", default_value = DEFAULT_ADMIN_SOCKET)]
+    admin_socket: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a verb has to say.
+#[derive(Debug)]
+pub(crate) struct Output {
+    /// For standard output.
+    pub(crate) text: String,
+    /// How it went.
+    pub(crate) code: ExitCode,
+}
+
+impl From<String> for Output {
+    fn from(text: String) -> Self {
+        Self { text, code: ExitCode::SUCCESS }
+    }
+}
+
+/// Does what the command line asks for.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<Output> {
+    match cli.verb {
+        Verb::Hold(args) => agent::hold(&args.socket),
+        Verb::Check(args) => check::run(&args),
+        Verb::Status(args) => ask::status(&args),
+        Verb::Workloads(args) => ask::workloads(&args),
+        Verb::Services(args) => ask::services(&args),
+        Verb::Connections(args) => ask::connections(&args),
+        Verb::Dump(args) => ask::dump(&args),
+        Verb::LogLevel(args) => ask::log_level(&args),
+        Verb::Disable(args) => ask::order(&args, "/disable"),
+        Verb::Enable(args) => ask::order(&args, "/enable"),
+        Verb::Ca(verb) => ca::run(&verb),
+        Verb::Crds => Ok(weft::control::crd::definitions_yaml()?.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
