@@ -5,20 +5,13 @@
 //! because an agent may have died after any of them.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, TcpListener},
-    os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
 };
 
 use weft_abi::{ListenerKey, ListenerRole, PodEntry};
 
-use super::{
-    EnrolledPod, Entry, Listeners, Pod, PodNetwork, Shared, SteerError, Steering,
-    listeners::{self, Avoid},
-    lock, pins,
-    tables::Modes,
-};
+use super::{EnrolledPod, Entry, Pod, PodNetwork, Shared, SteerError, Steering, lock, pins, tables::Modes};
 use crate::sys::{NetNs, route, sysctl};
 
 /// What the pod's namespace needs, per family: replies of the application carry the mark of the SYN they answer and so
@@ -49,36 +42,40 @@ impl Family {
     }
 }
 
-impl Listeners {
-    pub(super) fn by_role(&self) -> [(ListenerRole, &TcpListener); 2] {
-        [(ListenerRole::Outbound, &self.outbound), (ListenerRole::Inbound, &self.inbound)]
-    }
+/// A pod whose enrolment is journalled.
+struct Noted {
+    ns: Arc<NetNs>,
+    entry: Entry,
+    /// Addresses that were routed before and are no longer the pod's.
+    stale: Vec<IpAddr>,
+    /// There was no journal: nothing has been changed in the pod yet.
+    fresh: bool,
 }
 
 impl Steering {
-    /// Steers a pod, or takes over one that a predecessor steered. If any step fails, those before it are taken back.
+    /// Steers a pod, or takes over one that a predecessor steered. If a step fails for a pod that was not steered before,
+    /// those before it are taken back; one that was keeps what it had.
     pub async fn enrol(&self, pod: PodNetwork) -> Result<EnrolledPod, SteerError> {
         let _turn = self.turn.lock().await;
         self.shared.check_owner()?;
-        let (cookie, uid) = self
-            .blocking({
-                let pod = pod.clone();
-                move |shared| shared.note(&pod)
-            })
-            .await?;
-        let result = self.enrol_noted(cookie, pod).await;
-        if result.is_err() {
-            tracing::warn!(pod = uid, "enrolment failed; taking back what was done");
-            if let Err(error) = self.leave(cookie).await {
-                tracing::error!(pod = uid, %error, "a failed enrolment could not be taken back; its journal stays");
+        let request = pod.clone();
+        let noted = self.blocking(move |shared| shared.note(&request)).await?;
+        let result = self.enrol_noted(&noted, pod).await;
+        if let (Err(error), true) = (&result, noted.fresh) {
+            tracing::warn!(pod = noted.entry.uid, %error, "enrolment failed; taking back what was done");
+            if let Err(error) = self.leave(noted.entry.cookie).await {
+                tracing::error!(pod = noted.entry.uid, %error, "it could not be taken back; the journal stays");
             }
         }
         result
     }
 
-    async fn enrol_noted(&self, cookie: u64, pod: PodNetwork) -> Result<EnrolledPod, SteerError> {
-        let (ns, entry) = self.shared.known(cookie)?;
-        route::add(&ns, &entry.addresses).await.map_err(SteerError::pod(&pod.uid, "add rule and route to"))?;
+    async fn enrol_noted(&self, noted: &Noted, pod: PodNetwork) -> Result<EnrolledPod, SteerError> {
+        let Noted { ns, entry, stale, .. } = noted;
+        // A route with another source is in the way of the new one, and counts as being there.
+        route::remove(ns, stale).await.map_err(SteerError::pod(&pod.uid, "remove rule and route from"))?;
+        route::add(ns, &entry.addresses).await.map_err(SteerError::pod(&pod.uid, "add rule and route to"))?;
+        let cookie = entry.cookie;
         self.blocking(move |shared| shared.attach(cookie, &pod)).await
     }
 
@@ -161,9 +158,9 @@ impl Steering {
 
 impl Shared {
     /// Finds the pod's namespace and journals what is about to be changed there.
-    fn note(&self, pod: &PodNetwork) -> Result<(u64, String), SteerError> {
-        let families = pod.addresses.iter().filter(|ip| ip.is_ipv4()).count();
-        if pod.addresses.is_empty() || families > 1 || pod.addresses.len() - families > 1 {
+    fn note(&self, pod: &PodNetwork) -> Result<Noted, SteerError> {
+        let v4 = pod.addresses.iter().filter(|ip| ip.is_ipv4()).count();
+        if pod.addresses.is_empty() || v4 > 1 || pod.addresses.len() - v4 > 1 {
             return Err(SteerError::Addresses { uid: pod.uid.clone() });
         }
         let ns = NetNs::open(&pod.netns).map_err(SteerError::pod(&pod.uid, "open the network namespace of"))?;
@@ -172,7 +169,8 @@ impl Shared {
             return Err(SteerError::HostNetwork { uid: pod.uid.clone() });
         }
         let before = self.journal.read(cookie)?;
-        let mut sysctls = before.map(|entry| entry.sysctls).unwrap_or_default();
+        let fresh = before.is_none();
+        let (mut sysctls, routed) = before.map(|entry| (entry.sysctls, entry.addresses)).unwrap_or_default();
         for (key, _) in SYSCTLS.iter().filter(|(_, family)| family.concerns(&pod.addresses)) {
             let value = sysctl::read(&ns, key).map_err(SteerError::pod(&pod.uid, "read the sysctls of"))?;
             if let (Some(value), false) = (value, sysctls.contains_key(*key)) {
@@ -182,17 +180,19 @@ impl Shared {
         let entry =
             Entry { uid: pod.uid.clone(), cookie, netns: pod.netns.clone(), addresses: pod.addresses.clone(), sysctls };
         self.journal.write(&entry)?;
+        let stale = routed.into_iter().filter(|ip| !entry.addresses.contains(ip)).collect();
         let mut pods = lock(&self.pods);
-        match pods.get_mut(&cookie) {
-            Some(known) => known.entry = entry,
-            None => {
-                pods.insert(cookie, Pod { ns, entry, modes: Modes::new(), listeners: None });
-            }
-        }
-        Ok((cookie, pod.uid.clone()))
+        let known = pods.entry(cookie).or_insert_with(|| Pod {
+            ns: Arc::clone(&ns),
+            entry: entry.clone(),
+            modes: Modes::new(),
+            listeners: None,
+        });
+        known.entry = entry.clone();
+        Ok(Noted { ns, entry, stale, fresh })
     }
 
-    fn known(&self, cookie: u64) -> Result<(Arc<NetNs>, Entry), SteerError> {
+    pub(super) fn known(&self, cookie: u64) -> Result<(Arc<NetNs>, Entry), SteerError> {
         let pods = lock(&self.pods);
         let pod = pods.get(&cookie).ok_or(SteerError::UnknownPod { cookie })?;
         Ok((Arc::clone(&pod.ns), pod.entry.clone()))
@@ -227,68 +227,6 @@ impl Shared {
             pod.listeners = Some(listeners);
         }
         Ok(enrolled)
-    }
-
-    /// The pod's listeners: those it has, those the holder kept, or new ones.
-    fn listen(&self, ns: &NetNs, entry: &Entry, declared: &[u16]) -> Result<Listeners, SteerError> {
-        let current = lock(&self.pods).get_mut(&entry.cookie).and_then(|pod| pod.listeners.take());
-        let avoid = Avoid::of(ns, declared).map_err(SteerError::pod(&entry.uid, "read the sysctls of"))?;
-        let mut current: BTreeMap<ListenerRole, TcpListener> = current
-            .map(|listeners| [(ListenerRole::Outbound, listeners.outbound), (ListenerRole::Inbound, listeners.inbound)])
-            .into_iter()
-            .flatten()
-            .collect();
-        let mut take = |role: ListenerRole| {
-            let key = ListenerKey { cookie: entry.cookie, role: role as u64 };
-            let kept = current.remove(&role).or_else(|| self.take_usable(key));
-            let usable = kept.filter(|kept| listeners::port(kept).is_some_and(|port| !avoid.forbids(port)));
-            self.place(key, usable, ns, &avoid, &entry.uid)
-        };
-        Ok(Listeners { outbound: take(ListenerRole::Outbound)?, inbound: take(ListenerRole::Inbound)? })
-    }
-
-    /// A listener the holder kept, if it is one of this very namespace.
-    fn take_usable(&self, key: ListenerKey) -> Option<TcpListener> {
-        let held: OwnedFd = lock(&self.held).remove(&key)?;
-        let same = crate::sys::socket::netns_cookie(held.as_fd()).is_ok_and(|cookie| cookie == key.cookie);
-        let listener = same.then(|| TcpListener::from(held))?;
-        listener.set_nonblocking(true).ok()?;
-        Some(listener)
-    }
-
-    /// Fills a slot with a listener, a new one if there is none, and gives it to the holder.
-    fn place(
-        &self,
-        key: ListenerKey,
-        listener: Option<TcpListener>,
-        ns: &NetNs,
-        avoid: &Avoid<'_>,
-        uid: &str,
-    ) -> Result<TcpListener, SteerError> {
-        let listener = match listener {
-            Some(listener) => listener,
-            None => listeners::open(ns, avoid).map_err(SteerError::pod(uid, "listen in"))?,
-        };
-        self.writable()?.set_listener(key, listener.as_fd())?;
-        if let Some(Err(error)) = self.holder.as_ref().map(|holder| holder.put(key, listener.as_fd())) {
-            tracing::warn!(%error, pod = uid, "the holder does not have this listener; it is asked again later");
-        }
-        Ok(listener)
-    }
-
-    fn recreate(&self, cookie: u64, role: ListenerRole) -> Result<TcpListener, SteerError> {
-        let (ns, entry) = self.known(cookie)?;
-        let avoid = Avoid::of(&ns, &[]).map_err(SteerError::pod(&entry.uid, "read the sysctls of"))?;
-        let key = ListenerKey { cookie, role: role as u64 };
-        let fresh = self.place(key, None, &ns, &avoid, &entry.uid)?;
-        let handed = fresh.try_clone().map_err(SteerError::pod(&entry.uid, "duplicate a listener of"))?;
-        if let Some(listeners) = lock(&self.pods).get_mut(&cookie).and_then(|pod| pod.listeners.as_mut()) {
-            match role {
-                ListenerRole::Outbound => listeners.outbound = fresh,
-                ListenerRole::Inbound => listeners.inbound = fresh,
-            }
-        }
-        Ok(handed)
     }
 
     fn withdraw(&self, cookie: u64) -> Result<(), SteerError> {

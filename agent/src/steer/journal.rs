@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use weft_abi::{Address, PodIdentity};
 
 use super::SteerError;
 
@@ -27,6 +28,21 @@ pub struct Entry {
     pub addresses: Vec<IpAddr>,
     /// Sysctls as they were before.
     pub sysctls: BTreeMap<String, String>,
+}
+
+impl Entry {
+    /// The constant of the pod's lookup program.
+    pub(super) fn identity(&self) -> PodIdentity {
+        PodIdentity { cookie: self.cookie, own: self.own() }
+    }
+
+    pub(super) fn own(&self) -> [Address; 2] {
+        let mut own = [Address::UNSPECIFIED; 2];
+        for (slot, ip) in own.iter_mut().zip(&self.addresses) {
+            *slot = (*ip).into();
+        }
+        own
+    }
 }
 
 /// The directory of entries.

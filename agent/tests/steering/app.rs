@@ -55,14 +55,14 @@ for line in sys.stdin:
 "#;
 
 /// A running application; killed when dropped.
-pub struct App {
+pub(crate) struct App {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl App {
-    pub fn start(ns: &NetNs, group: &Path) -> Self {
+    pub(crate) fn start(ns: &NetNs, group: &Path) -> Self {
         let mut process = ns
             .run(|| {
                 Command::new("python3")
@@ -80,7 +80,7 @@ impl App {
     }
 
     /// Runs code; the value of its last expression, or the errno it failed with.
-    pub fn run(&mut self, code: &str) -> Result<Value, i32> {
+    pub(crate) fn run(&mut self, code: &str) -> Result<Value, i32> {
         writeln!(self.input, "{}", json!(code)).unwrap();
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -93,22 +93,22 @@ impl App {
     }
 
     /// Runs code that must succeed.
-    pub fn ok(&mut self, code: &str) -> Value {
+    pub(crate) fn ok(&mut self, code: &str) -> Value {
         self.run(code).unwrap_or_else(|errno| panic!("{code}: {}", std::io::Error::from_raw_os_error(errno)))
     }
 
     /// Dials, keeping the socket as `s`.
-    pub fn dial(&mut self, to: SocketAddr) -> Result<Value, i32> {
+    pub(crate) fn dial(&mut self, to: SocketAddr) -> Result<Value, i32> {
         self.run(&format!("s = dial('{}', {})", to.ip(), to.port()))
     }
 
     /// The address of the other end of `s`, as the application sees it.
-    pub fn peer(&mut self) -> SocketAddr {
+    pub(crate) fn peer(&mut self) -> SocketAddr {
         let peer = self.ok("s.getpeername()[:2]");
         SocketAddr::new(peer[0].as_str().unwrap().parse().unwrap(), peer[1].as_u64().unwrap() as u16)
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 }

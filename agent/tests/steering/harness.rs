@@ -28,9 +28,9 @@ const DIRECTORY: &str = "WEFT_STEERING_TEST";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An address of a service: nobody has it, no route leads to it.
-pub const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
+pub(crate) const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
 /// The same for IPv6.
-pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x10));
+pub(crate) const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x10));
 
 /// Runs a closure that takes a [`World`] in isolation, under the name of the enclosing test.
 macro_rules! isolated {
@@ -42,7 +42,7 @@ macro_rules! isolated {
 }
 
 /// See the macro.
-pub fn isolated(here: &str, body: impl AsyncFnOnce(World)) {
+pub(crate) fn isolated(here: &str, body: impl AsyncFnOnce(World)) {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
         let world = World::enter(Path::new(&directory));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -107,9 +107,9 @@ fn remove_group(group: &Path) -> std::io::Result<()> {
 }
 
 /// The node of a test.
-pub struct World {
+pub(crate) struct World {
     directory: PathBuf,
-    pub cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
 }
 
 impl World {
@@ -132,24 +132,24 @@ impl World {
         world
     }
 
-    pub fn bpffs(&self) -> PathBuf {
+    pub(crate) fn bpffs(&self) -> PathBuf {
         self.directory.join("bpf")
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.directory.join("state")
     }
 
-    pub fn holder(&self) -> PathBuf {
+    pub(crate) fn holder(&self) -> PathBuf {
         self.directory.join("hold.sock")
     }
 
     /// The directory of pinned maps.
-    pub fn map(&self, name: &str) -> PathBuf {
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.bpffs().join(format!("weft/test/v{}/maps/{name}", weft_abi::ABI_VERSION))
     }
 
-    pub fn config(&self) -> SteerConfig {
+    pub(crate) fn config(&self) -> SteerConfig {
         SteerConfig {
             bpffs: self.bpffs(),
             instance: "test".into(),
@@ -162,14 +162,14 @@ impl World {
     }
 
     /// Steering that takes both VIPs.
-    pub fn steer(&self) -> Steering {
+    pub(crate) fn steer(&self) -> Steering {
         let steering = Steering::open(self.config()).unwrap();
         steering.set_destinations(&BTreeSet::from([VIP4, VIP6])).unwrap();
         steering
     }
 
     /// A pod with a veth to the node, dual-stack, with a default route through it.
-    pub fn pod(&self, number: u8) -> TestPod {
+    pub(crate) fn pod(&self, number: u8) -> TestPod {
         let name = format!("pod{number}");
         let (v4, v6) = (format!("10.77.{number}"), format!("fd77:{number}:"));
         ip(&format!("netns add {name}"));
@@ -204,17 +204,17 @@ impl World {
 }
 
 /// A pod of the test's node.
-pub struct TestPod {
-    pub name: String,
-    pub netns: PathBuf,
-    pub ns: Arc<NetNs>,
-    pub v4: IpAddr,
-    pub v6: IpAddr,
+pub(crate) struct TestPod {
+    pub(crate) name: String,
+    pub(crate) netns: PathBuf,
+    pub(crate) ns: Arc<NetNs>,
+    pub(crate) v4: IpAddr,
+    pub(crate) v6: IpAddr,
     group: PathBuf,
 }
 
 impl TestPod {
-    pub fn network(&self) -> PodNetwork {
+    pub(crate) fn network(&self) -> PodNetwork {
         PodNetwork {
             uid: self.name.clone(),
             netns: self.netns.clone(),
@@ -224,38 +224,38 @@ impl TestPod {
         }
     }
 
-    pub async fn enrolled(&self, steering: &Steering) -> EnrolledPod {
+    pub(crate) async fn enrolled(&self, steering: &Steering) -> EnrolledPod {
         steering.enrol(self.network()).await.unwrap()
     }
 
     /// A process in the pod's namespace and cgroup.
-    pub fn app(&self) -> App {
+    pub(crate) fn app(&self) -> App {
         App::start(&self.ns, &self.group)
     }
 
     /// The address of one family.
-    pub fn address(&self, like: IpAddr) -> IpAddr {
+    pub(crate) fn address(&self, like: IpAddr) -> IpAddr {
         if like.is_ipv4() { self.v4 } else { self.v6 }
     }
 
-    pub fn sysctl(&self, key: &str, value: &str) {
+    pub(crate) fn sysctl(&self, key: &str, value: &str) {
         weft::sys::sysctl::write(&self.ns, key, value).unwrap();
     }
 
-    pub fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         ip(&format!("-n {} {arguments}", self.name))
     }
 }
 
 /// iproute2, which must succeed.
-pub fn ip(arguments: &str) -> String {
+pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("iproute2 is installed");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Waits until something is so.
-pub async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         if let Some(found) = probe() {
@@ -267,7 +267,7 @@ pub async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> 
 }
 
 /// Accepts a connection within a deadline: its stream, where it was going and where it came from.
-pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr, SocketAddr) {
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr, SocketAddr) {
     let (stream, peer) = eventually("a connection to accept", || match listener.accept() {
         Ok(accepted) => Some(accepted),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
@@ -280,13 +280,13 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr, SocketAdd
 }
 
 /// Nothing waits to be accepted. Called after the connect it is about has succeeded elsewhere, so no wait is needed.
-pub fn assert_idle(listener: &TcpListener) {
+pub(crate) fn assert_idle(listener: &TcpListener) {
     let error = listener.accept().expect_err("a connection came to the agent that should not have");
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// How often a verdict was given.
-pub fn verdict(steering: &Steering, label: &str) -> u64 {
+pub(crate) fn verdict(steering: &Steering, label: &str) -> u64 {
     let verdicts = steering.verdicts().unwrap();
     verdicts.iter().find(|(found, _)| *found == label).expect("a verdict's label").1
 }

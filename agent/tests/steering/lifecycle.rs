@@ -218,3 +218,39 @@ fn a_directory_that_is_no_bpffs_and_a_name_that_is_none_are_explained() {
         assert!(matches!(Steering::open(config), Err(SteerError::BadInstance { .. })));
     });
 }
+
+/// Where the test's log goes.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_hooks_diagnostics_reach_the_log_while_somebody_wants_them() {
+    isolated!(async |world: World| {
+        let log = Log::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt().with_max_level(LevelFilter::DEBUG).with_writer(move || writer.clone()).init();
+        let lines = |what: &str| String::from_utf8(log.0.lock().unwrap().clone()).unwrap().matches(what).count();
+        let pod = world.pod(1);
+        let steering = world.steer();
+        let enrolled = pod.enrolled(&steering).await;
+        let mut app = pod.app();
+        app.dial(SocketAddr::new(VIP4, 80)).unwrap();
+        accept(&enrolled.outbound).await;
+        steering.set_program_log(LevelFilter::DEBUG).unwrap();
+        app.dial(SocketAddr::new(VIP4, 81)).unwrap();
+        accept(&enrolled.outbound).await;
+        eventually("a line for the connect and one for its SYN", || (lines("10.96.0.10:81 ") >= 2).then_some(())).await;
+        assert_eq!(lines("10.96.0.10:80 "), 0, "off is off");
+    });
+}

@@ -243,3 +243,41 @@ fn a_pod_that_died_while_no_agent_ran_is_forgotten() {
         assert_eq!(fs::read_dir(world.state().join("enrolments")).unwrap().count(), 0);
     });
 }
+
+#[test]
+fn a_pod_whose_address_changed_is_routed_by_the_new_one() {
+    isolated!(async |world: World| {
+        let steering = world.steer();
+        let pod = world.pod(1);
+        let before = traces(&pod);
+        drop(pod.enrolled(&steering).await);
+        let moved: std::net::IpAddr = "10.77.1.9".parse().unwrap();
+        pod.ip("addr add 10.77.1.9/24 dev eth0");
+        let mut network = pod.network();
+        network.addresses = vec![moved];
+        let enrolled = steering.enrol(network).await.unwrap();
+        let mut app = pod.app();
+        app.dial(SocketAddr::new(VIP4, 80)).unwrap();
+        assert_eq!(accept(&enrolled.outbound).await.2.ip(), moved);
+        let cookie = enrolled.cookie;
+        drop((app, enrolled));
+        unenrol(&steering, cookie).await;
+        pod.ip("addr del 10.77.1.9/24 dev eth0");
+        assert_eq!(traces(&pod), before, "of both addresses nothing is left");
+    });
+}
+
+#[test]
+fn a_change_that_fails_leaves_an_enrolled_pod_steered() {
+    isolated!(async |world: World| {
+        let steering = world.steer();
+        let pod = world.pod(1);
+        let enrolled = pod.enrolled(&steering).await;
+        let mut network = pod.network();
+        network.addresses = vec![pod.v4, "fd77:9::2".parse().unwrap()];
+        steering.enrol(network).await.unwrap_err();
+        let mut app = pod.app();
+        app.dial(SocketAddr::new(VIP4, 80)).unwrap();
+        accept(&enrolled.outbound).await;
+    });
+}
