@@ -25,7 +25,7 @@ pub enum HoldError {
         path: std::path::PathBuf,
     },
     /// The socket cannot be made.
-    #[error("cannot listen at {path}: {source}; its directory must exist and be writable")]
+    #[error("cannot listen at {path}: {source}; is its directory writable?")]
     Bind {
         /// The socket's path.
         path: std::path::PathBuf,

@@ -45,6 +45,9 @@ impl Holder {
     /// Listens at `path`, which only root and this user can open. A socket file that nobody answers at is replaced.
     pub fn bind(path: &Path) -> Result<Self, HoldError> {
         let failed = |source: io::Error| HoldError::Bind { path: path.to_owned(), source };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(failed)?;
+        }
         let address = UnixAddr::new(path).map_err(|errno| failed(errno.into()))?;
         let probe = seqpacket().map_err(failed)?;
         match connect(probe.as_raw_fd(), &address) {

@@ -1,17 +1,22 @@
 //! Steering outlives agents: successors, holders, and nobody at all.
 
-use std::{net::SocketAddr, os::fd::AsFd as _};
+use std::{
+    net::SocketAddr,
+    os::fd::AsFd as _,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use tracing::level_filters::LevelFilter;
 use weft::{
-    hold::{Client, Holder},
+    hold::Client,
     steer::{EnrolledPod, SteerError, Steering},
     sys::bpf,
 };
 
 use crate::harness::{TestPod, VIP4, VIP6, World, accept, eventually, verdict};
 
-/// Steering with a holder, which runs on a thread of the test's process and has descriptors of its own.
+/// Steering with a holder.
 fn held(world: &World) -> Steering {
     let mut config = world.config();
     config.holder = Some(world.holder());
@@ -20,10 +25,24 @@ fn held(world: &World) -> Steering {
     steering
 }
 
-fn holder(world: &World) -> Client {
-    let holder = Holder::bind(&world.holder()).unwrap();
-    std::thread::spawn(move || holder.run());
-    Client::connect(&world.holder()).unwrap()
+/// `weft hold`, as a person would start it; killed with the test's cgroup at the latest.
+struct Held {
+    process: Child,
+    client: Client,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+async fn holder(world: &World) -> Held {
+    let mut hold = Command::new(env!("CARGO_BIN_EXE_weft"));
+    let process = hold.arg("hold").arg("--socket").arg(world.holder()).stdout(Stdio::null()).spawn().unwrap();
+    let client = eventually("the holder to answer", || Client::connect(&world.holder()).ok()).await;
+    Held { process, client }
 }
 
 async fn serves(enrolled: &EnrolledPod, pod: &TestPod, other: &TestPod) {
@@ -39,7 +58,7 @@ async fn serves(enrolled: &EnrolledPod, pod: &TestPod, other: &TestPod) {
 #[test]
 fn invariant_18_what_queued_at_the_predecessor_is_accepted_by_the_successor() {
     isolated!(async |world: World| {
-        let _holder = holder(&world);
+        let _holder = holder(&world).await;
         let (pod, other) = (world.pod(1), world.pod(2));
         let first = held(&world);
         let predecessor = pod.enrolled(&first).await;
@@ -70,11 +89,11 @@ fn invariant_18_what_queued_at_the_predecessor_is_accepted_by_the_successor() {
 #[test]
 fn invariant_19_with_a_holder_nobody_is_refused_while_no_agent_lives() {
     isolated!(async |world: World| {
-        let client_of_holder = holder(&world);
+        let holder = holder(&world).await;
         let (pod, other) = (world.pod(1), world.pod(2));
         let steering = held(&world);
         let enrolled = pod.enrolled(&steering).await;
-        assert_eq!(client_of_holder.count().unwrap(), 2);
+        assert_eq!(holder.client.count().unwrap(), 2);
         // All an agent has goes with it, at once.
         drop((enrolled, steering));
         let (mut app, mut client) = (pod.app(), other.app());
@@ -93,7 +112,47 @@ fn invariant_19_with_a_holder_nobody_is_refused_while_no_agent_lives() {
         serves(&enrolled, &pod, &other).await;
         successor.withdraw(enrolled.cookie).await.unwrap();
         successor.detach(enrolled.cookie).await.unwrap();
-        assert_eq!(client_of_holder.count().unwrap(), 0);
+        assert_eq!(holder.client.count().unwrap(), 0);
+    });
+}
+
+#[test]
+fn invariant_20_with_a_holder_a_gap_delays_no_connect() {
+    isolated!(async |world: World| {
+        let _holder = holder(&world).await;
+        let (pod, other) = (world.pod(1), world.pod(2));
+        let steering = held(&world);
+        drop((pod.enrolled(&steering).await, steering));
+        // An unanswered SYN is sent again after a second; a timer of the hooks' own could only shorten that.
+        let (mut app, mut client) = (pod.app(), other.app());
+        let started = Instant::now();
+        app.dial(SocketAddr::new(VIP4, 80)).unwrap();
+        app.dial(SocketAddr::new(VIP6, 80)).unwrap();
+        client.dial(SocketAddr::new(pod.v4, 15008)).unwrap();
+        assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn invariant_28_hooks_of_child_cgroups_run_before_those_of_their_parents() {
+    isolated!(async |world: World| {
+        let pod = world.pod(1);
+        // Two meshes see the pod: the nearer takes the VIP, the farther takes nothing and wipes marks off what it leaves.
+        let at = |instance: &str, cgroup: std::path::PathBuf| {
+            let mut config = world.config();
+            config.instance = instance.into();
+            config.state = world.state().join(instance);
+            config.cgroup = cgroup;
+            Steering::open(config).unwrap()
+        };
+        let near = at("near", world.cgroup.join(&pod.name));
+        let far = at("far", world.cgroup.clone());
+        near.set_destinations(&[VIP4].into()).unwrap();
+        let (_, _) = (pod.enrolled(&near).await, pod.enrolled(&far).await);
+        let mut app = pod.app();
+        let dialled = app.run(&format!("s = dial('{VIP4}', 80, timeout=0.3)"));
+        assert_eq!((verdict(&near, "connect_steer"), verdict(&far, "connect_unknown_destination")), (1, 1));
+        assert!(dialled.is_err(), "the parent had the last word: a mesh above all other hooks is where ours belongs");
     });
 }
 
@@ -123,8 +182,10 @@ fn a_holder_that_comes_late_or_again_gets_every_listener() {
         let pod = world.pod(1);
         let steering = held(&world);
         let _enrolled = pod.enrolled(&steering).await;
-        let late = holder(&world);
-        eventually("the holder to be reminded", || (late.count().unwrap() == 2).then_some(())).await;
+        for _ in 0..2 {
+            let late = holder(&world).await;
+            eventually("the holder to be reminded", || (late.client.count().unwrap() == 2).then_some(())).await;
+        }
     });
 }
 

@@ -320,3 +320,43 @@ fn a_steered_connect_is_answered_at_once() {
         assert!(started.elapsed() < Duration::from_secs(2), "200 connects took {:?}", started.elapsed());
     });
 }
+
+#[test]
+fn invariant_30_a_connect_costs_the_same_however_many_destinations_there_are() {
+    isolated!(async |world: World| {
+        let mut config = world.config();
+        config.destinations = 65_536;
+        let steering = weft::steer::Steering::open(config).unwrap();
+        let (pod, plain, other) = (world.pod(1), world.pod(2), world.pod(3));
+        pod.enrolled(&steering).await;
+        steering.classify(plain.ns.cookie()).unwrap();
+        // Nobody listens there: the connect costs a reset, and the hook what it always does.
+        let (mut enrolled, mut bystander) = (pod.app(), plain.app());
+        let connects = format!("[socket.socket().connect_ex(('{}', 80)) for _ in range(500)]; 1", other.v4);
+        let _statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
+        let few = run_time(&world, || drop((enrolled.ok(&connects), bystander.ok(&connects))));
+        let many = (0..50_000_u32).map(|number| IpAddr::from((0x0b00_0000 + number).to_be_bytes())).collect();
+        steering.set_destinations(&many).unwrap();
+        let with_many = run_time(&world, || drop((enrolled.ok(&connects), bystander.ok(&connects))));
+        eprintln!("connect hook: {few:?} with no destination, {with_many:?} with 50,000");
+        assert!(with_many < few * 4 + Duration::from_nanos(500), "{few:?} became {with_many:?}");
+        assert!(with_many < Duration::from_micros(20), "{with_many:?} for one connect");
+    });
+}
+
+/// Mean time of the IPv4 connect hook over what `work` does.
+fn run_time(world: &World, work: impl FnOnce()) -> Duration {
+    let hook = || {
+        let programs = aya::programs::loaded_programs().flatten();
+        let ours = programs.filter(|program| program.name_as_str() == Some(weft_abi::program::CONNECT4));
+        // Other tests load the same program; ours is the one over our maps.
+        let map = MapData::from_pin(world.map(weft_abi::map::PODS)).unwrap().info().unwrap().id();
+        let mut ours = ours.filter(|program| program.map_ids().unwrap().is_some_and(|maps| maps.contains(&map)));
+        let hook = ours.next().expect("the hook is loaded");
+        (hook.run_time(), hook.run_count())
+    };
+    let (time, count) = hook();
+    work();
+    let (time_after, count_after) = hook();
+    (time_after - time) / u32::try_from(count_after - count).unwrap()
+}
