@@ -2,9 +2,14 @@
 //!
 //! To standard error, for people or as one JSON object a line. The filter can be changed while the process runs
 //! (`weft log-level`), for a quarter of an hour of `debug` on one target without losing a connection to a restart.
+//!
+//! Lines go through a queue to a thread of its own. A reader of standard error that stalls makes them be dropped and
+//! counted; it does not make connections wait.
 
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -12,6 +17,9 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 /// The longest filter accepted, in bytes.
 const FILTER_MAX: usize = 4096;
+
+/// Lines that wait to be written, at most; about 8 MB of access log.
+const QUEUE_LINES: usize = 16_384;
 
 /// How lines are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,10 +50,15 @@ pub enum LevelError {
     Unavailable(String),
 }
 
-/// Changes the filter of the running process.
+/// Puts a filter in force if there is one, and gives the one in force.
+type Reload = dyn Fn(Option<EnvFilter>) -> Result<String, String> + Send + Sync;
+
+/// Changes the filter of the running process. While a clone of it lives, lines are written; the last one to go waits
+/// for the queue to empty.
 #[derive(Clone)]
 pub struct LevelHandle {
-    reload: Arc<dyn Fn(Option<EnvFilter>) -> Result<String, String> + Send + Sync>,
+    reload: Arc<Reload>,
+    writer: Option<Arc<(ErrorCounter, WorkerGuard)>>,
 }
 
 impl std::fmt::Debug for LevelHandle {
@@ -62,6 +75,12 @@ impl LevelHandle {
     pub fn set(&self, filter: &str) -> Result<String, LevelError> {
         let filter = parse(filter)?;
         (self.reload)(Some(filter)).map_err(LevelError::Unavailable)
+    }
+
+    /// How many lines were dropped because nobody read them.
+    #[must_use]
+    pub fn dropped_lines(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.0.dropped_lines() as u64)
     }
 
     /// The filter in force.
@@ -85,7 +104,7 @@ impl LevelHandle {
             }
             Ok(current.clone())
         };
-        Self { reload: Arc::new(reload) }
+        Self { reload: Arc::new(reload), writer: None }
     }
 }
 
@@ -114,13 +133,21 @@ fn bare_word(filter: &str) -> Option<&str> {
     parts.find(|part| !part.is_empty() && !part.contains('=') && part.parse::<LevelFilter>().is_err())
 }
 
+/// A queue in front of `writer`, which drops lines rather than wait.
+fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).thread_name("log");
+    queue.finish(writer)
+}
+
 /// Sets up logging for the process.
 ///
 /// # Errors
 /// [`LevelError::Filter`] for a filter that cannot be read, [`LevelError::Unavailable`] if it was set up before.
 pub fn init(format: Format, filter: &str) -> Result<LevelHandle, LevelError> {
     let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(parse(filter)?);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let (writer, guard) = queue(std::io::stderr());
+    let dropped = writer.error_counter();
+    let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(writer);
     let registry = tracing_subscriber::registry().with(layer);
     let done = match format {
         Format::Text => registry.with(lines.with_target(true)).try_init(),
@@ -134,6 +161,7 @@ pub fn init(format: Format, filter: &str) -> Result<LevelHandle, LevelError> {
             }
             handle.with_current(ToString::to_string).map_err(|error| error.to_string())
         }),
+        writer: Some(Arc::new((dropped, guard))),
     })
 }
 
@@ -151,6 +179,32 @@ mod tests {
         assert!(matches!(handle.set("weft::tunnel=loud"), Err(LevelError::Filter { .. })));
         assert!(tracing::enabled!(target: "weft::tunnel", tracing::Level::DEBUG), "a bad filter changes nothing");
         assert!(matches!(init(Format::Text, "info"), Err(LevelError::Unavailable(_))));
+    }
+
+    #[test]
+    fn a_reader_that_stalls_costs_lines_and_no_time() {
+        /// Writes only once it may.
+        struct Stalled(std::sync::mpsc::Receiver<()>);
+        impl Write for Stalled {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                // Disconnected: go on.
+                let _ = self.0.recv();
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (go, wait) = std::sync::mpsc::channel();
+        let (mut writer, guard) = queue(Stalled(wait));
+        for _ in 0..QUEUE_LINES + 100 {
+            writer.write_all(b"line\n").unwrap();
+        }
+        // One may be in the writer's hands already.
+        assert!((99..=100).contains(&writer.error_counter().dropped_lines()));
+        drop(go);
+        drop(guard);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::control::resource::{self, Findings, Kind, authorization_policy};
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
-/// The most documents a file may have.
+/// The most documents a file may have, and the most objects.
 pub const MAX_DOCUMENTS: usize = 20_000;
 
 /// An object of a file.
@@ -111,6 +111,9 @@ impl Reader {
                 Ok(list) => {
                     for item in &list.items {
                         let line = at(usize::try_from(item.referenced.line()).ok().filter(|line| *line > 0));
+                        if self.out.objects.len() == MAX_DOCUMENTS {
+                            return self.broken(Some(line), format!("has more than {MAX_DOCUMENTS} objects: split it"));
+                        }
                         match Header::deserialize(&item.value) {
                             Ok(header) => self.object(&header, Body::Value(&item.value), line),
                             Err(error) => self.broken(Some(line), error.to_string()),

@@ -189,10 +189,11 @@ fn renew(
 ) -> FileState {
     let ParsedFile { objects: documents, mut problems, complete } = parsed;
     let mut objects: BTreeMap<ObjectRef, Held> = BTreeMap::new();
+    let (mut consequences, mut duplicates) = (BTreeMap::new(), Vec::new());
     for Parsed { object, line, resource, valid } in documents {
         if let Some(earlier) = objects.get(&object) {
             let reason = format!("is already defined in line {} of this file; that one is in force", earlier.line);
-            problems.push(error(path, Some(line), Some(object), reason));
+            duplicates.push(error(path, Some(line), Some(object), reason));
             continue;
         }
         let held = match last_good.get(&object) {
@@ -200,23 +201,24 @@ fn renew(
             _ => Held { line, resource, good: valid },
         };
         if !valid {
-            let stays = consequence(&object, &held);
-            for problem in problems.iter_mut().filter(|p| p.object.as_ref() == Some(&object)) {
-                if problem.severity == Severity::Error && !problem.reason.ends_with(stays) {
-                    problem.reason.push_str(stays);
-                }
-            }
+            consequences.insert(object.clone(), consequence(&object, &held));
         }
         objects.insert(object, held);
     }
-    if !complete && !known.objects.is_empty() {
-        for problem in problems.iter_mut().filter(|p| p.object.is_none() && p.severity == Severity::Error) {
-            problem.reason.push_str("; what has gone from this file stays in force meanwhile");
-        }
+    let may_be_hidden = !complete && !known.objects.is_empty();
+    for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Error) {
+        let stays = match &problem.object {
+            Some(object) => consequences.get(object).copied(),
+            None => may_be_hidden.then_some("; what has gone from this file stays in force meanwhile"),
+        };
+        problem.reason.push_str(stays.unwrap_or_default());
+    }
+    if may_be_hidden {
         for (object, held) in known.objects {
             objects.entry(object).or_insert(held);
         }
     }
+    problems.append(&mut duplicates);
     FileState { fingerprint: None, objects, problems }
 }
 

@@ -3,6 +3,7 @@
 //! One thread of its own, because every step blocks: it waits for the kernel to report a change (or for the poll, on
 //! file systems that report none), lets writers finish, looks at everything, and sends the difference.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,9 @@ use super::problem::{Problem, Severity};
 
 /// Batches of changes not yet taken; the source waits when it is full, and then sends the sum of what changed.
 const BATCHES: usize = 4;
+
+/// Problems logged after one look; `weft status` and `weft check` have all of them.
+const LOGGED: usize = 100;
 
 /// How the directories are watched.
 #[derive(Clone, Debug)]
@@ -168,13 +172,14 @@ impl Runner {
             if **current == problems {
                 return false;
             }
-            for problem in problems.iter().filter(|problem| !current.contains(problem)) {
+            let (old, new): (BTreeSet<_>, BTreeSet<_>) = (current.iter().collect(), problems.iter().collect());
+            for problem in new.difference(&old).take(LOGGED) {
                 match problem.severity {
                     Severity::Error => tracing::error!(target: "weft::manifests", "{problem}"),
                     Severity::Warning => tracing::warn!(target: "weft::manifests", "{problem}"),
                 }
             }
-            for problem in current.iter().filter(|problem| !problems.contains(problem)) {
+            for problem in old.difference(&new).take(LOGGED) {
                 tracing::info!(target: "weft::manifests", "resolved: {problem}");
             }
             *current = Arc::new(problems);

@@ -24,6 +24,7 @@ use weft_core::snapshot::Snapshot;
 
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
 
+use super::logging::LevelHandle;
 use crate::control::manifests::{Problem, Severity};
 
 /// Which side of a tunnel this node is.
@@ -206,6 +207,11 @@ impl Metrics {
         self.registry(|registry| registry.register_collector(Box::new(Verdicts(source))));
     }
 
+    /// Where the number of dropped log lines is read at each scrape.
+    pub fn log(&self, levels: LevelHandle) {
+        self.registry(|registry| registry.register_collector(Box::new(DroppedLines(levels))));
+    }
+
     /// Removes the series of workloads that have been gone for five minutes, several scrapes; call it now and then.
     pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
         let alive = snapshot.workloads().map(|w| (w.name.namespace.as_str(), &*w.owner)).collect();
@@ -274,6 +280,18 @@ impl Collector for Verdicts {
             ConstCounter::new(count).encode(family.encode_family(&[("verdict", verdict)])?)?;
         }
         Ok(())
+    }
+}
+
+/// Log lines nobody read, read at each scrape.
+#[derive(Debug)]
+struct DroppedLines(LevelHandle);
+
+impl Collector for DroppedLines {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let help = "Log lines dropped because standard error was not read fast enough";
+        let counter = ConstCounter::new(self.0.dropped_lines());
+        counter.encode(encoder.encode_descriptor("weft_log_lines_dropped", help, None, counter.metric_type())?)
     }
 }
 

@@ -96,6 +96,7 @@ fn everything_else() {
     }]);
     metrics.snapshot_generation(7);
     metrics.verdicts(Box::new(|| vec![("steered", 41), ("passed", 1)]));
+    metrics.log(LevelHandle::detached("info"));
     let text = metrics.text().unwrap();
     for (name, parts, expected) in [
         ("weft_tunnels_opened_total", &[r#"direction="outbound""#][..], 2),
@@ -116,6 +117,7 @@ fn everything_else() {
         ("weft_config_problems", &[r#"severity="warning""#], 0),
         ("weft_snapshot_generation", &[], 7),
         ("weft_steering_verdicts_total", &[r#"verdict="steered""#], 41),
+        ("weft_log_lines_dropped_total", &[], 0),
         ("weft_build_info", &[env!("CARGO_PKG_VERSION")], 1),
     ] {
         assert_eq!(value(&text, name, parts), Some(expected), "{name} {parts:?} in\n{text}");
