@@ -1,0 +1,88 @@
+//! How the agent stops: no more accepts, what is open runs on until a deadline, then it is reset.
+//!
+//! Every connection's task runs inside the [`Drain`]'s tracker, so that stopping can wait for the last of them. It does
+//! not decide when to stop; `app` does.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The agent's stopping state, cheap to clone; every clone is the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Drain {
+    draining: CancellationToken,
+    expired: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drain {
+    /// A drain that has not begun.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `task` as one of those [`Drain::finish`] waits for.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    /// Cancelled once the agent no longer accepts: tunnels are told to go away, connections run on.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    /// A child of the deadline: cancelled when the deadline has passed, or by whoever else holds it.
+    #[must_use]
+    pub fn kill_token(&self) -> CancellationToken {
+        self.expired.child_token()
+    }
+
+    /// Tasks still running.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Begins draining, waits up to `deadline` for what is open, then cuts it. Returns how many were cut.
+    pub async fn finish(&self, deadline: Duration) -> usize {
+        self.draining.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        let cut = self.tasks.len();
+        self.expired.cancel();
+        // A cut connection only has to close its sockets; one that cannot must not keep the agent.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_for_what_is_open() {
+        let drain = Drain::new();
+        drain.spawn(tokio::time::sleep(Duration::from_secs(5)));
+        assert_eq!(drain.finish(Duration::from_secs(10)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cuts_at_the_deadline() {
+        let drain = Drain::new();
+        let kill = drain.kill_token();
+        drain.spawn(async move { kill.cancelled().await });
+        drain.spawn(std::future::pending());
+        let begun = tokio::time::Instant::now();
+        assert_eq!(drain.finish(Duration::from_secs(10)).await, 2);
+        assert!(begun.elapsed() <= Duration::from_secs(11));
+    }
+}

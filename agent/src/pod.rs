@@ -1,0 +1,42 @@
+//! An enrolled pod of this node, as the data path sees it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use weft_core::model::{Identity, ObjectName, Workload};
+use weft_core::snapshot::Snapshot;
+
+use crate::sys::netns::NetNs;
+
+/// The current snapshot; each connection loads it once and decides by that one.
+pub type Snapshots = Arc<ArcSwap<Snapshot>>;
+
+/// A pod whose connections this agent carries. It does not change while the pod is enrolled.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its UID.
+    pub uid: Arc<str>,
+    /// Its name.
+    pub name: ObjectName,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its network namespace.
+    pub netns: Arc<NetNs>,
+    /// Its addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Pod {
+    /// The pod's address of the same family as `other`: what the other side sees as the source.
+    #[must_use]
+    pub fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|a| a.is_ipv4() == other.is_ipv4())
+    }
+
+    /// The workload as `snapshot` has it now; labels and weights change while a pod runs.
+    #[must_use]
+    pub fn workload<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s Arc<Workload>> {
+        snapshot.workload(&self.uid)
+    }
+}
