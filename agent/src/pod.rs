@@ -3,14 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use weft_core::model::{Identity, ObjectName, Workload};
 use weft_core::snapshot::Snapshot;
 
-use crate::sys::netns::NetNs;
+use crate::sys::NetNs;
 
-/// The current snapshot; each connection loads it once and decides by that one.
-pub type Snapshots = Arc<ArcSwap<Snapshot>>;
+/// Gives the current snapshot; each connection asks once and decides by that one.
+pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 
 /// A pod whose connections this agent carries. It does not change while the pod is enrolled.
 #[derive(Debug)]

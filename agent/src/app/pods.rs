@@ -1,0 +1,285 @@
+//! The pods of this node and their life in the mesh: pending, live, leaving.
+//!
+//! One task owns this state. It compares what the snapshot wants with what is, takes one step per pod towards it, and
+//! keeps the order that lets nothing fall between: a pod is published live after it can be served, and withdrawn before
+//! it no longer is. It decides who is enrolled; how a netns is changed and restored is `steer`'s affair.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use tokio::sync::mpsc;
+use weft_core::model::Workload;
+use weft_core::policy::plaintext_modes;
+use weft_core::snapshot::Snapshot;
+
+use super::leave::{self, Leaving};
+use super::parts::Parts;
+use super::serve::{Served, serve};
+use crate::control::status;
+use crate::pod::Pod;
+use crate::steer::PodNetwork;
+use crate::sys::NetNs;
+
+/// First pause before a failed enrolment is tried again; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// Longest pause between two attempts.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+/// How long an enrolment waits for the pod's first certificate before it is put off.
+const CERTIFICATE_WAIT: Duration = Duration::from_secs(5);
+
+/// What happens to pods between two reconciles.
+#[derive(Debug)]
+pub(super) enum PodEvent {
+    /// A listener was destroyed under the agent.
+    ListenerLost(Arc<str>),
+    /// The last connection of a leaving pod has ended and its netns is as it was.
+    Left { uid: Arc<str>, cookie: u64 },
+}
+
+/// A pod that is to be enrolled and is not yet.
+pub(super) struct Pending {
+    /// Why not.
+    pub(super) reason: String,
+    attempts: u32,
+    retry: Instant,
+}
+
+/// An enrolled pod.
+pub(super) struct Enrolled {
+    pub(super) pod: Arc<Pod>,
+    path: PathBuf,
+    served: Served,
+}
+
+/// The node's pods. See the module's words on order.
+pub(super) struct Pods {
+    parts: Arc<Parts>,
+    pub(super) enrolled: HashMap<Arc<str>, Enrolled>,
+    pub(super) pending: HashMap<Arc<str>, Pending>,
+    leaving: HashMap<Arc<str>, Leaving>,
+    /// Pods known and not enrolled, by UID, with the cookie under which the kernel knows them.
+    classified: HashMap<Arc<str>, u64>,
+    published: Option<BTreeSet<Arc<str>>>,
+    events: mpsc::UnboundedSender<PodEvent>,
+}
+
+impl Pods {
+    pub(super) fn new(parts: Arc<Parts>, events: mpsc::UnboundedSender<PodEvent>) -> Self {
+        Self {
+            parts,
+            enrolled: HashMap::new(),
+            pending: HashMap::new(),
+            leaving: HashMap::new(),
+            classified: HashMap::new(),
+            published: None,
+            events,
+        }
+    }
+
+    /// Takes every pod one step towards what `snapshot` wants; with `disabled`, every one out of the mesh.
+    pub(super) async fn reconcile(&mut self, snapshot: &Snapshot, disabled: bool) {
+        let local: BTreeMap<_, _> =
+            snapshot.workloads_on(&self.parts.node).map(|w| (w.uid.clone(), Arc::clone(w))).collect();
+        let wanted = |w: &Workload| !disabled && snapshot.wants_mesh(w);
+        self.withdraw_unwanted(&local, wanted).await;
+        self.pending.retain(|uid, _| local.get(uid).is_some_and(|w| wanted(w)));
+        for workload in local.values() {
+            if wanted(workload) {
+                self.enrol_if_due(snapshot, workload).await;
+            } else {
+                self.classify(workload);
+            }
+        }
+        self.forget_classified(&local);
+        self.set_modes(snapshot);
+        self.publish();
+        self.keep_identities();
+    }
+
+    /// UIDs of the pods that are enrolled.
+    pub(super) fn live(&self) -> BTreeSet<Arc<str>> {
+        self.enrolled.keys().cloned().collect()
+    }
+
+    /// When the next pending pod is due, if one is.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        self.pending.values().map(|p| p.retry).min()
+    }
+
+    pub(super) fn handle(&mut self, event: PodEvent) {
+        match event {
+            PodEvent::ListenerLost(uid) => {
+                tracing::warn!(pod = %uid, "a listening socket was destroyed from inside the pod; making another");
+                if let Some(lost) = self.enrolled.remove(&uid) {
+                    lost.served.stop();
+                    self.parts.drop_listeners(lost.pod.netns.cookie());
+                }
+                self.retry_now(uid);
+            }
+            PodEvent::Left { uid, cookie } => {
+                if self.leaving.get(&uid).is_some_and(|l| l.cookie == cookie) {
+                    self.leaving.remove(&uid);
+                }
+            }
+        }
+    }
+
+    /// Withdraws what should not be enrolled, or is another pod than it was; published first, so that peers stop dialling.
+    async fn withdraw_unwanted(&mut self, local: &BTreeMap<Arc<str>, Arc<Workload>>, wanted: impl Fn(&Workload) -> bool) {
+        let parts = Arc::clone(&self.parts);
+        let stays = |e: &Enrolled| {
+            local.get(&e.pod.uid).is_some_and(|w| wanted(w) && same_pod(e, w, &parts)) && !vanished(e)
+        };
+        let gone: Vec<_> = self.enrolled.values().filter(|e| !stays(e)).map(|e| e.pod.uid.clone()).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let leavers: Vec<_> = gone.iter().filter_map(|uid| self.enrolled.remove(uid)).collect();
+        self.publish();
+        for enrolled in leavers {
+            let dead = vanished(&enrolled);
+            tracing::info!(pod = %enrolled.pod.name, dead, "leaving the mesh");
+            let (uid, cookie) = (enrolled.pod.uid.clone(), enrolled.pod.netns.cookie());
+            let task = leave::begin(Arc::clone(&self.parts), enrolled.pod, enrolled.served, dead, self.events.clone());
+            self.leaving.insert(uid, Leaving { cookie, task });
+        }
+    }
+
+    async fn enrol_if_due(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) {
+        let uid = &workload.uid;
+        if self.enrolled.contains_key(uid) || self.pending.get(uid).is_some_and(|p| p.retry > Instant::now()) {
+            return;
+        }
+        match self.enrol(snapshot, workload).await {
+            Ok(enrolled) => {
+                tracing::info!(pod = %workload.name, identity = %enrolled.pod.identity, "enrolled");
+                self.pending.remove(uid);
+                self.classified.remove(uid);
+                self.enrolled.insert(uid.clone(), enrolled);
+            }
+            Err(error) => {
+                let attempts = self.pending.get(uid).map_or(0, |p| p.attempts) + 1;
+                let pause = RETRY_MIN.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX);
+                let reason = format!("{error:#}");
+                tracing::warn!(pod = %workload.name, attempts, reason, "cannot enrol yet; trying again");
+                self.pending.insert(uid.clone(), Pending { reason, attempts, retry: Instant::now() + pause });
+            }
+        }
+    }
+
+    async fn enrol(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> anyhow::Result<Enrolled> {
+        let Some(path) = workload.netns.clone() else {
+            bail!("no network namespace is known: annotate the Pod with weft.dev/netns: /run/netns/NAME");
+        };
+        let identity = snapshot.identity_of(workload);
+        self.parts.identities.ensure(&identity);
+        let deadline = tokio::time::Instant::now() + CERTIFICATE_WAIT;
+        self.parts.identities.wait(&identity, deadline).await?;
+        if let Some(leaving) = self.leaving.remove(&workload.uid) {
+            leaving.cancel(&self.parts).await;
+        }
+        let network = PodNetwork {
+            uid: workload.uid.clone(),
+            netns: path.clone(),
+            addresses: workload.addresses.clone(),
+            avoid_ports: workload.declared_ports.clone(),
+        };
+        let steered = self.parts.steering.enrol(network).await.context("cannot steer the pod's connections")?;
+        let pod = Arc::new(Pod {
+            uid: workload.uid.clone(),
+            name: workload.name.clone(),
+            identity,
+            netns: steered.netns,
+            addresses: workload.addresses.clone(),
+        });
+        let served = serve(&self.parts, &pod, steered.outbound, steered.inbound, self.events.clone())?;
+        Ok(Enrolled { pod, path, served })
+    }
+
+    /// Lets the kernel know a pod that is not meshed, so that it counts as classified.
+    fn classify(&mut self, workload: &Workload) {
+        let Some(path) = &workload.netns else { return };
+        if self.leaving.contains_key(&workload.uid) {
+            return;
+        }
+        let Ok(netns) = NetNs::open(path) else { return };
+        let cookie = netns.cookie();
+        let known = self.classified.insert(workload.uid.clone(), cookie);
+        if known == Some(cookie) {
+            return;
+        }
+        if let Some(old) = known {
+            self.parts.forget(old);
+        }
+        if let Err(error) = self.parts.steering.classify(cookie) {
+            tracing::warn!(pod = %workload.name, %error, "cannot tell the kernel that the pod is not meshed");
+        }
+    }
+
+    fn forget_classified(&mut self, local: &BTreeMap<Arc<str>, Arc<Workload>>) {
+        let parts = &self.parts;
+        self.classified.retain(|uid, cookie| {
+            let stays = local.contains_key(uid);
+            if !stays {
+                parts.forget(*cookie);
+            }
+            stays
+        });
+    }
+
+    fn set_modes(&self, snapshot: &Snapshot) {
+        for enrolled in self.enrolled.values() {
+            let Some(workload) = enrolled.pod.workload(snapshot) else { continue };
+            let modes = plaintext_modes(snapshot, workload);
+            if let Err(error) = self.parts.steering.set_inbound_modes(enrolled.pod.netns.cookie(), &modes) {
+                tracing::error!(pod = %enrolled.pod.name, %error, "cannot tell the kernel how to treat plaintext");
+            }
+        }
+    }
+
+    /// Publishes who is served here, if that changed.
+    fn publish(&mut self) {
+        let live = self.live();
+        if self.published.as_ref() == Some(&live) {
+            return;
+        }
+        match status::publish(&self.parts.status_dir, &self.parts.node, &live) {
+            Ok(()) => self.published = Some(live),
+            Err(error) => {
+                tracing::error!(%error, dir = %self.parts.status_dir.display(), "cannot publish which pods are served; peers will not use mTLS to new ones");
+            }
+        }
+    }
+
+    /// Keeps certificates for the pods that need one, and for no other.
+    fn keep_identities(&self) {
+        let live = self.enrolled.values().map(|e| e.pod.identity.clone());
+        let leaving = self.leaving.values().map(|l| l.identity.clone());
+        self.parts.identities.keep_only(&live.chain(leaving).collect());
+    }
+
+    fn retry_now(&mut self, uid: Arc<str>) {
+        let reason = String::from("its listening socket was destroyed");
+        self.pending.insert(uid, Pending { reason, attempts: 0, retry: Instant::now() });
+    }
+}
+
+/// Whether the workload is still the pod that was enrolled: same place, addresses and identity.
+fn same_pod(enrolled: &Enrolled, workload: &Workload, parts: &Parts) -> bool {
+    enrolled.pod.addresses == workload.addresses
+        && workload.netns.as_deref() == Some(&*enrolled.path)
+        && workload.service_account == enrolled.pod.identity.service_account
+        && workload.node == parts.node
+}
+
+/// Whether another netns, or none, is where the pod's was: the pod was deleted, or its sandbox made anew.
+fn vanished(enrolled: &Enrolled) -> bool {
+    is_other(&enrolled.path, enrolled.pod.netns.cookie())
+}
+
+fn is_other(path: &Path, cookie: u64) -> bool {
+    NetNs::open(path).map_or(true, |now| now.cookie() != cookie)
+}

@@ -1,0 +1,126 @@
+//! From a plan to a connected upstream, within the connect budget.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use weft_core::balance::Pick;
+use weft_core::model::Workload;
+use weft_core::route::{Plan, Target, Transport, plan};
+use weft_core::snapshot::Snapshot;
+
+use super::{Outbound, Refused};
+use crate::pod::Pod;
+use crate::sys;
+use crate::tunnel::{ConnectRequest, Stream};
+
+/// What the relay will pump to.
+pub(super) enum Upstream {
+    /// A stream of a tunnel.
+    Tunnel(Stream),
+    /// A connection in the clear.
+    Plain(TcpStream),
+}
+
+/// A connected upstream.
+pub(super) struct Dialled {
+    pub(super) upstream: Upstream,
+    /// What was dialled, for the log.
+    pub(super) target: Target,
+    /// Keeps the endpoint's in-flight count while the connection lives.
+    pub(super) pick: Option<Pick>,
+}
+
+/// The connection being made.
+pub(super) struct Dial<'a> {
+    pub(super) outbound: &'a Outbound,
+    pub(super) pod: &'a Pod,
+    pub(super) source: &'a Workload,
+    pub(super) client: SocketAddr,
+    pub(super) destination: SocketAddr,
+}
+
+impl Dial<'_> {
+    /// Plans and dials. Nothing of the app's bytes has been read yet, so a failed endpoint costs the app only time.
+    pub(super) async fn run(&self, snapshot: &Snapshot) -> Result<Dialled, Refused> {
+        match plan(snapshot, self.source, self.destination) {
+            Plan::Refuse(reason) => Err(Refused::Plan(reason)),
+            Plan::PassThrough(_) => {
+                let target = Target { address: self.destination, transport: Transport::Plaintext, workload: None };
+                self.once(target).await
+            }
+            Plan::Direct(target) => self.once(target).await,
+            Plan::Balanced(key) => self.balanced(snapshot, &key).await,
+        }
+    }
+
+    async fn once(&self, target: Target) -> Result<Dialled, Refused> {
+        let upstream = self.dial(&target).await?;
+        Ok(Dialled { upstream, target, pick: None })
+    }
+
+    async fn balanced(&self, snapshot: &Snapshot, key: &weft_core::route::ServicePortKey) -> Result<Dialled, Refused> {
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        let mut last = None;
+        for _ in 0..self.outbound.budget.attempts {
+            let mut random = rand::random::<u64>;
+            let picked = self.outbound.balancers.pick(snapshot, key, &tried, Instant::now(), &mut random);
+            let mut pick = match picked {
+                Ok(pick) => pick,
+                // The failure of the endpoint that was there says more than that there is no other.
+                Err(none) => return Err(last.unwrap_or(Refused::Pick(none))),
+            };
+            let begun = Instant::now();
+            match self.dial(&pick.target).await {
+                Ok(upstream) => {
+                    pick.connected(begun.elapsed(), Instant::now());
+                    return Ok(Dialled { upstream, target: pick.target.clone(), pick: Some(pick) });
+                }
+                Err(error) => {
+                    if error.is_endpoints_fault() {
+                        pick.failed(Instant::now());
+                    }
+                    tracing::debug!(service = %key, endpoint = %pick.target.address, %error, "endpoint failed; trying another");
+                    tried.push(pick.target.address);
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or(Refused::Unroutable(self.destination)))
+    }
+
+    async fn dial(&self, target: &Target) -> Result<Upstream, Refused> {
+        let source = self.source_address(target.address.ip())?;
+        match &target.transport {
+            // A tunnel to oneself would meet nobody: the pod's own SYNs are not given to its inbound listener.
+            Transport::Hbone { .. } if target.is_own(self.source) => self.plain(source, target.address).await,
+            Transport::Hbone { server } => {
+                let request = ConnectRequest {
+                    source: self.pod.identity.clone(),
+                    dial: self.pod.netns.clone(),
+                    source_address: source,
+                    authority: target.address,
+                    server: server.clone(),
+                    client: self.client,
+                    host: None,
+                    baggage: self.pod.baggage.clone(),
+                };
+                Ok(Upstream::Tunnel(self.outbound.pool.connect(&request).await?))
+            }
+            Transport::Plaintext => self.plain(source, target.address).await,
+        }
+    }
+
+    async fn plain(&self, source: IpAddr, to: SocketAddr) -> Result<Upstream, Refused> {
+        let dialled = sys::dial::pass_through(&self.pod.netns, source, to, self.outbound.budget.each).await;
+        dialled.map(Upstream::Plain).map_err(|error| Refused::Connect { to, error })
+    }
+
+    fn source_address(&self, to: IpAddr) -> Result<IpAddr, Refused> {
+        // The address the app's own socket has, where the families agree: a pod may have several.
+        if self.client.is_ipv4() == to.is_ipv4() && !self.client.ip().is_loopback() {
+            return Ok(self.client.ip());
+        }
+        self.pod.address_like(to).ok_or(Refused::Family(to))
+    }
+}

@@ -1,0 +1,81 @@
+//! Why an app's connection was not carried, with the one mapping to metric label and log text.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use weft_core::balance::PickError;
+use weft_core::route::RefuseReason;
+
+use crate::tunnel::TunnelError;
+
+/// An outbound connection that ended before it was relayed; the app sees a reset.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Its destination is the agent's own listener, or its socket was gone before it could be asked.
+    #[error("the connection was made to the mesh's own listener, not to a destination")]
+    OwnListener,
+    /// The pod left the configuration while its connections still arrive.
+    #[error("the pod is no longer among the manifests")]
+    UnknownPod,
+    /// The plan says no.
+    #[error("{0}")]
+    Plan(RefuseReason),
+    /// No endpoint may be picked.
+    #[error("{0}")]
+    Pick(#[from] PickError),
+    /// The tunnel to the endpoint's node failed.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    /// A plaintext destination did not accept.
+    #[error("cannot connect to {to}: {error}")]
+    Connect {
+        /// Whom.
+        to: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The pod has no address of the endpoint's family.
+    #[error("the pod has no address of the family of {0}; give it one, or the Service endpoints of the pod's family")]
+    Family(IpAddr),
+    /// The connect budget allows no attempt.
+    #[error("no endpoint of {0} was tried: the connect budget is zero; raise --connect-attempts")]
+    Unroutable(SocketAddr),
+}
+
+impl Refused {
+    /// The value of the `reason` label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::OwnListener => "own_listener",
+            Self::UnknownPod => "unknown_pod",
+            Self::Plan(reason) => reason.label(),
+            Self::Pick(error) => error.label(),
+            Self::Tunnel(error) => error.label(),
+            Self::Connect { error, .. } => connect_label(error.kind()),
+            Self::Family(_) => "address_family",
+            Self::Unroutable(_) => "no_attempts",
+        }
+    }
+
+    /// Whether another endpoint might do better, and this one should be trusted less.
+    #[must_use]
+    pub fn is_endpoints_fault(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Tunnel(error) => error.is_endpoints_fault(),
+            _ => false,
+        }
+    }
+}
+
+/// A failed connect as a metric label.
+pub(crate) fn connect_label(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::ConnectionRefused => "connection_refused",
+        io::ErrorKind::TimedOut => "connect_timeout",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+        io::ErrorKind::ConnectionReset => "connection_reset",
+        _ => "connect_failed",
+    }
+}
