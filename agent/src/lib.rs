@@ -1,10 +1,18 @@
 //! The library behind the `weft` binary; its rooms are the stations of a connection.
 
+pub mod accept;
 pub mod admin;
+pub mod app;
 pub mod config;
 pub mod control;
+pub mod drain;
 pub mod hold;
 pub mod identity;
+pub mod inbound;
+pub mod live;
+pub mod observe;
+pub mod outbound;
+pub mod pod;
 pub mod relay;
 pub mod steer;
 pub mod sys;

@@ -23,7 +23,9 @@ pub struct Pod {
     /// Its network namespace.
     pub netns: Arc<NetNs>,
     /// Its addresses, the primary one first.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Arc<[IpAddr]>,
+    /// What is told to peers about it; they are not to believe it.
+    pub baggage: Option<Arc<str>>,
 }
 
 impl Pod {

@@ -4,41 +4,26 @@
 //! that let them in, and those it now refuses are killed. The registry holds no socket: it kills by a token the relay obeys.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use weft_core::model::{Identity, ObjectName};
 use weft_core::policy::{ConnectionFacts, DenyReason, Verdict, authorize};
 use weft_core::snapshot::Snapshot;
 
-/// Which half of the proxy carries a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    /// From a pod of this node.
-    Outbound,
-    /// To a pod of this node.
-    Inbound,
-}
-
-impl Direction {
-    /// As metrics and logs spell it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Outbound => "outbound",
-            Self::Inbound => "inbound",
-        }
-    }
-}
+use crate::observe::Meter;
+use crate::telemetry::access::{Direction, Path};
 
 /// What is known of an open connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// Which half carries it.
     pub direction: Direction,
+    /// How it travels.
+    pub path: Path,
     /// UID of the pod of this node it belongs to.
     pub pod: Arc<str>,
     /// That pod's name.
@@ -49,8 +34,12 @@ pub struct Connection {
     pub source: SocketAddr,
     /// The address the client dialled (outbound) or the app listens on (inbound).
     pub destination: SocketAddr,
+    /// The endpoint an outbound connection was given to.
+    pub endpoint: Option<SocketAddr>,
     /// When it was opened.
-    pub opened: SystemTime,
+    pub opened: Instant,
+    /// Its bytes.
+    pub meter: Arc<Meter>,
 }
 
 struct Entry {
@@ -123,10 +112,15 @@ impl Live {
         killed
     }
 
-    /// Every open connection.
+    /// Every open connection, with its number.
     #[must_use]
-    pub fn list(&self) -> Vec<Connection> {
-        self.entries().values().map(|e| e.connection.clone()).collect()
+    pub fn list(&self) -> Vec<(u64, Connection)> {
+        self.entries().iter().map(|(id, e)| (*id, e.connection.clone())).collect()
+    }
+
+    /// Tells the metrics what has been carried since they were last told.
+    pub fn flush(&self) {
+        self.entries().values().for_each(|e| e.connection.meter.flush());
     }
 
     /// How many connections of a pod are open, both directions.
@@ -151,14 +145,10 @@ fn refusal(snapshot: &Snapshot, connection: &Connection) -> Option<DenyReason> {
         destination: workload,
         port: connection.destination.port(),
         peer: connection.peer.as_ref(),
-        source: canonical(connection.source.ip()),
+        source: connection.source.ip(),
     };
     match authorize(snapshot, &facts).verdict {
         Verdict::Allow { .. } => None,
         Verdict::Deny { reason, .. } => Some(reason),
     }
-}
-
-fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
 }

@@ -6,10 +6,11 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 use weft_core::balance::Pick;
 use weft_core::model::Workload;
-use weft_core::route::{Plan, Target, Transport, plan};
+use weft_core::route::{Plan, ServicePortKey, Target, Transport, plan};
 use weft_core::snapshot::Snapshot;
 
 use super::{Outbound, Refused};
+use crate::observe::Observed;
 use crate::pod::Pod;
 use crate::sys;
 use crate::tunnel::{ConnectRequest, Stream};
@@ -42,7 +43,7 @@ pub(super) struct Dial<'a> {
 
 impl Dial<'_> {
     /// Plans and dials. Nothing of the app's bytes has been read yet, so a failed endpoint costs the app only time.
-    pub(super) async fn run(&self, snapshot: &Snapshot) -> Result<Dialled, Refused> {
+    pub(super) async fn run(&self, snapshot: &Snapshot, seen: &mut Observed) -> Result<Dialled, Refused> {
         match plan(snapshot, self.source, self.destination) {
             Plan::Refuse(reason) => Err(Refused::Plan(reason)),
             Plan::PassThrough(_) => {
@@ -50,7 +51,10 @@ impl Dial<'_> {
                 self.once(target).await
             }
             Plan::Direct(target) => self.once(target).await,
-            Plan::Balanced(key) => self.balanced(snapshot, &key).await,
+            Plan::Balanced(key) => {
+                seen.record.service = Some(key.service.clone());
+                self.balanced(snapshot, &key, seen).await
+            }
         }
     }
 
@@ -59,7 +63,7 @@ impl Dial<'_> {
         Ok(Dialled { upstream, target, pick: None })
     }
 
-    async fn balanced(&self, snapshot: &Snapshot, key: &weft_core::route::ServicePortKey) -> Result<Dialled, Refused> {
+    async fn balanced(&self, snapshot: &Snapshot, key: &ServicePortKey, seen: &mut Observed) -> Result<Dialled, Refused> {
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut last = None;
         for _ in 0..self.outbound.budget.attempts {
@@ -71,6 +75,7 @@ impl Dial<'_> {
                 Err(none) => return Err(last.unwrap_or(Refused::Pick(none))),
             };
             let begun = Instant::now();
+            seen.record.attempts += 1;
             match self.dial(&pick.target).await {
                 Ok(upstream) => {
                     pick.connected(begun.elapsed(), Instant::now());

@@ -9,19 +9,22 @@ mod refused;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use weft_core::balance::Balancers;
-use weft_core::model::{Identity, Workload};
-use weft_core::route::{Target, Transport};
+use weft_core::model::Workload;
+use weft_core::route::Transport;
+use weft_core::snapshot::Snapshot;
 
 use crate::drain::Drain;
-use crate::live::{Connection, Direction, Live};
+use crate::live::{Connection, Live};
+use crate::observe::Observed;
 use crate::pod::{Pod, Snapshots};
-use crate::relay::{self, Traffic};
+use crate::relay;
 use crate::sys::socket;
-use crate::telemetry::Telemetry;
+use crate::telemetry::Metrics;
+use crate::telemetry::access::{Direction, Path};
 use crate::tunnel::Pool;
 
 use dial::{Dial, Dialled, Upstream};
@@ -45,12 +48,98 @@ pub struct Outbound {
     pub balancers: Arc<Balancers>,
     /// Tunnels to other pods.
     pub pool: Pool,
-    /// Metrics and the access log.
-    pub telemetry: Arc<Telemetry>,
+    /// Counters.
+    pub metrics: Metrics,
     /// Open connections.
     pub live: Arc<Live>,
     /// The agent's stopping state.
     pub drain: Drain,
     /// The connect budget.
     pub budget: Budget,
+}
+
+impl Outbound {
+    /// Carries a connection of `pod` that its listener accepted, in a task of its own.
+    pub fn serve(self: &Arc<Self>, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) {
+        let (outbound, pod) = (Arc::clone(self), Arc::clone(pod));
+        self.drain.spawn(async move { outbound.carry(&pod, app, socket::canonical(client)).await });
+    }
+
+    async fn carry(&self, pod: &Pod, app: TcpStream, client: SocketAddr) {
+        let snapshot = (self.snapshots)();
+        let mut seen = Observed::new(&self.metrics, Direction::Outbound, Path::Passthrough, false);
+        let workload = pod.workload(&snapshot);
+        seen.source(client, workload.map(|w| &**w), Some(&pod.identity));
+        // Urgent data cannot be carried as such; in line, at least none of it is lost.
+        let _ = socket::set_oob_inline(&app);
+        let _ = app.set_nodelay(true);
+        match self.connect(pod, workload, &app, client, &snapshot, &mut seen).await {
+            Ok(dialled) => self.relay(pod, app, client, dialled, seen).await,
+            Err(refused) => {
+                let _ = socket::reset_on_close(&app);
+                drop(app);
+                seen.failed(refused.label(), refused.to_string());
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        pod: &Pod,
+        workload: Option<&Arc<Workload>>,
+        app: &TcpStream,
+        client: SocketAddr,
+        snapshot: &Snapshot,
+        seen: &mut Observed,
+    ) -> Result<Dialled, Refused> {
+        let destination = socket::original_destination(app).map_err(|_| Refused::OwnListener)?;
+        seen.record.original_destination = Some(destination);
+        if destination.ip().is_loopback() {
+            return Err(Refused::OwnListener);
+        }
+        let source = workload.ok_or(Refused::UnknownPod)?;
+        let dial = Dial { outbound: self, pod, source, client, destination };
+        let dialled = dial.run(snapshot, seen).await?;
+        let identity = match &dialled.target.transport {
+            Transport::Hbone { server } => Some(server),
+            Transport::Plaintext => None,
+        };
+        seen.destination(dialled.target.address, dialled.target.workload.as_deref(), identity);
+        if matches!(dialled.upstream, Upstream::Tunnel(_)) {
+            seen.record.path = Path::Hbone;
+        } else if dialled.target.workload.is_some() || dialled.pick.is_some() {
+            seen.record.path = Path::Plaintext;
+        }
+        Ok(dialled)
+    }
+
+    async fn relay(&self, pod: &Pod, app: TcpStream, client: SocketAddr, dialled: Dialled, seen: Observed) {
+        let kill = self.drain.kill_token();
+        let peer = match &dialled.target.transport {
+            Transport::Hbone { server } => Some(server.clone()),
+            Transport::Plaintext => None,
+        };
+        let connection = Connection {
+            direction: Direction::Outbound,
+            path: seen.record.path,
+            pod: pod.uid.clone(),
+            pod_name: pod.name.clone(),
+            peer,
+            source: client,
+            destination: seen.record.original_destination.unwrap_or(dialled.target.address),
+            endpoint: Some(dialled.target.address),
+            opened: Instant::now(),
+            meter: Arc::clone(&seen.meter),
+        };
+        let _registered = self.live.register(connection, kill.clone());
+        seen.opened();
+        let traffic = &seen.meter.traffic;
+        let outcome = match dialled.upstream {
+            Upstream::Tunnel(stream) => relay::tcp_to_stream(app, stream, traffic, &kill).await,
+            Upstream::Plain(upstream) => relay::tcp_to_tcp(app, upstream, traffic, &kill).await,
+        };
+        // Only now is the endpoint's in-flight count given back.
+        drop(dialled.pick);
+        seen.ended(&outcome);
+    }
 }

@@ -51,7 +51,7 @@ impl Refused {
             Self::UnknownPod => "unknown_pod",
             Self::Plan(reason) => reason.label(),
             Self::Pick(error) => error.label(),
-            Self::Tunnel(error) => error.label(),
+            Self::Tunnel(error) => error.reason(),
             Self::Connect { error, .. } => connect_label(error.kind()),
             Self::Family(_) => "address_family",
             Self::Unroutable(_) => "no_attempts",
@@ -63,7 +63,10 @@ impl Refused {
     pub fn is_endpoints_fault(&self) -> bool {
         match self {
             Self::Connect { .. } => true,
-            Self::Tunnel(error) => error.is_endpoints_fault(),
+            Self::Tunnel(error) => !matches!(
+                error,
+                TunnelError::NoCertificate(_) | TunnelError::Credentials(_) | TunnelError::Refused { status: 401 | 403 }
+            ),
             _ => false,
         }
     }
