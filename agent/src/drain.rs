@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 /// The agent's stopping state, cheap to clone; every clone is the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
+    stopped: CancellationToken,
     draining: CancellationToken,
     expired: CancellationToken,
     tasks: TaskTracker,
@@ -37,6 +38,12 @@ impl Drain {
         self.draining.clone()
     }
 
+    /// Cancelled when the accept loops are to end, before the tunnels drain.
+    #[must_use]
+    pub fn stopped(&self) -> CancellationToken {
+        self.stopped.clone()
+    }
+
     /// A child of the deadline: cancelled when the deadline has passed, or by whoever else holds it.
     #[must_use]
     pub fn kill_token(&self) -> CancellationToken {
@@ -51,6 +58,7 @@ impl Drain {
 
     /// Begins draining, waits up to `deadline` for what is open, then cuts it. Returns how many were cut.
     pub async fn finish(&self, deadline: Duration) -> usize {
+        self.stopped.cancel();
         self.draining.cancel();
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok() {

@@ -36,7 +36,7 @@ impl Leaving {
 }
 
 /// Takes `pod` out of the mesh in a task of its own, which reports [`PodEvent::Left`].
-pub(super) fn begin(
+pub(super) async fn begin(
     parts: Arc<Parts>,
     pod: Arc<Pod>,
     served: Served,
@@ -45,7 +45,7 @@ pub(super) fn begin(
 ) -> Leaving {
     let (cookie, identity) = (pod.netns.cookie(), pod.identity.clone());
     // Before the task runs: from here on, no new connection is the mesh's.
-    if let Err(error) = parts.steering.withdraw(cookie) {
+    if let Err(error) = parts.steering.withdraw(cookie).await {
         tracing::error!(pod = %pod.name, %error, "cannot stop steering the pod");
     }
     let task = tokio::spawn(async move {
@@ -67,14 +67,13 @@ async fn leave(parts: &Parts, pod: &Pod, served: &Served, dead: bool) {
         tokio::time::sleep(parts.grace).await;
     }
     parts.detach(cookie).await;
-    served.stop();
-    served.ended().await;
+    served.stop().await;
+    served.drain_tunnels();
+    parts.outbound.pool.leave(cookie);
     if dead {
         parts.live.kill_pod(&pod.uid);
     }
-    parts.outbound.pool.retire(cookie);
     while parts.live.count(&pod.uid) > 0 {
         tokio::time::sleep(COUNT_EVERY).await;
     }
-    served.tunnels_ended().await;
 }

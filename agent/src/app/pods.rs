@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
+use weft_abi::ListenerRole;
 use weft_core::model::Workload;
 use weft_core::policy::plaintext_modes;
 use weft_core::snapshot::Snapshot;
 
 use super::leave::{self, Leaving};
 use super::parts::Parts;
-use super::serve::{Served, serve};
+use super::serve::Served;
 use crate::control::status;
 use crate::pod::Pod;
-use crate::steer::PodNetwork;
+use crate::steer::{InboundModes, PodNetwork};
 use crate::sys::NetNs;
+use crate::tunnel::codec::{Claims, format_baggage};
 
 /// First pause before a failed enrolment is tried again; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
@@ -90,10 +92,10 @@ impl Pods {
             if wanted(workload) {
                 self.enrol_if_due(snapshot, workload).await;
             } else {
-                self.classify(workload);
+                self.classify(workload).await;
             }
         }
-        self.forget_classified(&local);
+        self.forget_classified(&local).await;
         self.set_modes(snapshot);
         self.publish();
         self.keep_identities();
@@ -109,15 +111,12 @@ impl Pods {
         self.pending.values().map(|p| p.retry).min()
     }
 
-    pub(super) fn handle(&mut self, event: PodEvent) {
+    pub(super) async fn handle(&mut self, event: PodEvent) {
         match event {
             PodEvent::ListenerLost(uid) => {
-                tracing::warn!(pod = %uid, "a listening socket was destroyed from inside the pod; making another");
-                if let Some(lost) = self.enrolled.remove(&uid) {
-                    lost.served.stop();
-                    self.parts.drop_listeners(lost.pod.netns.cookie());
+                if let Some(enrolled) = self.enrolled.get(&uid) {
+                    enrolled.served.recreate_lost().await;
                 }
-                self.retry_now(uid);
             }
             PodEvent::Left { uid, cookie } => {
                 if self.leaving.get(&uid).is_some_and(|l| l.cookie == cookie) {
@@ -127,12 +126,47 @@ impl Pods {
         }
     }
 
+    /// Whether a pod is on its way out.
+    pub(super) fn is_leaving(&self, uid: &str) -> bool {
+        self.leaving.contains_key(uid)
+    }
+
+    /// Whether no pod is on its way out.
+    pub(super) fn all_left(&self) -> bool {
+        self.leaving.is_empty()
+    }
+
+    /// Ends every accept loop, after it has taken what is queued.
+    pub(super) async fn stop_accepting(&self) {
+        for enrolled in self.enrolled.values() {
+            enrolled.served.stop().await;
+        }
+    }
+
+    /// Takes back what a predecessor left of pods that are no longer wanted, and forgets what it classified.
+    pub(super) async fn settle(&mut self) {
+        for entry in self.parts.steering.adopted() {
+            let wanted = self.pending.keys().chain(self.enrolled.keys()).any(|uid| **uid == *entry.uid);
+            if wanted && !is_other(&entry.netns, entry.cookie) {
+                continue;
+            }
+            tracing::info!(pod = entry.uid, "taking back what a predecessor left");
+            self.parts.take_back(entry.cookie).await;
+        }
+        if let Err(error) = self.parts.steering.settle(&self.classified.values().copied().collect()) {
+            tracing::warn!(%error, "cannot clear what a predecessor left");
+        }
+    }
+
     /// Withdraws what should not be enrolled, or is another pod than it was; published first, so that peers stop dialling.
-    async fn withdraw_unwanted(&mut self, local: &BTreeMap<Arc<str>, Arc<Workload>>, wanted: impl Fn(&Workload) -> bool) {
+    async fn withdraw_unwanted(
+        &mut self,
+        local: &BTreeMap<Arc<str>, Arc<Workload>>,
+        wanted: impl Fn(&Workload) -> bool,
+    ) {
         let parts = Arc::clone(&self.parts);
-        let stays = |e: &Enrolled| {
-            local.get(&e.pod.uid).is_some_and(|w| wanted(w) && same_pod(e, w, &parts)) && !vanished(e)
-        };
+        let stays =
+            |e: &Enrolled| local.get(&e.pod.uid).is_some_and(|w| wanted(w) && same_pod(e, w, &parts)) && !vanished(e);
         let gone: Vec<_> = self.enrolled.values().filter(|e| !stays(e)).map(|e| e.pod.uid.clone()).collect();
         if gone.is_empty() {
             return;
@@ -142,9 +176,10 @@ impl Pods {
         for enrolled in leavers {
             let dead = vanished(&enrolled);
             tracing::info!(pod = %enrolled.pod.name, dead, "leaving the mesh");
-            let (uid, cookie) = (enrolled.pod.uid.clone(), enrolled.pod.netns.cookie());
-            let task = leave::begin(Arc::clone(&self.parts), enrolled.pod, enrolled.served, dead, self.events.clone());
-            self.leaving.insert(uid, Leaving { cookie, task });
+            let uid = enrolled.pod.uid.clone();
+            let leaving =
+                leave::begin(Arc::clone(&self.parts), enrolled.pod, enrolled.served, dead, self.events.clone());
+            self.leaving.insert(uid, leaving.await);
         }
     }
 
@@ -182,10 +217,11 @@ impl Pods {
             leaving.cancel(&self.parts).await;
         }
         let network = PodNetwork {
-            uid: workload.uid.clone(),
+            uid: workload.uid.to_string(),
             netns: path.clone(),
             addresses: workload.addresses.clone(),
             avoid_ports: workload.declared_ports.clone(),
+            modes: InboundModes::from(&plaintext_modes(snapshot, workload)),
         };
         let steered = self.parts.steering.enrol(network).await.context("cannot steer the pod's connections")?;
         let pod = Arc::new(Pod {
@@ -193,14 +229,17 @@ impl Pods {
             name: workload.name.clone(),
             identity,
             netns: steered.netns,
-            addresses: workload.addresses.clone(),
+            addresses: workload.addresses.clone().into(),
+            baggage: baggage(workload),
         });
-        let served = serve(&self.parts, &pod, steered.outbound, steered.inbound, self.events.clone())?;
+        let served = Served::new(Arc::clone(&self.parts), Arc::clone(&pod), self.events.clone());
+        served.accept(ListenerRole::Outbound, steered.outbound)?;
+        served.accept(ListenerRole::Inbound, steered.inbound)?;
         Ok(Enrolled { pod, path, served })
     }
 
     /// Lets the kernel know a pod that is not meshed, so that it counts as classified.
-    fn classify(&mut self, workload: &Workload) {
+    async fn classify(&mut self, workload: &Workload) {
         let Some(path) = &workload.netns else { return };
         if self.leaving.contains_key(&workload.uid) {
             return;
@@ -212,29 +251,29 @@ impl Pods {
             return;
         }
         if let Some(old) = known {
-            self.parts.forget(old);
+            self.parts.forget(old).await;
         }
         if let Err(error) = self.parts.steering.classify(cookie) {
             tracing::warn!(pod = %workload.name, %error, "cannot tell the kernel that the pod is not meshed");
         }
     }
 
-    fn forget_classified(&mut self, local: &BTreeMap<Arc<str>, Arc<Workload>>) {
-        let parts = &self.parts;
-        self.classified.retain(|uid, cookie| {
-            let stays = local.contains_key(uid);
-            if !stays {
-                parts.forget(*cookie);
+    async fn forget_classified(&mut self, local: &BTreeMap<Arc<str>, Arc<Workload>>) {
+        let gone: Vec<_> = self.classified.keys().filter(|uid| !local.contains_key(*uid)).cloned().collect();
+        for uid in gone {
+            if let Some(cookie) = self.classified.remove(&uid) {
+                self.parts.forget(cookie).await;
             }
-            stays
-        });
+        }
     }
 
     fn set_modes(&self, snapshot: &Snapshot) {
         for enrolled in self.enrolled.values() {
             let Some(workload) = enrolled.pod.workload(snapshot) else { continue };
             let modes = plaintext_modes(snapshot, workload);
-            if let Err(error) = self.parts.steering.set_inbound_modes(enrolled.pod.netns.cookie(), &modes) {
+            if let Err(error) =
+                self.parts.steering.set_inbound_modes(enrolled.pod.netns.cookie(), &InboundModes::from(&modes))
+            {
                 tracing::error!(pod = %enrolled.pod.name, %error, "cannot tell the kernel how to treat plaintext");
             }
         }
@@ -260,16 +299,11 @@ impl Pods {
         let leaving = self.leaving.values().map(|l| l.identity.clone());
         self.parts.identities.keep_only(&live.chain(leaving).collect());
     }
-
-    fn retry_now(&mut self, uid: Arc<str>) {
-        let reason = String::from("its listening socket was destroyed");
-        self.pending.insert(uid, Pending { reason, attempts: 0, retry: Instant::now() });
-    }
 }
 
 /// Whether the workload is still the pod that was enrolled: same place, addresses and identity.
 fn same_pod(enrolled: &Enrolled, workload: &Workload, parts: &Parts) -> bool {
-    enrolled.pod.addresses == workload.addresses
+    *enrolled.pod.addresses == *workload.addresses
         && workload.netns.as_deref() == Some(&*enrolled.path)
         && workload.service_account == enrolled.pod.identity.service_account
         && workload.node == parts.node
@@ -282,4 +316,15 @@ fn vanished(enrolled: &Enrolled) -> bool {
 
 fn is_other(path: &Path, cookie: u64) -> bool {
     NetNs::open(path).map_or(true, |now| now.cookie() != cookie)
+}
+
+/// What is told to peers of a pod, in the words Istio's tunnels use. A claim, for their traces; never believed.
+fn baggage(workload: &Workload) -> Option<Arc<str>> {
+    let claims = Claims {
+        namespace: Some(workload.name.namespace.to_string()),
+        workload: Some(("pod".into(), workload.name.name.to_string())),
+        service: Some(workload.owner.to_string()),
+        ..Claims::default()
+    };
+    Some(format_baggage(&claims).into())
 }

@@ -3,6 +3,8 @@
 //! When the mesh's state changes, connections whose facts the change can concern are judged again by the same evaluator
 //! that let them in, and those it now refuses are killed. The registry holds no socket: it kills by a token the relay obeys.
 
+mod kernel;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -63,7 +63,12 @@ impl Dial<'_> {
         Ok(Dialled { upstream, target, pick: None })
     }
 
-    async fn balanced(&self, snapshot: &Snapshot, key: &ServicePortKey, seen: &mut Observed) -> Result<Dialled, Refused> {
+    async fn balanced(
+        &self,
+        snapshot: &Snapshot,
+        key: &ServicePortKey,
+        seen: &mut Observed,
+    ) -> Result<Dialled, Refused> {
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut last = None;
         for _ in 0..self.outbound.budget.attempts {

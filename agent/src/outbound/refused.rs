@@ -65,7 +65,9 @@ impl Refused {
             Self::Connect { .. } => true,
             Self::Tunnel(error) => !matches!(
                 error,
-                TunnelError::NoCertificate(_) | TunnelError::Credentials(_) | TunnelError::Refused { status: 401 | 403 }
+                TunnelError::NoCertificate(_)
+                    | TunnelError::Credentials(_)
+                    | TunnelError::Refused { status: 401 | 403 }
             ),
             _ => false,
         }

@@ -159,6 +159,12 @@ impl Pool {
         })
     }
 
+    /// A pod leaves: its tunnels take no new streams and close after the last one.
+    pub fn leave(&self, network: u64) {
+        // A tunnel whose last handle is dropped ends with its last stream.
+        self.inner.slots().retain(|key, _| key.network != network);
+    }
+
     /// How many tunnels are open, the retired ones not counted.
     #[must_use]
     pub fn tunnels(&self) -> usize {

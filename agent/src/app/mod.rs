@@ -1,0 +1,195 @@
+//! `weft agent`: makes every room, joins them, and stops them in order. The only place that knows them all.
+
+mod leave;
+mod node;
+mod parts;
+mod pods;
+mod serve;
+mod views;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use weft_core::balance::Balancers;
+use weft_core::snapshot::Snapshot;
+
+use crate::admin::{self, Client, Transition};
+use crate::config::{self, Config};
+use crate::control::Store;
+use crate::control::manifests::{Source, SourceSettings};
+use crate::drain::Drain;
+use crate::identity::ca::EmbeddedCa;
+use crate::identity::{Identities, Settings};
+use crate::inbound::Inbound;
+use crate::live::Live;
+use crate::observe::TunnelEvents;
+use crate::outbound::{Budget, Outbound};
+use crate::pod::Snapshots;
+use crate::steer::{SteerConfig, SteerError, Steering, Unclassified};
+use crate::telemetry::{Metrics, MetricsServer, Readiness, logging};
+use crate::tunnel::{Events, Pool, PoolSettings, ServerSettings};
+
+use node::{Node, Stop};
+use parts::Parts;
+use pods::Pods;
+
+/// After a hand-over, how long the predecessor goes on accepting: what was on its way to it is not turned away.
+const ACCEPT_LONGER: Duration = Duration::from_millis(300);
+/// How long a successor waits for the running agent to let go.
+const HANDOVER_WAIT: Duration = Duration::from_secs(10);
+
+/// Runs the agent until it is told to stop, or has handed over, and its connections have ended or been cut.
+///
+/// # Errors
+/// When it cannot start, in words that say what to do.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let levels = logging::init(config.log_format, &config.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(agent(config, levels));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<()> {
+    tracing::info!(node = config.node, version = env!("CARGO_PKG_VERSION"), "starting");
+    std::fs::create_dir_all(&config.status).with_context(|| format!("cannot create {}", config.status.display()))?;
+    let ca = EmbeddedCa::open(&config.ca, &config.trust_domain)?;
+    let steering = open_steering(&config).await?;
+    let (requests, received) = mpsc::channel(16);
+    let admin = admin::Server::start(&admin::ServerSettings::for_root(config.admin_socket.clone()), requests, levels)?;
+    let readiness = Readiness::new(&["manifests", "enrolment"]);
+    let metrics = Metrics::new();
+    let counters = steering.clone();
+    metrics.verdicts(Box::new(move || counters.verdicts().unwrap_or_default()));
+    let exporter = match config.metrics {
+        Some(address) => Some(MetricsServer::start(address, metrics.clone(), readiness.clone()).await?),
+        None => None,
+    };
+    let store = Arc::new(Store::new(Snapshot::new(config.trust_domain.clone())));
+    let parts = Arc::new(make_parts(&config, ca, steering, metrics, &store));
+    let (pod_events, pod_events_received) = mpsc::unbounded_channel();
+    let mut node = Node {
+        source: Source::start(SourceSettings::new(vec![config.manifests.clone(), config.status.clone()]))?,
+        hook_events: parts.steering.events()?,
+        pods: Pods::new(Arc::clone(&parts), pod_events),
+        pod_events: pod_events_received,
+        disabled: node::marker(&config).exists(),
+        settled: false,
+        waiting: Vec::new(),
+        requests: received,
+        started: Instant::now(),
+        store,
+        readiness,
+        config,
+        parts,
+    };
+    let stop = node.run().await;
+    finish(node, stop, admin, exporter).await
+}
+
+/// Opens steering; if an agent runs already, asks it to hand over first.
+async fn open_steering(config: &Config) -> anyhow::Result<Steering> {
+    let settings = SteerConfig {
+        bpffs: config.bpffs.clone(),
+        instance: config.instance.clone(),
+        cgroup: config.cgroup.clone(),
+        state: config.state.clone(),
+        unclassified: match config.unclassified {
+            config::Unclassified::Open => Unclassified::Open,
+            config::Unclassified::Closed => Unclassified::Closed,
+        },
+        holder: Some(config.hold_socket.clone()),
+        destinations: weft_abi::capacity::DESTINATIONS,
+    };
+    let deadline = Instant::now() + HANDOVER_WAIT;
+    let mut asked = false;
+    loop {
+        match Steering::open(settings.clone()) {
+            Err(SteerError::Owned { path, pid }) if Instant::now() < deadline => {
+                if !asked {
+                    tracing::info!(pid, "an agent is running: asking it to hand over");
+                    let handed: Result<Transition, _> = Client::new(&config.admin_socket).post("/handover").await;
+                    match handed {
+                        Ok(_) => asked = true,
+                        Err(error) => tracing::debug!(%error, lock = %path.display(), "not handed over yet"),
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => return other.context("cannot steer connections"),
+        }
+    }
+}
+
+fn make_parts(config: &Config, ca: EmbeddedCa, steering: Steering, metrics: Metrics, store: &Arc<Store>) -> Parts {
+    let lifetime = Settings { lifetime: config.certificate_lifetime, ..Settings::default() };
+    let identities = Identities::new(Arc::new(ca), lifetime);
+    let events: Arc<dyn Events> = Arc::new(TunnelEvents(metrics.clone()));
+    let pool = PoolSettings { budget: config.connect_timeout, ..PoolSettings::default() };
+    let (live, drain, read) = (Live::new(), Drain::new(), Arc::clone(store));
+    let snapshots: Snapshots = Arc::new(move || read.snapshot());
+    let outbound = Outbound {
+        snapshots: Arc::clone(&snapshots),
+        balancers: Arc::new(Balancers::new()),
+        pool: Pool::new(Arc::clone(&identities), pool, Arc::clone(&events)),
+        metrics: metrics.clone(),
+        live: Arc::clone(&live),
+        drain: drain.clone(),
+        budget: Budget { attempts: config.connect_attempts, each: config.connect_timeout },
+    };
+    let inbound = Inbound {
+        snapshots,
+        identities: Arc::clone(&identities),
+        metrics: metrics.clone(),
+        live: Arc::clone(&live),
+        drain,
+        tunnels: ServerSettings::default(),
+        events,
+        connect_timeout: config.connect_timeout,
+    };
+    Parts {
+        node: config.node.as_str().into(),
+        steering,
+        identities,
+        outbound: Arc::new(outbound),
+        inbound: Arc::new(inbound),
+        live,
+        metrics,
+        status_dir: config.status.clone(),
+        grace: config.unenrol_grace,
+    }
+}
+
+/// Lets go of what a successor needs, accepts a moment longer if there is one, and drains.
+async fn finish(node: Node, stop: Stop, admin: admin::Server, exporter: Option<MetricsServer>) -> anyhow::Result<()> {
+    let Node { parts, pods, config, .. } = node;
+    drop(exporter);
+    let broken = match stop {
+        Stop::Signal => None,
+        Stop::Broken(what) => Some(what),
+        Stop::Handover(reply) => {
+            tracing::info!("handing over to a successor");
+            parts.steering.release();
+            let _ = reply.send(Ok(Transition { done: "steering is released; draining".into() }));
+            admin.close().await;
+            tokio::time::sleep(ACCEPT_LONGER).await;
+            None
+        }
+    };
+    pods.stop_accepting().await;
+    let drain = &parts.inbound.drain;
+    tracing::info!(open = drain.open(), deadline = ?config.drain_deadline, "draining");
+    let cut = drain.finish(config.drain_deadline).await;
+    if cut > 0 {
+        tracing::warn!(cut, "connections were cut at the drain deadline");
+    }
+    parts.live.flush();
+    parts.steering.release();
+    tracing::info!("stopped");
+    match broken {
+        Some(what) => anyhow::bail!("stopped because {what}"),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,212 @@
+//! The node's one task: whatever changes, it sees to it that the kernel, the pods and what is published follow.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use weft_core::policy::changes;
+use weft_core::snapshot::{Delta, Snapshot};
+
+use super::parts::Parts;
+use super::pods::{PodEvent, Pods};
+use crate::admin::{AdminRequest, Reply, Transition};
+use crate::config::Config;
+use crate::control::Store;
+use crate::control::manifests::Source;
+use crate::steer::Events;
+use crate::telemetry::Readiness;
+
+/// How often is looked for what nobody reports: a netns made anew, a certificate renewed, bytes to be counted.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the task ended.
+pub(super) enum Stop {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// A successor has taken over; it is answered once steering is released.
+    Handover(Reply<Transition>),
+    /// A source or socket the agent cannot work without has gone.
+    Broken(&'static str),
+}
+
+pub(super) struct Node {
+    pub(super) config: Config,
+    pub(super) parts: Arc<Parts>,
+    pub(super) store: Arc<Store>,
+    pub(super) source: Source,
+    pub(super) readiness: Readiness,
+    pub(super) pods: Pods,
+    pub(super) pod_events: mpsc::UnboundedReceiver<PodEvent>,
+    pub(super) hook_events: Events,
+    pub(super) requests: mpsc::Receiver<AdminRequest>,
+    /// The mesh is switched off on this node.
+    pub(super) disabled: bool,
+    pub(super) settled: bool,
+    /// Who waits for the last pod to have left.
+    pub(super) waiting: Vec<Reply<Transition>>,
+    pub(super) started: Instant,
+}
+
+impl Node {
+    /// Runs until something ends it.
+    pub(super) async fn run(&mut self) -> Stop {
+        let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return Stop::Broken("signals cannot be received");
+        };
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                batch = self.source.deltas.recv() => match batch {
+                    Some(batch) => self.changed(batch).await,
+                    None => return Stop::Broken("the manifests are no longer watched"),
+                },
+                Some(event) = self.pod_events.recv() => {
+                    self.pods.handle(event).await;
+                    self.reconcile().await;
+                }
+                Some(_) = self.hook_events.next() => self.reconcile().await,
+                _ = look.tick() => self.look().await,
+                () = until(self.pods.next_retry()) => self.reconcile().await,
+                request = self.requests.recv() => match request {
+                    Some(AdminRequest::Handover(reply)) => return Stop::Handover(reply),
+                    Some(request) => self.answer(request).await,
+                    None => return Stop::Broken("the admin socket is gone"),
+                },
+                _ = received(&mut term, &mut interrupt) => return Stop::Signal,
+            }
+        }
+    }
+
+    /// Applies a batch of changes: first what lets traffic through safely, then who is enrolled, last who must be cut off.
+    async fn changed(&mut self, batch: Vec<Delta>) {
+        let (before, after) = self.store.apply(batch);
+        self.parts.outbound.balancers.sync(&after);
+        self.parts.metrics.snapshot_generation(after.generation());
+        self.parts.metrics.config_problems(&self.source.problems.borrow());
+        self.set_destinations(&after);
+        self.reconcile().await;
+        self.judge_again(&before, &after);
+        if !self.settled {
+            self.settled = true;
+            self.pods.settle().await;
+            self.readiness.set("manifests", true);
+        }
+    }
+
+    fn set_destinations(&self, snapshot: &Snapshot) {
+        let wanted: BTreeSet<_> = snapshot.destinations().collect();
+        if let Err(error) = self.parts.steering.set_destinations(&wanted) {
+            tracing::error!(%error, "cannot tell the kernel which destinations are the mesh's");
+        }
+    }
+
+    async fn reconcile(&mut self) {
+        let snapshot = self.store.snapshot();
+        self.pods.reconcile(&snapshot, self.disabled).await;
+        self.parts.metrics.enrolled_pods(self.pods.enrolled.len());
+        self.readiness.set("enrolment", self.pods.pending.is_empty());
+        if self.disabled && self.pods.enrolled.is_empty() && self.pods.all_left() {
+            for reply in self.waiting.drain(..) {
+                let _ = reply.send(Ok(Transition { done: "every pod of this node is out of the mesh".into() }));
+            }
+        }
+    }
+
+    /// Ends what policy now refuses, of the pods the change concerns.
+    fn judge_again(&self, before: &Snapshot, after: &Snapshot) {
+        let changed = changes(before, after);
+        if changed.is_empty() {
+            return;
+        }
+        let concerned = |uid: &str| after.workload(uid).is_some_and(|w| changed.concerns(w));
+        for killed in self.parts.live.judge_again(after, |c| concerned(&c.pod)) {
+            let connection = &killed.connection;
+            tracing::info!(pod = %connection.pod_name, source = %connection.source, destination = %connection.destination,
+                reason = %killed.reason, "policy changed: connection ended");
+        }
+        for enrolled in self.pods.enrolled.values().filter(|e| concerned(&e.pod.uid)) {
+            match self.parts.live.judge_passed(after, &enrolled.pod) {
+                Ok(0) => {}
+                Ok(ended) => {
+                    tracing::info!(pod = %enrolled.pod.name, ended, "policy changed: plaintext connections ended")
+                }
+                Err(error) => {
+                    tracing::warn!(pod = %enrolled.pod.name, %error, "cannot look for plaintext connections that policy now refuses")
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        self.parts.live.flush();
+        for state in self.parts.identities.states() {
+            if let Some(expiry) = state.not_after {
+                self.parts.metrics.certificate(&state.identity, expiry);
+            }
+        }
+        self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
+        self.reconcile().await;
+    }
+
+    async fn answer(&mut self, request: AdminRequest) {
+        // Who asked may have hung up; that is no failure.
+        match request {
+            AdminRequest::Status(reply) => drop(reply.send(Ok(self.status()))),
+            AdminRequest::Workloads(reply) => drop(reply.send(Ok(self.workloads()))),
+            AdminRequest::Services(reply) => drop(reply.send(Ok(self.services()))),
+            AdminRequest::Connections(reply) => drop(reply.send(Ok(self.connections()))),
+            AdminRequest::Dump(reply) => drop(reply.send(Ok(self.dump()))),
+            AdminRequest::Disable(reply) => self.set_disabled(true, reply).await,
+            AdminRequest::Enable(reply) => self.set_disabled(false, reply).await,
+            AdminRequest::Handover(reply) => drop(reply.send(Err("the agent is stopping".into()))),
+        }
+    }
+
+    /// Switches the mesh off or on for this node; remembered over restarts.
+    async fn set_disabled(&mut self, disabled: bool, reply: Reply<Transition>) {
+        let marker = marker(&self.config);
+        let remembered = if disabled { std::fs::write(&marker, "") } else { remove_if_there(&marker) };
+        if let Err(error) = remembered {
+            let _ = reply.send(Err(format!("cannot remember it in {}: {error}", marker.display())));
+            return;
+        }
+        self.disabled = disabled;
+        if disabled {
+            self.waiting.push(reply);
+        } else {
+            let _ = reply.send(Ok(Transition { done: "the mesh is on again; pods are being enrolled".into() }));
+        }
+        self.reconcile().await;
+    }
+}
+
+/// The file whose presence keeps the mesh off on this node.
+pub(super) fn marker(config: &Config) -> PathBuf {
+    config.state.join("disabled")
+}
+
+fn remove_if_there(path: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn received(term: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,151 @@
+//! What the agent tells about itself on its admin socket.
+
+use std::collections::HashMap;
+
+use weft_core::snapshot::{Endpoint, Fitness, ServicePortKey, Snapshot};
+
+use super::node::Node;
+use crate::admin::{ConnectionView, EndpointView, ServicePortView, ServiceView, Status, WorkloadView};
+use crate::live::Connection;
+use crate::telemetry::access::Direction;
+
+impl Node {
+    pub(super) fn status(&self) -> Status {
+        let problems = self.source.problems.borrow().clone();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            node: self.config.node.clone(),
+            instance: self.config.instance.clone(),
+            trust_domain: self.config.trust_domain.to_string(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            waiting_for: self.readiness.missing().into_iter().map(String::from).collect(),
+            disabled: self.disabled,
+            draining: self.parts.inbound.drain.draining().is_cancelled(),
+            generation: self.store.snapshot().generation(),
+            enrolled: self.pods.enrolled.len(),
+            pending: self.pods.pending.len(),
+            connections: self.parts.live.list().len(),
+            tunnels: self.parts.outbound.pool.tunnels(),
+            problems: problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    pub(super) fn workloads(&self) -> Vec<WorkloadView> {
+        let snapshot = self.store.snapshot();
+        let expiry: HashMap<_, _> =
+            self.parts.identities.states().into_iter().map(|s| (s.identity, s.not_after)).collect();
+        let view = |w: &weft_core::model::Workload| {
+            let identity = snapshot.identity_of(w);
+            let seconds =
+                |at: std::time::SystemTime| at.duration_since(std::time::UNIX_EPOCH).ok().map(|d| d.as_secs());
+            let (mesh, reason) = self.standing(&snapshot, w);
+            WorkloadView {
+                namespace: w.name.namespace.to_string(),
+                name: w.name.name.to_string(),
+                workload: w.owner.to_string(),
+                uid: w.uid.to_string(),
+                node: w.node.to_string(),
+                addresses: w.addresses.iter().map(ToString::to_string).collect(),
+                certificate_expiry: expiry.get(&identity).copied().flatten().and_then(seconds),
+                identity: identity.to_string(),
+                mesh: mesh.into(),
+                reason,
+            }
+        };
+        snapshot.workloads().map(|w| view(w)).collect()
+    }
+
+    fn standing(&self, snapshot: &Snapshot, w: &weft_core::model::Workload) -> (&'static str, Option<String>) {
+        if let Some(pending) = self.pods.pending.get(&w.uid) {
+            return ("pending", Some(pending.reason.clone()));
+        }
+        if snapshot.is_live(w) {
+            return ("live", None);
+        }
+        if self.pods.is_leaving(&w.uid) {
+            return ("leaving", Some("its open connections are running on".into()));
+        }
+        if w.host_network {
+            return ("outside", Some("hostNetwork pods cannot be enrolled".into()));
+        }
+        match snapshot.wants_mesh(w) {
+            true => ("pending", Some(format!("node {} has not published it as served", w.node))),
+            false => ("outside", None),
+        }
+    }
+
+    pub(super) fn services(&self) -> Vec<ServiceView> {
+        let snapshot = self.store.snapshot();
+        let services = snapshot.services().map(|service| ServiceView {
+            namespace: service.name.namespace.to_string(),
+            name: service.name.name.to_string(),
+            addresses: service.cluster_ips.iter().map(ToString::to_string).collect(),
+            ports: service
+                .ports
+                .iter()
+                .map(|port| port_view(&snapshot, &ServicePortKey { service: service.name.clone(), port: port.port }))
+                .collect(),
+        });
+        services.collect()
+    }
+
+    pub(super) fn connections(&self) -> Vec<ConnectionView> {
+        let snapshot = self.store.snapshot();
+        let name = |ip| snapshot.workload_at(ip).map(|w| w.name.to_string());
+        let view = |(id, c): (u64, Connection)| {
+            let (sent, received) = c.meter.bytes();
+            let far = c.endpoint.unwrap_or(c.destination);
+            let own = Some(c.pod_name.to_string());
+            let (source_workload, destination_workload) = match c.direction {
+                Direction::Outbound => (own, name(far.ip())),
+                Direction::Inbound => (name(c.source.ip()), own),
+            };
+            ConnectionView {
+                id,
+                direction: c.direction.as_str().into(),
+                path: c.path.as_str().into(),
+                source: c.source.to_string(),
+                source_workload,
+                destination: c.destination.to_string(),
+                endpoint: c.endpoint.map(|e| e.to_string()),
+                destination_workload,
+                peer_identity: c.peer.map(|p| p.to_string()),
+                sent,
+                received,
+                age_ms: u64::try_from(c.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
+            }
+        };
+        self.parts.live.list().into_iter().map(view).collect()
+    }
+
+    pub(super) fn dump(&self) -> serde_json::Value {
+        serde_json::json!({
+            "status": self.status(),
+            "workloads": self.workloads(),
+            "services": self.services(),
+            "connections": self.connections(),
+            "verdicts": self.parts.steering.verdicts().unwrap_or_default().into_iter().collect::<HashMap<_, _>>(),
+        })
+    }
+}
+
+fn port_view(snapshot: &Snapshot, key: &ServicePortKey) -> ServicePortView {
+    let endpoint = |e: &Endpoint| {
+        let workload = snapshot.workload_at(e.address.ip());
+        EndpointView {
+            address: e.address.to_string(),
+            workload: workload.map(|w| w.name.to_string()),
+            weight: e.weight.0,
+            ready: e.fitness == Fitness::Ready,
+            mtls: workload.is_some_and(|w| snapshot.is_live(w)),
+        }
+    };
+    ServicePortView {
+        port: key.port,
+        protocol: "tcp".into(),
+        algorithm: format!("{:?}", snapshot.algorithm(&key.service).unwrap_or_default()),
+        route: snapshot.split(key).map(|split| split.route.to_string()),
+        endpoints: snapshot.endpoints(key).map(|set| set.endpoints.iter().map(endpoint).collect()).unwrap_or_default(),
+    }
+}

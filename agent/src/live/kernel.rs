@@ -1,0 +1,47 @@
+//! Plaintext connections that the kernel passed to the app without the agent: the registry does not know them, a change
+//! of policy can concern them all the same. They are found and ended in the pod's own namespace.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use weft_core::model::Workload;
+use weft_core::policy::{ConnectionFacts, authorize};
+use weft_core::snapshot::Snapshot;
+
+use super::Live;
+use crate::pod::Pod;
+use crate::sys::diag;
+use crate::tunnel::HBONE_PORT;
+
+impl Live {
+    /// Ends the plaintext connections to `pod` that the kernel passed and `snapshot` refuses. Returns how many.
+    ///
+    /// # Errors
+    /// When the namespace's sockets cannot be listed.
+    pub fn judge_passed(&self, snapshot: &Snapshot, pod: &Pod) -> std::io::Result<usize> {
+        let Some(workload) = pod.workload(snapshot) else { return Ok(0) };
+        let open = diag::connections(&pod.netns)?;
+        let listening: HashSet<u16> = diag::listeners(&pod.netns)?.iter().map(|l| l.local.port()).collect();
+        let pairs: HashSet<(SocketAddr, SocketAddr)> = open.iter().map(|c| (c.local, c.remote)).collect();
+        let carried: HashSet<(SocketAddr, SocketAddr)> =
+            self.list().into_iter().map(|(_, c)| (c.destination, c.source)).collect();
+        diag::destroy_matching(&pod.netns, |c| {
+            let inbound = pod.addresses.contains(&c.local.ip()) && listening.contains(&c.local.port());
+            // A delivery's other end, or the pod calling itself, is in the same namespace; a passed connection's is not.
+            let ours = c.local.port() == HBONE_PORT
+                || pairs.contains(&(c.remote, c.local))
+                || carried.contains(&(c.local, c.remote));
+            inbound && !ours && !allowed(snapshot, workload, c)
+        })
+    }
+}
+
+fn allowed(snapshot: &Snapshot, workload: &Workload, connection: &diag::Connection) -> bool {
+    let facts = ConnectionFacts {
+        destination: workload,
+        port: connection.local.port(),
+        peer: None,
+        source: connection.remote.ip(),
+    };
+    authorize(snapshot, &facts).is_allowed()
+}
