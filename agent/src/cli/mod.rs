@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use weft::config::{DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET};
+use weft::config::{AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET};
 
 /// A node-level service mesh: mTLS, weighted balancing and policy for the pods of a node, steered by eBPF.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Mesh the pods of this node
+    Agent(Box<AgentArgs>),
     /// Keep the agent's listening sockets open while it restarts
     Hold(HoldArgs),
     /// Check a directory of manifests without running anything; exits with 1 if something in it would not be applied
@@ -85,6 +87,7 @@ impl From<String> for Output {
 /// Does what the command line asks for.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Output> {
     match cli.verb {
+        Verb::Agent(args) => agent::agent(&args),
         Verb::Hold(args) => agent::hold(&args.socket),
         Verb::Check(args) => check::run(&args),
         Verb::Status(args) => ask::status(&args),
