@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Cli::parse()) {
+    let done = cli::run(cli::Cli::parse());
+    weft::telemetry::logging::finish();
+    match done {
         Ok(output) => print(&output.text, output.code),
         Err(error) => {
             // Standard error may be gone; the exit code still says it.

@@ -7,7 +7,7 @@
 //! counted; it does not make connections wait.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
@@ -53,13 +53,15 @@ pub enum LevelError {
 /// Puts a filter in force if there is one, and gives the one in force.
 type Reload = dyn Fn(Option<EnvFilter>) -> Result<String, String> + Send + Sync;
 
-/// Changes the filter of the running process. While a clone of it lives, lines are written; the last one to go waits
-/// for the queue to empty.
+/// Changes the filter of the running process.
 #[derive(Clone)]
 pub struct LevelHandle {
     reload: Arc<Reload>,
-    writer: Option<Arc<(ErrorCounter, WorkerGuard)>>,
+    dropped: Option<ErrorCounter>,
 }
+
+/// The thread that writes the process's lines, until [`finish`].
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 
 impl std::fmt::Debug for LevelHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -80,7 +82,7 @@ impl LevelHandle {
     /// How many lines were dropped because nobody read them.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
-        self.writer.as_ref().map_or(0, |writer| writer.0.dropped_lines() as u64)
+        self.dropped.as_ref().map_or(0, |dropped| dropped.dropped_lines() as u64)
     }
 
     /// The filter in force.
@@ -104,7 +106,7 @@ impl LevelHandle {
             }
             Ok(current.clone())
         };
-        Self { reload: Arc::new(reload), writer: None }
+        Self { reload: Arc::new(reload), dropped: None }
     }
 }
 
@@ -154,6 +156,7 @@ pub fn init(format: Format, filter: &str) -> Result<LevelHandle, LevelError> {
         Format::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init(),
     };
     done.map_err(|error| LevelError::Unavailable(error.to_string()))?;
+    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
     Ok(LevelHandle {
         reload: Arc::new(move |filter| {
             if let Some(filter) = filter {
@@ -161,8 +164,13 @@ pub fn init(format: Format, filter: &str) -> Result<LevelHandle, LevelError> {
             }
             handle.with_current(ToString::to_string).map_err(|error| error.to_string())
         }),
-        writer: Some(Arc::new((dropped, guard))),
+        dropped: Some(dropped),
     })
+}
+
+/// Writes what still waits; the last thing a process does. Nothing is logged after it.
+pub fn finish() {
+    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 #[cfg(test)]
