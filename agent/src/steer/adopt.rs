@@ -1,10 +1,10 @@
 //! Coming after another agent: what it enrolled and journalled, what its listeners are, and what of it is dead.
 
-use std::{os::fd::AsFd as _, sync::Arc};
+use std::{io, os::fd::AsFd as _, sync::Arc};
 
 use weft_abi::{ListenerKey, ListenerRole};
 
-use super::{Entry, Pod, Shared, SteerError, lock};
+use super::{Entry, Listeners, Pod, Shared, SteerError, lock};
 use crate::sys::NetNs;
 
 impl Shared {
@@ -40,10 +40,7 @@ impl Shared {
         let Some(holder) = &self.holder else { return };
         match holder.take_all() {
             Ok(taken) => lock(&self.held).extend(taken),
-            Err(error) => tracing::warn!(
-                %error,
-                "no holder answers: listeners do not survive this agent; is `weft hold` running with the same --socket?"
-            ),
+            Err(error) => tracing::debug!(%error, "no holder to take listeners from"),
         }
     }
 
@@ -61,23 +58,23 @@ impl Shared {
         })
     }
 
-    /// Gives the holder what it lacks: it was restarted, or was not there at enrolment.
-    pub(super) fn remind_holder(&self) {
-        let Some(holder) = &self.holder else { return };
-        let pods = lock(&self.pods);
-        let enrolled = pods.values().filter_map(|pod| Some((pod.entry.cookie, pod.listeners.as_ref()?)));
-        let expected = enrolled.clone().count() * ListenerRole::ALL.len();
+    /// Gives the holder what it lacks: it was restarted, or was not there at enrolment. No lock is held while it is
+    /// asked, since a holder that hangs must not hold up an enrolment.
+    pub(super) fn remind_holder(&self) -> io::Result<()> {
+        let Some(holder) = &self.holder else { return Ok(()) };
+        let expected =
+            lock(&self.pods).values().filter(|pod| pod.listeners.is_some()).count() * ListenerRole::ALL.len();
         // More than expected is a predecessor's that waits to be adopted.
-        if expected == 0 || holder.count().map_or(true, |kept| kept >= expected) {
-            return;
+        if expected == 0 || holder.count()? >= expected {
+            return Ok(());
         }
-        for (cookie, listeners) in enrolled {
-            for (role, listener) in listeners.by_role() {
-                if let Err(error) = holder.put(ListenerKey { cookie, role: role as u64 }, listener.as_fd()) {
-                    tracing::warn!(%error, "the holder does not take a listener");
-                    return;
-                }
+        let mut duplicates = Vec::new();
+        for pod in lock(&self.pods).values() {
+            for (role, listener) in pod.listeners.iter().flat_map(Listeners::by_role) {
+                let key = ListenerKey { cookie: pod.entry.cookie, role: role as u64 };
+                duplicates.push((key, listener.try_clone()?));
             }
         }
+        duplicates.iter().try_for_each(|(key, listener)| holder.put(*key, listener.as_fd()))
     }
 }

@@ -30,7 +30,7 @@ use std::{
     net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -102,7 +102,8 @@ impl Drop for Shared {
 }
 
 impl Steering {
-    /// Takes the node's steering over, or sets it up if nobody left any. Inside a tokio runtime.
+    /// Takes the node's steering over, or sets it up if nobody left any. Inside a tokio runtime, and after logging was
+    /// set up, or the hooks' diagnostics go nowhere.
     pub fn open(config: SteerConfig) -> Result<Self, SteerError> {
         std::fs::create_dir_all(&config.state).map_err(SteerError::file("create", &config.state))?;
         let owner = Owner::acquire(&config.state)?;
@@ -129,6 +130,9 @@ impl Steering {
         shared.adopt()?;
         shared.programs.install_connect(&shared.cgroup, 0)?;
         tokio::spawn(beat(Arc::downgrade(&shared), shared.released.clone()));
+        if shared.holder.is_some() {
+            tokio::spawn(remind(Arc::downgrade(&shared), shared.released.clone()));
+        }
         Ok(Self { shared, turn: Arc::default() })
     }
 
@@ -192,7 +196,8 @@ impl Steering {
     }
 
     /// Sets the level of the hooks' own diagnostics, which arrive in the agent's log. The level is a constant of the
-    /// programs, so that it costs nothing while it is off; changing it replaces them all, without a gap.
+    /// programs, so that it costs nothing while it is off; changing it replaces them all, without a gap, and takes some
+    /// milliseconds a pod.
     pub fn set_program_log(&self, level: LevelFilter) -> Result<(), SteerError> {
         let number = match level.into_level() {
             None => 0,
@@ -248,25 +253,44 @@ impl Shared {
     }
 }
 
-/// Keeps the hooks and the holder up to date about this agent until it lets go or dies.
-async fn beat(shared: std::sync::Weak<Shared>, released: CancellationToken) {
+/// Tells the hooks that this agent lives, until it lets go or dies.
+async fn beat(shared: Weak<Shared>, released: CancellationToken) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
-    loop {
-        tokio::select! {
-            () = released.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    while tick(&mut ticks, &released).await {
         let Some(shared) = shared.upgrade() else { return };
-        let beaten = tokio::task::spawn_blocking(move || {
-            shared.writable()?.update_config(|config| config.heartbeat = clock::monotonic_ns())?;
-            shared.remind_holder();
-            Ok::<_, SteerError>(())
-        });
-        match beaten.await {
-            Ok(Ok(()) | Err(SteerError::Released)) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the hooks cannot be told that the agent lives"),
-            Err(_) => return,
+        let told = shared
+            .writable()
+            .and_then(|mut tables| tables.update_config(|config| config.heartbeat = clock::monotonic_ns()));
+        match told {
+            Ok(()) | Err(SteerError::Released) => {}
+            Err(error) => tracing::error!(%error, "the hooks cannot be told that the agent lives"),
         }
+    }
+}
+
+/// Keeps the holder complete, and says once when there is none and once when there is one again.
+async fn remind(shared: Weak<Shared>, released: CancellationToken) {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    let mut answered = true;
+    while tick(&mut ticks, &released).await {
+        let Some(shared) = shared.upgrade() else { return };
+        let Ok(reminded) = tokio::task::spawn_blocking(move || shared.remind_holder()).await else { return };
+        match &reminded {
+            Err(error) if answered => tracing::warn!(
+                %error,
+                "no holder keeps the listeners: while no agent runs, pods will be refused. Is `weft hold` running with the same socket?"
+            ),
+            Ok(()) if !answered => tracing::info!("the holder keeps the listeners again"),
+            _ => {}
+        }
+        answered = reminded.is_ok();
+    }
+}
+
+async fn tick(ticks: &mut tokio::time::Interval, released: &CancellationToken) -> bool {
+    tokio::select! {
+        () = released.cancelled() => false,
+        _ = ticks.tick() => true,
     }
 }
 

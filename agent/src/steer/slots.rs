@@ -67,7 +67,7 @@ impl Shared {
         };
         self.writable()?.set_listener(key, listener.as_fd())?;
         if let Some(Err(error)) = self.holder.as_ref().map(|holder| holder.put(key, listener.as_fd())) {
-            tracing::warn!(%error, pod = uid, "the holder does not have this listener; it is asked again later");
+            tracing::debug!(%error, pod = uid, "the holder did not take a listener; it is asked again every second");
         }
         Ok(listener)
     }
