@@ -164,7 +164,8 @@ fn make_parts(config: &Config, ca: EmbeddedCa, steering: Steering, metrics: Metr
 
 /// Lets go of what a successor needs, accepts a moment longer if there is one, and drains.
 async fn finish(node: Node, stop: Stop, admin: admin::Server, exporter: Option<MetricsServer>) -> anyhow::Result<()> {
-    let Node { parts, pods, config, .. } = node;
+    let Node { parts, pods, config, disabled, .. } = node;
+    let removing = disabled && matches!(stop, Stop::Signal);
     drop(exporter);
     let broken = match stop {
         Stop::Signal => None,
@@ -186,6 +187,10 @@ async fn finish(node: Node, stop: Stop, admin: admin::Server, exporter: Option<M
         tracing::warn!(cut, "connections were cut at the drain deadline");
     }
     parts.live.flush();
+    if removing {
+        // Nobody is to come after a disabled agent: its pins would steer nothing, and stay for ever.
+        parts.steering.remove_all().await.context("cannot take steering off the node")?;
+    }
     parts.steering.release();
     tracing::info!("stopped");
     match broken {

@@ -65,6 +65,9 @@ impl Lab {
         ] {
             command.extend([option.to_owned(), value]);
         }
+        if !options.arguments.iter().any(|argument| argument == "--unenrol-grace") {
+            command.extend(["--unenrol-grace".to_owned(), "1s".to_owned()]);
+        }
         command.extend(options.arguments);
         let log = self.log_path(&name);
         let process = Process::start(Place { name, netns: node.netns(), cgroup: &own_cgroup, log }, &command)?;

@@ -198,7 +198,8 @@ fn pins(directory: &Path) -> Vec<String> {
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(pins(&entry.path()));
-        } else {
+        } else if !entry.path().extension().is_some_and(|extension| extension == "debug") {
+            // maps.debug and progs.debug are the file system's own.
             found.push(entry.path().display().to_string());
         }
     }
