@@ -18,7 +18,9 @@ use super::pool::{ConnectRequest, PoolSettings};
 use super::request;
 use super::stream::{Lease, Shared, Stream};
 use super::watched::Watched;
-use super::{CONNECTION_WINDOW, Events, FRAME_MAX, HEADER_LIST_MAX, SEND_BUFFER, STREAM_WINDOW, Side, TunnelError};
+use super::{
+    CONNECTION_WINDOW, Events, FRAME_BUDGET, FRAME_MAX, HEADER_LIST_MAX, SEND_BUFFER, STREAM_WINDOW, Side, TunnelError,
+};
 use crate::identity::{Credentials, PeerCertificate};
 
 /// A peer that was silent for this long is probed together with the next CONNECT.
@@ -64,6 +66,8 @@ impl Tunnel {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_MAX)
+            .data_frame_budget(FRAME_BUDGET)
+            .data_frame_budget(FRAME_BUDGET)
             .max_header_list_size(HEADER_LIST_MAX)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false)
@@ -152,7 +156,7 @@ pub(super) async fn drive(
         let idle_left = shared.idle().map_or(settings.idle, |idle| settings.idle.saturating_sub(idle));
         tokio::select! {
             ended = &mut connection => {
-                break Some(ended.map_or_else(|error| shared.explain(&error), |()| TunnelError::Closed("by the peer".to_owned())));
+                break ended.err().map(|error| shared.explain(&error));
             }
             alive = pinger.run() => if alive.is_err() {
                 break Some(TunnelError::Closed("the peer does not answer any more".to_owned()));
@@ -166,9 +170,7 @@ pub(super) async fn drive(
             }
         }
     };
-    if let Some(error) = &cause {
-        shared.fail(error.clone());
-    }
+    shared.fail(cause.clone().unwrap_or_else(|| TunnelError::Closed("in order".to_owned())));
     retire();
     events.closed(Side::Client, cause.as_ref());
 }

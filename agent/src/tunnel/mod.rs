@@ -43,6 +43,10 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const FRAME_MAX: u32 = 64 * 1024;
 /// What a stream may have written and not yet sent, in bytes.
 const SEND_BUFFER: usize = 128 * 1024;
+/// What small DATA frames that nobody reads may cost, in bytes as h2 counts them (256 less the payload each): two windows
+/// full of one-byte segments, some 75 MB of memory. A tunnel that needs more is closed. Without this bound the connection
+/// window would be the bound.
+const FRAME_BUDGET: usize = 128 << 20;
 /// The header list announced and accepted, in bytes.
 const HEADER_LIST_MAX: u32 = 64 * 1024;
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 use weft_core::model::Identity;
 
 use super::client::{Tunnel, drive};
@@ -136,13 +137,22 @@ struct Inner {
     settings: PoolSettings,
     events: Arc<dyn Events>,
     slots: Mutex<HashMap<Key, Slot>>,
+    drivers: TaskTracker,
 }
 
 impl Pool {
     /// An empty pool that speaks with the certificates of `identities`.
     #[must_use]
     pub fn new(identities: Arc<Identities>, settings: PoolSettings, events: Arc<dyn Events>) -> Self {
-        Self { inner: Arc::new(Inner { identities, settings, events, slots: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                identities,
+                settings,
+                events,
+                slots: Mutex::default(),
+                drivers: TaskTracker::new(),
+            }),
+        }
     }
 
     /// Opens a stream to `request.authority`, within the budget.
@@ -163,6 +173,16 @@ impl Pool {
     pub fn leave(&self, network: u64) {
         // A tunnel whose last handle is dropped ends with its last stream.
         self.inner.slots().retain(|key, _| key.network != network);
+    }
+
+    /// Lets every tunnel close after its last stream, and waits until their last bytes are on the wire.
+    ///
+    /// To be awaited after the relays have ended and before the process does: what a relay has handed to a tunnel may
+    /// still be under way.
+    pub async fn close(&self) {
+        self.inner.slots().clear();
+        self.inner.drivers.close();
+        self.inner.drivers.wait().await;
     }
 
     /// How many tunnels are open, the retired ones not counted.
@@ -186,6 +206,10 @@ impl Inner {
             match tunnel.open(lease, request, self.settings.budget / 3).await {
                 Err(error) if error.blames_tunnel() && !fresh => {
                     tracing::debug!(%error, peer = %request.authority, "a pooled tunnel failed; trying another");
+                    // A silent one may speak again; what refuses streams will go on refusing them.
+                    if !tunnel.shared.is_suspect() {
+                        tunnel.shared.fail(error);
+                    }
                 }
                 result => return result,
             }
@@ -258,7 +282,7 @@ impl Inner {
         let (pool, key, shared) = (Arc::downgrade(self), key.clone(), Arc::clone(&tunnel.shared));
         let retire = move || Weak::upgrade(&pool).is_none_or(|pool| pool.retire(&key, &shared));
         let shared = Arc::clone(&tunnel.shared);
-        tokio::spawn(drive(dialled.connection, shared, self.settings.clone(), Arc::clone(&self.events), retire));
+        self.drivers.spawn(drive(dialled.connection, shared, self.settings.clone(), Arc::clone(&self.events), retire));
         Ok((tunnel, lease))
     }
 

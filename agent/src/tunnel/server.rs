@@ -25,8 +25,8 @@ use super::request;
 use super::stream::{Lease, Shared, Stream};
 use super::watched::Watched;
 use super::{
-    CONNECTION_WINDOW, Events, FRAME_MAX, HEADER_LIST_MAX, Keepalive, Refusal, Rejection, SEND_BUFFER, STREAM_WINDOW,
-    Side, TunnelError,
+    CONNECTION_WINDOW, Events, FRAME_BUDGET, FRAME_MAX, HEADER_LIST_MAX, Keepalive, Refusal, Rejection, SEND_BUFFER,
+    STREAM_WINDOW, Side, TunnelError,
 };
 use crate::identity::{Credentials, PeerCertificate};
 
@@ -152,6 +152,7 @@ async fn handshake(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_MAX)
+        .data_frame_budget(FRAME_BUDGET)
         // Decoded up to four times what is accepted, so that too large a list is answered and counted by us; beyond it
         // h2 answers 431 itself.
         .max_header_list_size(4 * HEADER_LIST_MAX)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -193,4 +193,58 @@ async fn goaway_moves_new_connections_and_keeps_old_ones() {
     }
     drop(old);
     until("the drained tunnel closed", || rig.server_seen.closed.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn closing_the_pool_delivers_what_is_under_way() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let server = super::rig::app(V4, move |mut tcp| {
+        let tell = tell.clone();
+        async move {
+            let mut all = Vec::new();
+            tcp.read_to_end(&mut all).await.unwrap();
+            tell.send(all.len()).unwrap();
+        }
+    })
+    .await;
+    let rig = Rig::new().await;
+    let mut client = rig.connect(server).await;
+    client.write_all(&[7; 300_000]).await.unwrap();
+    client.shutdown().await.unwrap();
+    within("closed tunnels", rig.pool.close()).await;
+    assert_eq!(rig.pool.tunnels(), 0);
+    assert_eq!(told.recv().await, Some(300_000));
+    let mut again = rig.connect(echo_app(V4).await).await;
+    ping_pong(&mut again, 1).await;
+}
+
+#[tokio::test]
+async fn no_stream_joins_a_tunnel_whose_certificate_has_expired() {
+    let rig = Rig::with(Plan { lifetime: Duration::from_secs(2), ..Plan::default() }).await;
+    let echo = echo_app(V4).await;
+    let config = rig.credentials("client").client_config(&identity("server")).unwrap();
+    let tcp = TcpStream::connect((V4, rig.port)).await.unwrap();
+    let name = rustls::pki_types::ServerName::IpAddress(V4.into());
+    let tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.unwrap();
+    let (sender, connection) = h2::client::handshake(tls).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = || http::Request::builder().method(http::Method::CONNECT).uri(echo.to_string()).body(()).unwrap();
+    let mut sender = sender.ready().await.unwrap();
+    let (response, mut old) = sender.send_request(request(), false).unwrap();
+    let mut echoed = response.await.unwrap().into_body();
+    // Asks until it is told to go away; the stream it has stays.
+    let told_to_go = async {
+        loop {
+            let Ok(mut ready) = sender.clone().ready().await else { break };
+            let Ok((response, _send)) = ready.send_request(request(), false) else { break };
+            if response.await.is_err() {
+                break;
+            }
+        }
+    };
+    within("GOAWAY", told_to_go).await;
+    old.send_data(bytes::Bytes::from_static(b"still here"), false).unwrap();
+    assert_eq!(within("the echo", echoed.data()).await.unwrap().unwrap(), "still here");
+    drop((old, echoed, sender));
+    let _ = within("the end of the tunnel", driver).await;
 }
