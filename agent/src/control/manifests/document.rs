@@ -142,6 +142,8 @@ fn parse<T: DeserializeOwned>(text: &str, strict: bool) -> Result<T, Unreadable>
         },
         emit_comments: false,
         no_schema: strict,
+        // A pod named `n` is no boolean; Kubernetes' own YAML library thinks so too.
+        strict_booleans: true,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();

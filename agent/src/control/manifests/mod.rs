@@ -2,7 +2,7 @@
 //!
 //! The standalone counterpart of watching the API server; past this module nothing knows which of the two it was.
 //! It applies what is valid, reports the rest with file and line, and never lets go of the last good state because a
-//! file broke ([`memory`] has the rules). It reads and never writes.
+//! file broke (`memory.rs` has the rules). It reads and never writes.
 
 mod check;
 mod document;

@@ -34,6 +34,16 @@ fn many_documents_and_a_list() {
 }
 
 #[test]
+fn what_kubectl_prints_is_read() {
+    let parsed = parse(include_bytes!("tests/printed.yaml"), "f.yaml");
+    assert_eq!(parsed.problems, []);
+    let found: Vec<_> = parsed.objects.iter().map(|o| o.object.to_string()).collect();
+    assert_eq!(found, ["Pod shop/cart-0", "Service shop/cart", "Pod shop/db-0"]);
+    let Some(Resource::Workload(pod)) = &parsed.objects[0].resource else { panic!("{parsed:?}") };
+    assert_eq!((&*pod.node, &pod.declared_ports[..], &*pod.owner), ("n", &[8080][..], "cart"));
+}
+
+#[test]
 fn json_too() {
     let text =
         "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Namespace\",\n\t\"metadata\": {\"name\": \"sh\\u006fp\"}\n}\n";
