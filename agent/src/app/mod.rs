@@ -58,9 +58,12 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     let ca = EmbeddedCa::open(&config.ca, &config.trust_domain)?;
     let steering = open_steering(&config).await?;
     let (requests, received) = mpsc::channel(16);
-    let admin = admin::Server::start(&admin::ServerSettings::for_root(config.admin_socket.clone()), requests, levels)?;
+    let admin =
+        admin::Server::start(&admin::ServerSettings::for_root(config.admin_socket.clone()), requests, levels.clone())?;
     let readiness = Readiness::new(&["manifests", "enrolment"]);
     let metrics = Metrics::new();
+    metrics.log(levels);
+    metrics.config_problems(&[]);
     let counters = steering.clone();
     metrics.verdicts(Box::new(move || counters.verdicts().unwrap_or_default()));
     let exporter = match config.metrics {

@@ -65,6 +65,9 @@ impl Node {
                     Some(batch) => self.changed(batch).await,
                     None => return Stop::Broken("the manifests are no longer watched"),
                 },
+                Ok(()) = self.source.problems.changed() => {
+                    self.parts.metrics.config_problems(&self.source.problems.borrow_and_update());
+                }
                 Some(event) = self.pod_events.recv() => {
                     self.pods.handle(event).await;
                     self.reconcile().await;
@@ -87,7 +90,6 @@ impl Node {
         let (before, after) = self.store.apply(batch);
         self.parts.outbound.balancers.sync(&after);
         self.parts.metrics.snapshot_generation(after.generation());
-        self.parts.metrics.config_problems(&self.source.problems.borrow());
         self.set_destinations(&after);
         self.reconcile().await;
         self.judge_again(&before, &after);
