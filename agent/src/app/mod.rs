@@ -35,6 +35,8 @@ use node::{Node, Stop};
 use parts::Parts;
 use pods::Pods;
 
+/// How long tunnels may take to write what ended connections left in them.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// After a hand-over, how long the predecessor goes on accepting: what was on its way to it is not turned away.
 const ACCEPT_LONGER: Duration = Duration::from_millis(300);
 /// How long a successor waits for the running agent to let go.
@@ -189,6 +191,8 @@ async fn finish(node: Node, stop: Stop, admin: admin::Server, exporter: Option<M
     if cut > 0 {
         tracing::warn!(cut, "connections were cut at the drain deadline");
     }
+    // A relay that has ended may still have bytes under way in its tunnel.
+    let _ = tokio::time::timeout(FAREWELL, parts.outbound.pool.close()).await;
     parts.live.flush();
     if removing {
         // Nobody is to come after a disabled agent: its pins would steer nothing, and stay for ever.

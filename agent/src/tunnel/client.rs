@@ -67,7 +67,6 @@ impl Tunnel {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_MAX)
             .data_frame_budget(FRAME_BUDGET)
-            .data_frame_budget(FRAME_BUDGET)
             .max_header_list_size(HEADER_LIST_MAX)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false)
