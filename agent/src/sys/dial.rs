@@ -19,8 +19,13 @@ use super::NetNs;
 /// dials and do not meet the client's live connections.
 const DELIVERY_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_535;
 
-/// How many source ports a delivery tries. With half the range in use this fails once in 10^9.
-const DELIVERY_ATTEMPTS: usize = 30;
+/// Where deliveries go when one client holds most of [`DELIVERY_PORTS`] towards one port of an application: below the
+/// ephemeral range. Second choice, because an application that starts later may want such a port for a listener.
+const MORE_DELIVERY_PORTS: std::ops::RangeInclusive<u16> = 10_240..=32_767;
+
+/// How many source ports a delivery tries among the first, and then among the others. With half of the others in use
+/// this fails once in 10^7.
+const DELIVERY_ATTEMPTS: (usize, usize) = (12, 24);
 
 /// Dials a peer's tunnel port from the pod's own address.
 pub async fn tunnel(ns: &NetNs, source: IpAddr, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
@@ -40,13 +45,15 @@ pub async fn deliver(ns: &NetNs, client: IpAddr, to: SocketAddr, timeout: Durati
     let mut attempt = 0;
     loop {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        let result = match ns.run(|| as_client(client, to))? {
+        let ports = if attempt < DELIVERY_ATTEMPTS.0 { DELIVERY_PORTS } else { MORE_DELIVERY_PORTS };
+        let port = rand::random_range(ports);
+        let result = match ns.run(|| as_client(SocketAddr::new(client, port), to))? {
             Ok(socket) => connect(socket, to, left).await,
             Err(error) => Err(error),
         };
         attempt += 1;
         match result {
-            Err(error) if port_was_taken(&error) && attempt < DELIVERY_ATTEMPTS => {}
+            Err(error) if port_was_taken(&error) && attempt < DELIVERY_ATTEMPTS.0 + DELIVERY_ATTEMPTS.1 => {}
             other => return other,
         }
     }
@@ -69,7 +76,7 @@ fn bound(source: IpAddr, to: SocketAddr) -> io::Result<Socket> {
 
 /// A socket that speaks with the client's address. Bound to lo, or the lookup hook would take the SYN for one from
 /// outside; marked, so that the route to lo is found for what is not the pod's own address.
-fn as_client(client: IpAddr, to: SocketAddr) -> io::Result<Socket> {
+fn as_client(client: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
     if client.is_ipv4() != to.is_ipv4() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "client and application are of different families"));
     }
@@ -78,8 +85,7 @@ fn as_client(client: IpAddr, to: SocketAddr) -> io::Result<Socket> {
     socket.set_mark(Marks::STEERED)?;
     socket.bind_device(Some(b"lo"))?;
     socket.set_reuse_address(true)?;
-    let port = rand::random_range(DELIVERY_PORTS);
-    socket.bind(&SocketAddr::new(client, port).into())?;
+    socket.bind(&client.into())?;
     Ok(socket)
 }
 
