@@ -133,3 +133,18 @@ fn lab_teardown_finds_what_was_left() -> Result<()> {
     ensure!(!path.exists());
     Ok(())
 }
+
+/// A journey that forgets to finish its lab would pass whatever the mesh left behind.
+#[test]
+fn lab_is_finished_by_every_journey() -> Result<()> {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/journeys");
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path)?;
+        for journey in text.split("\n#[test]\n").skip(1) {
+            let name = journey.lines().next().unwrap_or_default();
+            ensure!(journey.contains(".finish()"), "{}: {name} does not finish its lab", path.display());
+        }
+    }
+    Ok(())
+}

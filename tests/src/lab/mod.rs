@@ -1,8 +1,8 @@
 //! The lab: nodes and pods on one kernel, real processes in them, and one agent a node.
 //!
 //! [`Lab::new`] makes the fabric; [`Lab::node`] and [`Lab::pod`] add to it; [`Lab::start_agents`] starts the mesh as a user
-//! would. Dropping the lab takes everything down and fails the test on whatever was left behind, so a journey need not
-//! check for leaks itself.
+//! would. [`Lab::finish`] takes everything down and fails on whatever was left behind, so a journey need not check for leaks
+//! itself; a lab that is dropped before is only cleared.
 
 mod agent;
 pub mod cgroup;
@@ -41,7 +41,7 @@ use rundir::RunDir;
 /// The namespace pods and services are in unless told otherwise.
 pub const NAMESPACE: &str = "demo";
 
-/// A lab. Dropping it removes all it made and panics if the mesh left anything behind.
+/// A lab. Dropping it removes all it made; [`Lab::finish`] also judges what the mesh left behind.
 pub struct Lab {
     run: RunDir,
     fabric: NetNs,
