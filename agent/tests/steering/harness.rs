@@ -45,7 +45,8 @@ macro_rules! isolated {
 pub(crate) fn isolated(here: &str, body: impl AsyncFnOnce(World)) {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
         let world = World::enter(Path::new(&directory));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // A thread beside the test's, which blocks: the agent's heartbeat must go on. Both are in the node's namespaces.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         return runtime.block_on(body(world));
     }
     let name = here.trim_end_matches("::here").split_once("::").expect("a path").1;
@@ -128,6 +129,7 @@ impl World {
         mount(Some("bpf"), &world.bpffs(), Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
         ip("link set lo up");
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
         fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
         world
     }
@@ -173,6 +175,10 @@ impl World {
         let name = format!("pod{number}");
         let (v4, v6) = (format!("10.77.{number}"), format!("fd77:{number}:"));
         ip(&format!("netns add {name}"));
+        let netns = PathBuf::from(format!("/run/netns/{name}"));
+        let ns = NetNs::open(&netns).unwrap();
+        // Addresses that wait for duplicate detection would appear in the middle of a comparison.
+        weft::sys::sysctl::write(&ns, "net.ipv6.conf.default.accept_dad", "0").unwrap();
         ip(&format!("link add v{number} type veth peer name eth0 netns {name}"));
         ip(&format!("addr add {v4}.1/24 dev v{number}"));
         ip(&format!("addr add {v6}:1/64 dev v{number} nodad"));
@@ -191,9 +197,8 @@ impl World {
         }
         let group = self.cgroup.join(&name);
         let _ = fs::create_dir(&group);
-        let netns = PathBuf::from(format!("/run/netns/{name}"));
         TestPod {
-            ns: NetNs::open(&netns).unwrap(),
+            ns,
             netns,
             name,
             v4: format!("{v4}.2").parse().unwrap(),

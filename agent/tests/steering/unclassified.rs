@@ -8,7 +8,7 @@ use std::{
 use weft::steer::{SteerError, Steering, Unclassified};
 use weft_abi::{Config, EventKind};
 
-use crate::harness::{VIP4, World, accept, verdict};
+use crate::harness::{VIP4, World, accept, eventually, verdict};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -97,13 +97,17 @@ fn invariant_24_closed_needs_a_heartbeat_and_spares_the_host() {
         let group = world.cgroup.join("pod1");
         crate::app::App::start(&node, &group).dial(to).expect("the host is never held");
         let mut app = pod.app();
-        assert_eq!(app.dial(to), Err(libc::ECONNREFUSED));
+        // The test has the agent's only thread, and may have kept it from its heartbeat so far.
+        eventually("the agent's heartbeat", || (app.dial(to) == Err(libc::ECONNREFUSED)).then_some(())).await;
         // Longer than a heartbeat lasts, and an agent that lives still holds.
         let fresh = Duration::from_nanos(Config::HEARTBEAT_FRESH_NS);
         let deadline = Instant::now() + fresh + Duration::from_millis(500);
         while Instant::now() < deadline {
-            assert_eq!(app.dial(to), Err(libc::ECONNREFUSED));
+            let turn = Instant::now();
             tokio::time::sleep(Duration::from_millis(50)).await;
+            let dialled = app.dial(to);
+            // A machine that stood still for seconds is no dead agent, but looks like one.
+            assert!(dialled == Err(libc::ECONNREFUSED) || turn.elapsed() > Duration::from_secs(1), "{dialled:?}");
         }
         drop(steering);
         let died = Instant::now();
