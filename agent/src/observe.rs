@@ -176,6 +176,11 @@ impl Events for TunnelEvents {
         self.0.tunnel_closed(direction(side), reason.map_or("done", TunnelError::reason));
     }
 
+    fn failed(&self, to: SocketAddr, error: &TunnelError) {
+        self.0.handshake_failed(TunnelDirection::Outbound, error.reason());
+        tracing::warn!(target: "weft::tunnel", %to, reason = error.reason(), %error, "no tunnel");
+    }
+
     fn rejected(&self, rejection: &Rejection) {
         let reason = rejection.error.reason();
         self.0.inbound_rejected(reason);

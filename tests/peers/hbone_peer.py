@@ -9,6 +9,7 @@ The certificate directory (--certs) holds cert.pem, key.pem and roots.pem, as `w
 """
 
 import argparse
+import contextlib
 import json
 import socket
 import ssl
@@ -495,7 +496,8 @@ class Served:
             self.forget(stream)
             return
         if mode == "forward":
-            self.apps[stream].sendall(event.data)
+            with contextlib.suppress(OSError):  # the app is gone; its own end says so to the other side
+                self.apps[stream].sendall(event.data)
             return
         self.waiting.setdefault(stream, bytearray()).extend(event.data)
         self.drain(stream)
@@ -506,7 +508,8 @@ class Served:
 
     def ended(self, stream):
         if self.args.mode == "forward" and stream in self.apps:
-            self.apps[stream].shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                self.apps[stream].shutdown(socket.SHUT_WR)
         else:
             self.ending.add(stream)
             self.drain(stream)

@@ -89,6 +89,8 @@ pub trait Events: Send + Sync + 'static {
     fn opened(&self, _side: Side) {}
     /// A tunnel that was up is gone.
     fn closed(&self, _side: Side, _reason: Option<&TunnelError>) {}
+    /// A tunnel this node dialled did not come about, although TCP did.
+    fn failed(&self, _to: SocketAddr, _error: &TunnelError) {}
     /// A tunnel or a request on one was turned away by this end.
     fn rejected(&self, _rejection: &Rejection) {}
 }

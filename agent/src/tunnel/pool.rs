@@ -275,7 +275,9 @@ impl Inner {
             .dial(request.source_address, to)
             .await
             .map_err(|source| TunnelError::Dial { to, source: Arc::new(source) })?;
-        let dialled = Tunnel::establish(tcp, Arc::clone(credentials), request, to).await?;
+        let dialled = Tunnel::establish(tcp, Arc::clone(credentials), request, to)
+            .await
+            .inspect_err(|error| self.events.failed(to, error))?;
         let tunnel = Arc::new(dialled.tunnel);
         let lease = tunnel.shared.lease();
         self.slots().entry(key.clone()).or_default().tunnels.push(Arc::clone(&tunnel));

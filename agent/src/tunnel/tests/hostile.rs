@@ -292,6 +292,7 @@ async fn servers_that_are_somebody_else_get_nothing() {
     let error = rig.pool.connect(&request).await.unwrap_err();
     assert_eq!(error.reason(), "wrong_identity", "{error}");
     assert!(error.to_string().contains("sa/server") && error.to_string().contains("sa/vault"), "{error}");
+    assert_eq!(rig.client_seen.rejections(), ["wrong_identity"]);
     until("the server's rejection", || rig.server_seen.rejections().len() == 1).await;
     assert_eq!(rig.server_seen.rejections(), ["rejected_by_peer"]);
     ping_pong(&mut rig.connect(echo_app(V4).await).await, 1).await;

@@ -198,6 +198,15 @@ async fn good_servers_are_used() {
             tcp.shutdown().await.unwrap();
             assert_eq!(tcp.read(&mut [0; 8]).await.unwrap(), 0, "the end comes back");
         }
+        if mode == "forward" {
+            // Apps that speak first and hang up first.
+            let banner = super::rig::app(V4, |mut tcp| async move { tcp.write_all(b"hello").await.unwrap() }).await;
+            for _ in 0..10 {
+                let mut text = String::new();
+                rig.connect(banner).await.read_to_string(&mut text).await.unwrap();
+                assert_eq!(text, "hello");
+            }
+        }
         let tunnel = peer.event("tunnel").await;
         assert_eq!(tunnel["identity"][0], identity("client").to_string());
         let request = peer.event("request").await;

@@ -62,6 +62,10 @@ impl Events for Seen {
         self.closed.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn failed(&self, _to: SocketAddr, error: &TunnelError) {
+        self.rejected.lock().unwrap().push((error.reason(), None));
+    }
+
     fn rejected(&self, rejection: &Rejection) {
         self.rejected.lock().unwrap().push((rejection.error.reason(), rejection.peer.clone()));
     }
