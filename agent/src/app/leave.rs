@@ -1,7 +1,7 @@
 //! A pod's way out of the mesh, in the order that leaves its open connections alone.
 //!
-//! 1. no new connection of its own is taken; 2. for a grace period 15008 is still served, for peers that have not heard;
-//! 3. the lookup program and the listeners go; 4. when its last proxied connection has ended, the rule, the route and
+//! First no new connection of its own is taken; for a grace period 15008 is still served, for peers that have not heard;
+//! then the lookup program and the listeners go; and when its last proxied connection has ended, the rule, the route and
 //! the sysctls are as they were. A pod that is dead skips the waiting.
 
 use std::sync::Arc;
@@ -52,7 +52,8 @@ pub(super) async fn begin(
         leave(&parts, &pod, &served, dead).await;
         let uid = pod.uid.clone();
         drop((pod, served));
-        let restored = parts.steering.restore(cookie).await;
+        // What is gone needs no restoring, and must not stay known: the map of namespaces would fill up.
+        let restored = if dead { parts.steering.forget(cookie).await } else { parts.steering.restore(cookie).await };
         if let Err(error) = restored {
             tracing::error!(pod = %uid, %error, "cannot restore the pod's network namespace");
         }

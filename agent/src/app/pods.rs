@@ -121,6 +121,8 @@ impl Pods {
             PodEvent::Left { uid, cookie } => {
                 if self.leaving.get(&uid).is_some_and(|l| l.cookie == cookie) {
                     self.leaving.remove(&uid);
+                    // A restored pod stays known to the kernel until it is gone.
+                    self.classified.insert(uid, cookie);
                 }
             }
         }
@@ -192,7 +194,10 @@ impl Pods {
             Ok(enrolled) => {
                 tracing::info!(pod = %workload.name, identity = %enrolled.pod.identity, "enrolled");
                 self.pending.remove(uid);
-                self.classified.remove(uid);
+                let before = self.classified.remove(uid);
+                if let Some(old) = before.filter(|old| *old != enrolled.pod.netns.cookie()) {
+                    self.parts.forget(old).await;
+                }
                 self.enrolled.insert(uid.clone(), enrolled);
             }
             Err(error) => {
