@@ -151,6 +151,7 @@ fn bad_slow_loris() -> Result<()> {
 #[test]
 fn bad_manifest_keeps_last_good() -> Result<()> {
     let (mesh, _) = Mesh::serving("manifest", Behaviour::Identify)?;
+    mesh.lab.expect_error("weft::manifests");
     let works = || mesh.steered(4, || mesh.ways()?.into_iter().try_for_each(|to| mesh.app.call_once(to).map(drop)));
     works()?;
     let service = format!("service-{}-echo.yaml", mesh.echo.namespace());

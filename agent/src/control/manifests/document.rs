@@ -4,8 +4,10 @@
 //! of its neighbours with it. YAML forbids a line that begins with `---` or `...` inside any scalar, so the cut is
 //! exact.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// The most nodes a document may have. A `List` of 3,000 pods as kubectl prints it has about two million.
 const MAX_NODES: usize = 4_000_000;
@@ -70,7 +72,7 @@ fn is_blank(line: &str) -> bool {
 }
 
 /// What a document says it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Header {
     pub api_version: Option<String>,
@@ -80,10 +82,13 @@ pub(super) struct Header {
 }
 
 /// The part of `metadata` that names an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub(super) struct HeaderMetadata {
     pub name: Option<String>,
     pub namespace: Option<String>,
+    /// Whatever else stands there, by name.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, IgnoredAny>,
 }
 
 /// Why a document could not be read.

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use weft_core::model::{ObjectName, Selector};
 use weft_core::snapshot::Resource;
 
 use super::document::{self, Body, Document, Header, Unreadable};
+use super::kinds::{Named, convert, named, object_ref, selector_of, unknown_fields};
 use super::locate::Lines;
 use super::problem::{ObjectRef, Problem, Severity};
-use crate::control::crd::{self, PodSelector};
-use crate::control::resource::{self, Findings, Kind, authorization_policy};
+use crate::control::resource::{Findings, Kind, authorization_policy};
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -70,15 +68,6 @@ pub fn parse(bytes: &[u8], file: &str) -> ParsedFile {
         }
     }
     reader.out
-}
-
-/// What kind a header names.
-enum Named {
-    Known(Kind),
-    List,
-    /// Somebody else's.
-    Foreign,
-    Wrong(String),
 }
 
 struct Reader {
@@ -177,6 +166,7 @@ impl Reader {
             return self.broken(at.or(Some(line)), reason);
         };
         let mut findings = Findings::default();
+        unknown_fields(kind, header, body, &mut findings);
         match convert(kind, body, &mut findings) {
             Ok(resource) => {
                 let valid = !findings.invalid();
@@ -224,83 +214,6 @@ impl Reader {
 fn is_padding(line: &str) -> bool {
     let line = line.trim();
     line.is_empty() || line.starts_with(['#', '%']) || line == "---"
-}
-
-fn named(header: &Header) -> Named {
-    let (Some(version), Some(kind)) = (header.api_version.as_deref(), header.kind.as_deref()) else {
-        return Named::Wrong("is not a Kubernetes object: it has no apiVersion and kind".to_owned());
-    };
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    if group.is_empty() && kind == "List" {
-        return Named::List;
-    }
-    let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind && known.group().0 == group);
-    match known {
-        Some(known) if known.group().1.contains(&version) => Named::Known(known),
-        Some(known) => {
-            let versions = known.group().1.join(" or ");
-            Named::Wrong(format!("{kind} of version {version:?} is not supported: use {versions}"))
-        }
-        None if group == crd::GROUP => {
-            let kinds: Vec<_> = Kind::ALL.iter().filter(|k| k.group().0 == group).map(|k| k.as_str()).collect();
-            Named::Wrong(format!("{} has no kind {kind:?}: it has {}", crd::GROUP, kinds.join(", ")))
-        }
-        None => Named::Foreign,
-    }
-}
-
-fn object_ref(header: &Header, kind: Kind) -> Option<ObjectRef> {
-    let metadata = header.metadata.clone().unwrap_or_default();
-    let namespace = match metadata.namespace.filter(|namespace| !namespace.is_empty()) {
-        _ if kind.cluster_scoped() => String::new(),
-        Some(namespace) => namespace,
-        None => "default".to_owned(),
-    };
-    let name = metadata.name?;
-    let checked = ObjectName::new(if namespace.is_empty() { "default" } else { &namespace }, &name);
-    checked.ok().map(|_| ObjectRef { kind, namespace, name })
-}
-
-/// The selector of a policy that is wrong elsewhere, so that only what it selects is refused; all where it has none
-/// that can be read.
-fn selector_of(body: Body<'_>) -> Selector {
-    #[derive(Deserialize)]
-    struct Policy {
-        spec: Spec,
-    }
-    #[derive(Deserialize)]
-    struct Spec {
-        selector: Option<PodSelector>,
-    }
-    resource::selector(body.read::<Policy>().ok().and_then(|policy| policy.spec.selector).as_ref())
-}
-
-fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Result<Option<Resource>, Unreadable> {
-    use gateway_api::apis::experimental::{referencegrants::ReferenceGrant, tcproutes::TcpRoute};
-    Ok(match kind {
-        Kind::Namespace => resource::namespace::convert(&body.read::<Namespace>()?, findings).map(Resource::Namespace),
-        Kind::Pod => resource::pod::convert(&body.read::<Pod>()?, findings).map(Resource::Workload),
-        Kind::ServiceAccount => body.read::<ServiceAccount>().map(|_| None)?,
-        Kind::Service => resource::service::convert(&body.read::<Service>()?, findings).map(Resource::Service),
-        Kind::EndpointSlice => {
-            resource::endpoint_slice::convert(&body.read::<EndpointSlice>()?, findings).map(Resource::EndpointSlice)
-        }
-        Kind::TcpRoute => resource::tcp_route::convert(&body.read::<TcpRoute>()?, findings).map(Resource::TcpRoute),
-        Kind::ReferenceGrant => {
-            resource::reference_grant::convert(&body.read::<ReferenceGrant>()?, findings).map(Resource::ReferenceGrant)
-        }
-        Kind::AuthorizationPolicy => authorization_policy::convert(&body.read::<crd::AuthorizationPolicy>()?, findings)
-            .map(Resource::AuthorizationPolicy),
-        Kind::PeerAuthentication => {
-            resource::peer_authentication::convert(&body.read::<crd::PeerAuthentication>()?, findings)
-                .map(Resource::PeerAuthentication)
-        }
-        Kind::TrafficPolicy => resource::traffic_policy::convert(&body.read::<crd::TrafficPolicy>()?, findings)
-            .map(Resource::TrafficPolicy),
-        Kind::WorkloadSlice => {
-            resource::workload_slice::convert(&body.read::<crd::WorkloadSlice>()?, findings).map(Resource::Liveness)
-        }
-    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod check;
 mod document;
 mod file;
+mod kinds;
 mod locate;
 mod memory;
 mod problem;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -148,7 +148,7 @@ async fn an_empty_unreadable_or_binary_file_keeps_its_objects() {
         assert_eq!(f.batch().await, ["-m"], "{contents:?}");
     }
     fs::remove_file(f.path("a.yaml")).unwrap();
-    symlink("/nonexistent", f.path("a.yaml")).unwrap();
+    symlink("missing", f.path("a.yaml")).unwrap();
     f.problems(|problems| problems.iter().any(|p| p.reason.contains("cannot be read"))).await;
     fs::remove_file(f.path("a.yaml")).unwrap();
     assert_eq!(f.batch().await, ["-a"]);
@@ -243,9 +243,10 @@ async fn the_status_of_other_nodes_comes_from_a_second_directory() {
 
 #[test]
 fn a_missing_directory_is_an_error_at_start() {
-    let settings = SourceSettings::new(vec!["/nonexistent/manifests".into()]);
-    let error = Source::start(settings).unwrap_err().to_string();
-    assert!(error.contains("/nonexistent/manifests") && error.contains("--manifests"), "{error}");
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    let error = Source::start(SourceSettings::new(vec![missing.clone()])).unwrap_err().to_string();
+    assert!(error.contains(missing.to_str().unwrap()) && error.contains("--manifests"), "{error}");
 }
 
 fn trust_domain() -> TrustDomain {
@@ -278,5 +279,7 @@ fn check_finds_what_does_not_fit_together() {
 #[test]
 fn check_has_nothing_to_say_about_what_fits() {
     assert_eq!(checked(include_str!("tests/fits.yaml")), [""; 0]);
-    assert!(check(Path::new("/nonexistent"), &trust_domain())[0].to_string().contains("cannot be read"));
+    let dir = tempfile::tempdir().unwrap();
+    let missing = check(&dir.path().join("missing"), &trust_domain());
+    assert!(missing[0].to_string().contains("cannot be read"));
 }
