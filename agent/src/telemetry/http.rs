@@ -3,6 +3,7 @@
 //! Whoever can reach the node can reach it, so it is bounded: a number of connections, a time for each, and no bodies.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Metrics, Readiness};
@@ -26,6 +28,8 @@ const CONNECTIONS: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection lives. A scrape of 10,000 series takes milliseconds.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an address in use is tried again.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
 /// The content type of OpenMetrics text.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -39,7 +43,7 @@ pub struct MetricsServerError {
     /// The address.
     pub address: SocketAddr,
     /// What the system said.
-    pub cause: std::io::Error,
+    pub cause: io::Error,
 }
 
 /// The running server; dropping it frees the port.
@@ -60,7 +64,7 @@ impl MetricsServer {
         readiness: Readiness,
     ) -> Result<Self, MetricsServerError> {
         let refused = |cause| MetricsServerError { address, cause };
-        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let listener = bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let stop = CancellationToken::new();
         let served = serve(listener, Arc::new((metrics, readiness)), stop.clone());
@@ -72,6 +76,19 @@ impl MetricsServer {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// Binds, with patience for a predecessor that has just let go: its task closes the socket a moment after.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            done => return done,
+        }
     }
 }
 
