@@ -167,8 +167,10 @@ fn rotation_under_load() -> Result<()> {
         let agent = lab.agent_on(&a).ok_or_else(|| anyhow::anyhow!("no agent"))?;
         Ok(agent.metrics()?.sum("weft_certificate_expiry_timestamp_seconds", &[("identity", &client.spiffe())]))
     };
-    let mut last = expiry()?;
-    ensure!(last > 0.0, "no expiry is reported for {}", client.spiffe());
+    let mut last = wait::until("an expiry to be reported", wait::DEADLINE, || match expiry()? {
+        none if none <= 0.0 => anyhow::bail!("none for {}", client.spiffe()),
+        some => Ok(some),
+    })?;
     for _ in 0..3 {
         wait::until("the certificate to be renewed", Duration::from_secs(30), || {
             let now = expiry()?;

@@ -80,6 +80,11 @@ impl Agent {
         let name = self.process().name().to_owned();
         wait::until(&format!("{name} to be ready"), READY, || {
             if self.process().exited().is_none() {
+                // A predecessor that has not handed over yet answers at the same addresses.
+                let pid = self.ask("/status")?["pid"].clone();
+                if pid != self.process().pid() {
+                    bail!("process {pid} answers");
+                }
                 return self.get("/readyz").map(|_| None);
             }
             Ok(self.process().exited())
