@@ -208,3 +208,51 @@ fn documents_are_cut_at_their_markers_only() {
         [("%YAML 1.2\n---\na\n...\n", 1), ("# c\n---\nb\r\n", 5), ("---\r\nc", 8)]
     );
 }
+
+mod damaged {
+    //! Files as they look after an accident: whatever is left of them is read without a panic, and problems lie in them.
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WHOLE: [&str; 3] =
+        [include_str!("tests/printed.yaml"), include_str!("../tests/fits.yaml"), include_str!("../tests/misfits.yaml")];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn files_are_read_as_far_as_they_go(
+            which in 0..WHOLE.len(),
+            cut in any::<prop::sample::Index>(),
+            edits in vec((any::<prop::sample::Index>(), prop::sample::select(b"\0\t\n :-[]{}&*!|>'\"%#0aZ\xff".to_vec())), 0..6),
+        ) {
+            let mut bytes = WHOLE[which].as_bytes().to_vec();
+            for (at, byte) in &edits {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            bytes.truncate(bytes.len() / 2 + cut.index(bytes.len() / 2) + 1);
+            let parsed = parse(&bytes, "f.yaml");
+            let lines = bytes.split(|byte| *byte == b'\n').count();
+            for problem in &parsed.problems {
+                prop_assert!(problem.line.is_some_and(|line| (1..=lines).contains(&line)), "{problem} of {lines}");
+            }
+            for object in &parsed.objects {
+                prop_assert!((1..=lines).contains(&object.line), "{object:?} of {lines}");
+                match &object.resource {
+                    Some(Resource::AuthorizationPolicy(policy)) => prop_assert_eq!(policy.valid, object.valid),
+                    resource => prop_assert!(object.valid || resource.is_none(), "{:?}", object),
+                }
+            }
+            if edits.is_empty() {
+                // A file that is only cut short still gives every object that is whole, but for the last.
+                let whole = parse(WHOLE[which].as_bytes(), "f.yaml");
+                let kept = parsed.objects.len().saturating_sub(1);
+                prop_assert_eq!(&parsed.objects[..kept], &whole.objects[..kept]);
+            }
+        }
+    }
+}
