@@ -192,7 +192,8 @@ pub(crate) fn run_command(command: &[String], input: &str) -> Result<String> {
     }
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("{command:?} failed: {}\n{input}", String::from_utf8_lossy(&output.stderr).trim());
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        bail!("{command:?} failed: {}\n{input}", said.join("\n"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const RELEASE: Duration = Duration::from_secs(3);
 
 /// Lines of each log shown when a lab fails.
-const TAIL: usize = 60;
+const TAIL: usize = 25;
 
 impl Lab {
     /// Takes the lab down and reports everything that was left behind. Every journey ends with it.
