@@ -77,7 +77,7 @@ const METADATA: [&str; 13] = [
     "uid",
 ];
 
-/// Looks for fields that would be passed over where the typed objects do not: in `metadata`, where `lables:` would mean
+/// Looks for fields that would be passed over where the typed objects do not: in `metadata`, where `label:` would mean
 /// no labels, and at the top of the mesh's own kinds.
 pub(super) fn unknown_fields(kind: Kind, header: &Header, body: Body<'_>, findings: &mut Findings) {
     let own = kind.group().0 == crd::GROUP;

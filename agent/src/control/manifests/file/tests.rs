@@ -97,11 +97,10 @@ fn types_and_unknown_fields_have_lines_as_well() {
 
 #[test]
 fn fields_that_would_be_passed_over_are_named() {
-    let found = problems("apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  lables: {weft.dev/mesh: enabled}\n");
-    assert_eq!(found, ["f.yaml:5: warning: Pod default/p: metadata[lables]: is no field of metadata"]);
+    let found = problems("apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  label: {weft.dev/mesh: enabled}\n");
+    assert_eq!(found, ["f.yaml:5: warning: Pod default/p: metadata[label]: is no field of metadata"]);
     let head = "apiVersion: weft.dev/v1alpha1\nkind: AuthorizationPolicy\n";
-    let text =
-        format!("{head}metadata:\n  name: p\n  lables: {{}}\nspec: {{action: Allow}}\nrules: []\nstatus: {{}}\n");
+    let text = format!("{head}metadata:\n  name: p\n  label: {{}}\nspec: {{action: Allow}}\nrules: []\nstatus: {{}}\n");
     let parsed = parse(text.as_bytes(), "f.yaml");
     let found: Vec<_> = parsed.problems.iter().map(|problem| (problem.line, problem.severity)).collect();
     assert_eq!(found, [(Some(5), Severity::Error), (Some(7), Severity::Error)], "{:?}", parsed.problems);
