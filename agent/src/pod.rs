@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use weft_core::model::{Identity, ObjectName, Workload};
 use weft_core::snapshot::Snapshot;
 
@@ -26,6 +27,8 @@ pub struct Pod {
     pub addresses: Arc<[IpAddr]>,
     /// What is told to peers about it; they are not to believe it.
     pub baggage: Option<Arc<str>>,
+    /// Turns for the handshakes of tunnels that come to it.
+    pub handshakes: Arc<Semaphore>,
 }
 
 impl Pod {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use weft_abi::ListenerRole;
 use weft_core::model::Workload;
 use weft_core::policy::plaintext_modes;
@@ -23,6 +23,7 @@ use crate::control::status;
 use crate::pod::Pod;
 use crate::steer::{InboundModes, PodNetwork};
 use crate::sys::NetNs;
+use crate::tunnel::HANDSHAKES_MAX;
 use crate::tunnel::codec::{Claims, format_baggage};
 
 /// First pause before a failed enrolment is tried again; doubles up to [`RETRY_MAX`].
@@ -236,6 +237,7 @@ impl Pods {
             netns: steered.netns,
             addresses: workload.addresses.clone().into(),
             baggage: baggage(workload),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         });
         let served = Served::new(Arc::clone(&self.parts), Arc::clone(&pod), self.events.clone());
         served.accept(ListenerRole::Outbound, steered.outbound)?;

@@ -120,6 +120,7 @@ impl Inbound {
             addresses: Arc::clone(&pod.addresses),
             baggage: pod.baggage.as_ref().and_then(|b| http::HeaderValue::from_str(b).ok()),
             settings: self.tunnels.clone(),
+            handshakes: Arc::clone(&pod.handshakes),
             events: Arc::clone(&self.events),
             drain: leaving,
         };

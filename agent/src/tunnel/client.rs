@@ -13,8 +13,9 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::connect::ConnectRequest;
 use super::keepalive::Pinger;
-use super::pool::{ConnectRequest, PoolSettings};
+use super::pool::PoolSettings;
 use super::request;
 use super::stream::{Lease, Shared, Stream};
 use super::watched::Watched;

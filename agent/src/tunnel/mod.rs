@@ -7,6 +7,7 @@
 pub mod codec;
 
 mod client;
+mod connect;
 mod error;
 mod keepalive;
 mod pool;
@@ -23,9 +24,10 @@ use std::time::Duration;
 
 use weft_core::model::Identity;
 
+pub use connect::{ConnectRequest, Dial};
 pub use error::{Refusal, RequestError, TunnelError};
-pub use pool::{ConnectRequest, Dial, Pool, PoolSettings};
-pub use server::{Incoming, ServerContext, ServerSettings, serve};
+pub use pool::{Pool, PoolSettings};
+pub use server::{HANDSHAKES_MAX, Incoming, ServerContext, ServerSettings, serve};
 pub(crate) use stream::Lease;
 pub use stream::Stream;
 

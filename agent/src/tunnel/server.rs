@@ -14,6 +14,7 @@ use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -29,6 +30,10 @@ use super::{
     STREAM_WINDOW, Side, TunnelError,
 };
 use crate::identity::{Credentials, PeerCertificate};
+
+/// Handshakes of one pod under way at once: some 80 MB if all of them stop half-way. Who comes later waits for a turn
+/// within its own deadline.
+pub const HANDSHAKES_MAX: usize = 4096;
 
 /// How tunnels are received.
 #[derive(Debug, Clone)]
@@ -65,6 +70,8 @@ pub struct ServerContext {
     pub baggage: Option<HeaderValue>,
     /// Limits and deadlines.
     pub settings: ServerSettings,
+    /// Turns to shake hands, [`HANDSHAKES_MAX`] of them. Who waits for one holds a socket and little else.
+    pub handshakes: Arc<Semaphore>,
     /// Who counts.
     pub events: Arc<dyn Events>,
     /// When cancelled, tunnels take no more streams and close after the last one.
@@ -142,6 +149,8 @@ async fn handshake(
     context: &ServerContext,
     shared: Arc<Shared>,
 ) -> Result<(Connection<Transport, Bytes>, PeerCertificate), TunnelError> {
+    // Never closed, so it is a turn or the deadline.
+    let _turn = context.handshakes.acquire().await;
     let _ = tcp.set_nodelay(true);
     let tls = TlsAcceptor::from(context.credentials.server_config())
         .accept(tcp)

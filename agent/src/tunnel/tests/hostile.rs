@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use weft_core::model::{Identity, TrustDomain};
 
-use super::rig::{Plan, Rig, echo_app, identity, ping_pong, until, within};
+use super::rig::{HANDSHAKES, Plan, Rig, echo_app, identity, ping_pong, until, within};
 use crate::identity::Credentials;
 use crate::identity::ca::EmbeddedCa;
 use crate::tunnel::{Pool, PoolSettings, RESERVED_PORTS, ServerSettings};
@@ -175,6 +175,22 @@ async fn slow_handshakes_end_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn half_made_handshakes_are_bounded_and_the_next_gets_its_turn() {
+    let server = ServerSettings { handshake: Duration::from_secs(2), ..ServerSettings::default() };
+    let rig = Rig::with(Plan { server, ..Plan::default() }).await;
+    let mut mute = Vec::new();
+    for _ in 0..HANDSHAKES {
+        mute.push(TcpStream::connect(address(&rig)).await.unwrap());
+    }
+    // Later than they by enough to have time left when they are cut off.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let started = Instant::now();
+    ping_pong(&mut rig.connect(echo_app(V4).await).await, 1).await;
+    assert!(started.elapsed() > Duration::from_millis(400), "more handshakes than turns");
+    assert_eq!(rig.server_seen.rejections(), ["handshake_timeout"; HANDSHAKES]);
+}
+
+#[tokio::test]
 async fn slow_headers_do_not_hold_a_tunnel() {
     let keepalive = crate::tunnel::Keepalive { every: Duration::from_millis(100), timeout: Duration::from_millis(200) };
     let rig =
@@ -260,6 +276,7 @@ async fn baggage_and_forwarded_are_claims_only() {
         addresses: Arc::from([V4]),
         baggage: None,
         settings: ServerSettings::default(),
+        handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
         events: Arc::new(()),
         drain: tokio_util::sync::CancellationToken::new(),
     };

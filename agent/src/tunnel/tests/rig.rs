@@ -22,6 +22,9 @@ pub(super) fn identity(name: &str) -> Identity {
     format!("spiffe://cluster.local/ns/shop/sa/{name}").parse().unwrap()
 }
 
+/// Handshakes a server of the rig makes at once.
+pub(super) const HANDSHAKES: usize = 4;
+
 pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
@@ -163,6 +166,7 @@ impl Rig {
     pub(super) fn accept(&self, listener: TcpListener, settings: ServerSettings) {
         let (store, seen, drain) = (Arc::clone(&self.store), Arc::clone(&self.server_seen), Arc::clone(&self.drain));
         let (kill, outcomes) = (self.kill.clone(), Arc::clone(&self.outcomes));
+        let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let context = ServerContext {
@@ -170,6 +174,7 @@ impl Rig {
                     addresses: Arc::from([IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]),
                     baggage: None,
                     settings: settings.clone(),
+                    handshakes: Arc::clone(&handshakes),
                     events: Arc::clone(&seen) as Arc<dyn Events>,
                     drain: drain.lock().unwrap().clone(),
                 };
