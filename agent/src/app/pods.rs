@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio::sync::{Semaphore, mpsc};
 use weft_abi::ListenerRole;
-use weft_core::model::Workload;
+use weft_core::model::{Identity, Workload};
 use weft_core::policy::plaintext_modes;
 use weft_core::snapshot::Snapshot;
 
@@ -30,8 +30,8 @@ use crate::tunnel::codec::{Claims, format_baggage};
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Longest pause between two attempts.
 const RETRY_MAX: Duration = Duration::from_secs(15);
-/// How long an enrolment waits for the pod's first certificate before it is put off.
-const CERTIFICATE_WAIT: Duration = Duration::from_secs(5);
+/// How long an enrolment waits for the pod's first certificate before it is put off. Short: other pods wait meanwhile.
+const CERTIFICATE_WAIT: Duration = Duration::from_millis(200);
 
 /// What happens to pods between two reconciles.
 #[derive(Debug)]
@@ -89,6 +89,7 @@ impl Pods {
         let wanted = |w: &Workload| !disabled && snapshot.wants_mesh(w);
         self.withdraw_unwanted(&local, wanted).await;
         self.pending.retain(|uid, _| local.get(uid).is_some_and(|w| wanted(w)));
+        self.keep_identities(local.values().filter(|w| wanted(w)).map(|w| snapshot.identity_of(w)));
         for workload in local.values() {
             if wanted(workload) {
                 self.enrol_if_due(snapshot, workload).await;
@@ -99,7 +100,6 @@ impl Pods {
         self.forget_classified(&local).await;
         self.set_modes(snapshot);
         self.publish();
-        self.keep_identities();
     }
 
     /// UIDs of the pods that are enrolled.
@@ -216,7 +216,6 @@ impl Pods {
             bail!("no network namespace is known: annotate the Pod with weft.dev/netns: /run/netns/NAME");
         };
         let identity = snapshot.identity_of(workload);
-        self.parts.identities.ensure(&identity);
         let deadline = tokio::time::Instant::now() + CERTIFICATE_WAIT;
         self.parts.identities.wait(&identity, deadline).await?;
         if let Some(leaving) = self.leaving.remove(&workload.uid) {
@@ -300,11 +299,10 @@ impl Pods {
         }
     }
 
-    /// Keeps certificates for the pods that need one, and for no other.
-    fn keep_identities(&self) {
-        let live = self.enrolled.values().map(|e| e.pod.identity.clone());
+    /// Keeps certificates for the pods that need one, and for no other; all are asked for before the first is waited for.
+    fn keep_identities(&self, wanted: impl Iterator<Item = Identity>) {
         let leaving = self.leaving.values().map(|l| l.identity.clone());
-        self.parts.identities.keep_only(&live.chain(leaving).collect());
+        self.parts.identities.keep_only(&wanted.chain(leaving).collect());
     }
 }
 

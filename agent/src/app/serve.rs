@@ -85,3 +85,10 @@ impl Served {
         self.leaving.cancel();
     }
 }
+
+/// A pod that is enrolled anew, before it had left, gets new loops: the old ones must not go on holding listeners.
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
