@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use weft_core::snapshot::{Endpoint, Fitness, ServicePortKey, Snapshot};
+use weft_core::model::ObjectName;
+use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Snapshot};
 
 use super::node::Node;
 use crate::admin::{ConnectionView, EndpointView, ServicePortView, ServiceView, Status, WorkloadView};
@@ -81,11 +82,7 @@ impl Node {
             namespace: service.name.namespace.to_string(),
             name: service.name.name.to_string(),
             addresses: service.cluster_ips.iter().map(ToString::to_string).collect(),
-            ports: service
-                .ports
-                .iter()
-                .map(|port| port_view(&snapshot, &ServicePortKey { service: service.name.clone(), port: port.port }))
-                .collect(),
+            ports: service.ports.iter().map(|port| port_view(&snapshot, &service.name, port.port)).collect(),
         });
         services.collect()
     }
@@ -130,7 +127,7 @@ impl Node {
     }
 }
 
-fn port_view(snapshot: &Snapshot, key: &ServicePortKey) -> ServicePortView {
+fn port_view(snapshot: &Snapshot, service: &ObjectName, port: u16) -> ServicePortView {
     let endpoint = |e: &Endpoint| {
         let workload = snapshot.workload_at(e.address.ip());
         EndpointView {
@@ -141,11 +138,13 @@ fn port_view(snapshot: &Snapshot, key: &ServicePortKey) -> ServicePortView {
             mtls: workload.is_some_and(|w| snapshot.is_live(w)),
         }
     };
+    let keys = Family::ALL.map(|family| ServicePortKey { service: service.clone(), port, family });
+    let sets = keys.iter().filter_map(|key| snapshot.endpoints(key));
     ServicePortView {
-        port: key.port,
+        port,
         protocol: "tcp".into(),
-        algorithm: format!("{:?}", snapshot.algorithm(&key.service).unwrap_or_default()),
-        route: snapshot.split(key).map(|split| split.route.to_string()),
-        endpoints: snapshot.endpoints(key).map(|set| set.endpoints.iter().map(endpoint).collect()).unwrap_or_default(),
+        algorithm: format!("{:?}", snapshot.algorithm(service).unwrap_or_default()),
+        route: keys.iter().find_map(|key| snapshot.split(key)).map(|split| split.route.to_string()),
+        endpoints: sets.flat_map(|set| set.endpoints.iter().map(endpoint)).collect(),
     }
 }

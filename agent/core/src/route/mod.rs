@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::model::{Identity, Workload};
 use crate::reason::reasons;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Family, Snapshot};
 
 pub use crate::snapshot::ServicePortKey;
 
@@ -114,7 +114,11 @@ pub fn plan(snapshot: &Snapshot, source: &Workload, destination: SocketAddr) -> 
     if !services.is_empty() {
         let owner = services.iter().find(|s| s.ports.iter().any(|p| p.port == destination.port()));
         return match owner {
-            Some(service) => Plan::Balanced(ServicePortKey { service: service.name.clone(), port: destination.port() }),
+            Some(service) => Plan::Balanced(ServicePortKey {
+                service: service.name.clone(),
+                port: destination.port(),
+                family: Family::of(destination.ip()),
+            }),
             None => Plan::Refuse(RefuseReason::UnknownServicePort),
         };
     }

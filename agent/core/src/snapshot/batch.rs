@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Delta, Key, Resource, ServicePortKey, Snapshot};
+use super::{Delta, Family, Key, Resource, ServicePortKey, Snapshot};
 use crate::model::{
     AuthorizationPolicy, EndpointSlice, Name, NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant, Service,
     TcpRoute, TrafficPolicy, Workload,
@@ -131,9 +131,11 @@ impl Batch {
             }
             let kept = new.as_ref().map_or(&[][..], |new| &new.ports);
             for port in old.ports.iter().filter(|old| !kept.iter().any(|new| new.port == old.port)) {
-                let key = ServicePortKey { service: name.clone(), port: port.port };
-                self.next.derived.endpoints.remove(&key);
-                self.next.derived.splits.remove(&key);
+                for family in Family::ALL {
+                    let key = ServicePortKey { service: name.clone(), port: port.port, family };
+                    self.next.derived.endpoints.remove(&key);
+                    self.next.derived.splits.remove(&key);
+                }
             }
         }
         if let Some(new) = new.map(Arc::new) {

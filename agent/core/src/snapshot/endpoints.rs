@@ -1,18 +1,41 @@
 //! The endpoints of a service port: the service's ports joined to its slices, and each address to the pod behind it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Snapshot;
 use crate::model::{EndpointAddress, ObjectName, Service, ServicePort, Weight};
 
-/// A port of a Service, the unit of balancing. Shown as `namespace/name:port`.
+/// An address family. A Service's virtual address leads to endpoints of its own family, as with kube-proxy: the server
+/// is to see the client's address, and an address of the other family cannot be shown to it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address; a v4-mapped one is IPv4.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.to_canonical().is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// A port of a Service in one address family, the unit of balancing. Shown as `namespace/name:port`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ServicePortKey {
     /// The Service.
     pub service: ObjectName,
     /// The port clients dial.
     pub port: u16,
+    /// The family of the address clients dial.
+    pub family: Family,
 }
 
 impl std::fmt::Display for ServicePortKey {
@@ -66,11 +89,12 @@ pub struct EndpointSet {
 
 /// Joins one port of `service` to its slices. An address that two slices list (Kubernetes moves endpoints between
 /// slices without a transaction) counts once, at its fittest.
-pub(super) fn resolve(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> EndpointSet {
+pub(super) fn resolve(snapshot: &Snapshot, service: &Service, port: &ServicePort, family: Family) -> EndpointSet {
     let mut found: Vec<(SocketAddr, Fitness)> = Vec::new();
     for slice in snapshot.primary.slices_of.at(&service.name) {
         let Some(target) = slice.port(&port.name) else { continue };
-        found.extend(slice.endpoints.iter().map(|endpoint| {
+        let of_family = slice.endpoints.iter().filter(|e| Family::of(e.address) == family);
+        found.extend(of_family.map(|endpoint| {
             let address = SocketAddr::new(endpoint.address.to_canonical(), target);
             (address, Fitness::of(endpoint, service.publish_not_ready))
         }));

@@ -27,7 +27,7 @@ use crate::model::{
 };
 use index::Index;
 
-pub use endpoints::{Endpoint, EndpointSet, Fitness, ServicePortKey};
+pub use endpoints::{Endpoint, EndpointSet, Family, Fitness, ServicePortKey};
 pub(crate) use policies::{Facet, NamespacePolicies, Site, selects};
 pub use resource::{Delta, Key, Resource};
 pub use routes::{Attachment, Branch, BranchFault, Split};

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::{ServicePortKey, Snapshot};
+use super::{Family, ServicePortKey, Snapshot};
 use crate::model::{BackendRef, ObjectName, ParentRef, TcpRoute, Weight};
 
 /// How a route divides the connections to a service port.
@@ -76,7 +76,7 @@ pub enum Attachment {
 /// The split of one service port, if a route applies to it.
 pub(super) fn resolve(snapshot: &Snapshot, key: &ServicePortKey) -> Option<Split> {
     let route = winner(snapshot, key)?;
-    let branches = route.backends.iter().map(|backend| branch(snapshot, route, backend)).collect();
+    let branches = route.backends.iter().map(|backend| branch(snapshot, route, backend, key.family)).collect();
     Some(Split { route: route.name.clone(), branches })
 }
 
@@ -93,14 +93,14 @@ fn covers(parent: &ParentRef, key: &ServicePortKey) -> bool {
     parent.service == key.service && parent.port.is_none_or(|port| port == key.port)
 }
 
-fn branch(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> Branch {
+fn branch(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef, family: Family) -> Branch {
     let fault = match snapshot.service(&backend.service) {
         _ if !granted(snapshot, route, backend) => Some(BranchFault::NotGranted),
         None => Some(BranchFault::NoService),
         Some(service) if !service.ports.iter().any(|p| p.port == backend.port) => Some(BranchFault::NoPort),
         Some(_) => None,
     };
-    let key = ServicePortKey { service: backend.service.clone(), port: backend.port };
+    let key = ServicePortKey { service: backend.service.clone(), port: backend.port, family };
     Branch { weight: backend.weight, backend: key, fault }
 }
 
@@ -127,7 +127,8 @@ fn attachment(snapshot: &Snapshot, route: &TcpRoute, parent: &ParentRef) -> Atta
     let Some(service) = snapshot.service(&parent.service) else { return Attachment::NoService };
     let mut superseder = None;
     for port in service.ports.iter().filter(|p| parent.port.is_none_or(|wanted| wanted == p.port)) {
-        let key = ServicePortKey { service: service.name.clone(), port: port.port };
+        // Routes know no families: what wins for one wins for both.
+        let key = ServicePortKey { service: service.name.clone(), port: port.port, family: Family::V4 };
         match winner(snapshot, &key) {
             Some(other) if other.name != route.name => superseder = Some(other.name.clone()),
             _ => return Attachment::Accepted,

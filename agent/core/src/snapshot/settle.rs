@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::policies::NamespacePolicies;
-use super::{ServicePortKey, endpoints, routes};
+use super::{Family, ServicePortKey, endpoints, routes};
 use crate::model::{Name, ObjectName};
 
 impl Batch {
@@ -42,9 +42,9 @@ impl Batch {
     /// Replaces only what differs, so that an unchanged set keeps its identity and balancing its tables.
     fn settle_endpoints(&mut self, name: &ObjectName) {
         let Some(service) = self.next.primary.services.get(name).cloned() else { return };
-        for port in &service.ports {
-            let key = ServicePortKey { service: name.clone(), port: port.port };
-            let set = endpoints::resolve(&self.next, &service, port);
+        for (port, family) in service.ports.iter().flat_map(|port| Family::ALL.map(|family| (port, family))) {
+            let key = ServicePortKey { service: name.clone(), port: port.port, family };
+            let set = endpoints::resolve(&self.next, &service, port, family);
             if self.next.derived.endpoints.get(&key).is_none_or(|held| **held != set) {
                 self.next.derived.endpoints.insert(key, Arc::new(set));
             }
@@ -53,8 +53,8 @@ impl Batch {
 
     fn settle_splits(&mut self, name: &ObjectName) {
         let Some(service) = self.next.primary.services.get(name).cloned() else { return };
-        for port in &service.ports {
-            let key = ServicePortKey { service: name.clone(), port: port.port };
+        for (port, family) in service.ports.iter().flat_map(|port| Family::ALL.map(|family| (port, family))) {
+            let key = ServicePortKey { service: name.clone(), port: port.port, family };
             match routes::resolve(&self.next, &key) {
                 Some(split) if self.next.derived.splits.get(&key).is_none_or(|held| **held != split) => {
                     self.next.derived.splits.insert(key, Arc::new(split));

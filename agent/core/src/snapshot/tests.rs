@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index as Choice;
 
-use super::{Delta, Endpoint, Fitness, Key, Resource, Snapshot};
+use super::{Delta, Endpoint, Family, Fitness, Key, Resource, Snapshot};
 use crate::model::{EndpointAddress, MeshLabel, Namespace, Service, ServicePort, Weight, Workload};
 use crate::testing::strategies::{ADDRESSES, deltas};
 use crate::testing::{at, domain, ip, key, labels, live, name, object, pod, ready, service, slice, snapshot};
@@ -56,12 +56,12 @@ impl Naive {
         virtual_ones.chain(live).collect()
     }
 
-    fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
+    fn endpoints(&self, service: &Service, port: &ServicePort, family: Family) -> Vec<Endpoint> {
         let mut found: BTreeMap<_, Vec<Fitness>> = BTreeMap::new();
         for resource in self.0.values() {
             let Resource::EndpointSlice(slice) = resource else { continue };
             for wanted in slice.ports.iter().filter(|p| slice.service == service.name && p.name == port.name) {
-                for e in &slice.endpoints {
+                for e in slice.endpoints.iter().filter(|e| e.address.is_ipv4() == (family == Family::V4)) {
                     let fitness = match e {
                         EndpointAddress { terminating: false, ready: true, .. } => Fitness::Ready,
                         EndpointAddress { terminating: false, .. } if service.publish_not_ready => Fitness::Ready,
@@ -133,8 +133,10 @@ proptest! {
         prop_assert_eq!(after.destinations().collect::<BTreeSet<_>>(), naive.destinations());
         for service in naive.services() {
             for port in &service.ports {
-                let key = super::ServicePortKey { service: service.name.clone(), port: port.port };
-                prop_assert_eq!(&after.endpoints(&key).unwrap().endpoints, &naive.endpoints(service, port));
+                for family in Family::ALL {
+                    let key = super::ServicePortKey { service: service.name.clone(), port: port.port, family };
+                    prop_assert_eq!(&after.endpoints(&key).unwrap().endpoints, &naive.endpoints(service, port, family));
+                }
             }
         }
         let (added, removed) = after.destination_changes(&before);

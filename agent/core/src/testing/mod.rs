@@ -10,7 +10,7 @@ use crate::model::{
     Algorithm, BackendRef, EndpointAddress, EndpointSlice, Labels, Name, NodeLiveness, ObjectName, ParentRef, Service,
     ServicePort, SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
 };
-use crate::snapshot::{Delta, Resource, ServicePortKey, Snapshot};
+use crate::snapshot::{Delta, Family, Resource, ServicePortKey, Snapshot};
 
 /// `namespace/name`.
 pub(crate) fn object(text: &str) -> ObjectName {
@@ -33,10 +33,10 @@ pub(crate) fn at(text: &str) -> SocketAddr {
     text.parse().expect("an address and port")
 }
 
-/// A service port, `namespace/name:port`.
+/// A service port in IPv4, `namespace/name:port`.
 pub(crate) fn key(text: &str) -> ServicePortKey {
     let (service, port) = text.rsplit_once(':').expect("namespace/name:port");
-    ServicePortKey { service: object(service), port: port.parse().expect("a port") }
+    ServicePortKey { service: object(service), port: port.parse().expect("a port"), family: Family::V4 }
 }
 
 /// Labels from pairs.
