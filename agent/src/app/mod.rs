@@ -7,8 +7,6 @@ mod pods;
 mod serve;
 mod views;
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,8 +39,6 @@ use pods::Pods;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// After a hand-over, how long the predecessor goes on accepting: what was on its way to it is not turned away.
 const ACCEPT_LONGER: Duration = Duration::from_millis(300);
-/// How long a successor waits for the metrics port.
-const PORT_WAIT: Duration = Duration::from_secs(2);
 /// How long a successor waits for the running agent to let go.
 const HANDOVER_WAIT: Duration = Duration::from_secs(10);
 
@@ -73,7 +69,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     let counters = steering.clone();
     metrics.verdicts(Box::new(move || counters.verdicts().unwrap_or_default()));
     let exporter = match config.metrics {
-        Some(address) => Some(export(address, &metrics, &readiness).await?),
+        Some(address) => Some(MetricsServer::start(address, metrics.clone(), readiness.clone()).await?),
         None => None,
     };
     let store = Arc::new(Store::new(Snapshot::new(config.trust_domain.clone())));
@@ -128,19 +124,6 @@ async fn open_steering(config: &Config) -> anyhow::Result<Steering> {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             other => return other.context("cannot steer connections"),
-        }
-    }
-}
-
-/// Serves metrics; a predecessor that has just handed over may hold the port for another moment.
-async fn export(address: SocketAddr, metrics: &Metrics, readiness: &Readiness) -> anyhow::Result<MetricsServer> {
-    let deadline = Instant::now() + PORT_WAIT;
-    loop {
-        match MetricsServer::start(address, metrics.clone(), readiness.clone()).await {
-            Err(error) if error.cause.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            other => return Ok(other?),
         }
     }
 }

@@ -111,6 +111,11 @@ impl Node {
         let snapshot = self.store.snapshot();
         self.pods.reconcile(&snapshot, self.disabled).await;
         self.parts.metrics.enrolled_pods(self.pods.enrolled.len());
+        for state in self.parts.identities.states() {
+            if let Some(expiry) = state.not_after {
+                self.parts.metrics.certificate(&state.identity, expiry);
+            }
+        }
         self.readiness.set("enrolment", self.pods.pending.is_empty());
         if self.disabled && self.pods.enrolled.is_empty() && self.pods.all_left() {
             for reply in self.waiting.drain(..) {
@@ -146,11 +151,6 @@ impl Node {
 
     async fn look(&mut self) {
         self.parts.live.flush();
-        for state in self.parts.identities.states() {
-            if let Some(expiry) = state.not_after {
-                self.parts.metrics.certificate(&state.identity, expiry);
-            }
-        }
         self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
         self.reconcile().await;
     }
