@@ -1,5 +1,6 @@
 //! One connection as it is counted and logged, from its accept to its end, the same for both halves.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -154,6 +155,17 @@ fn known(address: SocketAddr, workload: Option<&Workload>, identity: Option<&Ide
     };
     let name = workload.map(|w: &Workload| -> ObjectName { w.name.clone() });
     (Peer { address: Some(address), workload: name, identity: identity.cloned() }, party)
+}
+
+/// A failed connect as a metric label.
+pub(crate) fn connect_label(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::ConnectionRefused => "connection_refused",
+        io::ErrorKind::TimedOut => "connect_timeout",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+        io::ErrorKind::ConnectionReset => "connection_reset",
+        _ => "connect_failed",
+    }
 }
 
 /// Tunnels as they are counted and logged.

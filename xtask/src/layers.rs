@@ -21,9 +21,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tunnel", &["sys", "drain", "telemetry", "identity"]),
     // It pumps between sockets and the streams of tunnels, and reads their reset codes.
     ("relay", &["sys", "drain", "telemetry", "tunnel"]),
-    ("live", &["sys", "drain", "telemetry", "relay"]),
-    ("inbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel"]),
-    ("outbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel"]),
+    ("pod", &["sys"]),
+    ("accept", &["sys"]),
+    ("observe", &["telemetry", "tunnel", "relay"]),
+    // It tells connections of the tunnel's port from plaintext ones.
+    ("live", &["sys", "drain", "telemetry", "relay", "tunnel", "observe", "pod"]),
+    ("inbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel", "observe", "pod", "accept"]),
+    ("outbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel", "observe", "pod", "accept"]),
     ("admin", &["telemetry"]),
     ("config", &["control", "telemetry", "admin", "steer"]),
 ];

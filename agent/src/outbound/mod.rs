@@ -29,7 +29,6 @@ use crate::tunnel::Pool;
 
 use dial::{Dial, Dialled, Upstream};
 pub use refused::Refused;
-pub(crate) use refused::connect_label;
 
 /// How long and how often an app's connection is tried before it is refused.
 #[derive(Clone, Copy, Debug)]

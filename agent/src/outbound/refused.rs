@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use weft_core::balance::PickError;
 use weft_core::route::RefuseReason;
 
+use crate::observe::connect_label;
 use crate::tunnel::TunnelError;
 
 /// An outbound connection that ended before it was relayed; the app sees a reset.
@@ -71,16 +72,5 @@ impl Refused {
             ),
             _ => false,
         }
-    }
-}
-
-/// A failed connect as a metric label.
-pub(crate) fn connect_label(kind: io::ErrorKind) -> &'static str {
-    match kind {
-        io::ErrorKind::ConnectionRefused => "connection_refused",
-        io::ErrorKind::TimedOut => "connect_timeout",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
-        io::ErrorKind::ConnectionReset => "connection_reset",
-        _ => "connect_failed",
     }
 }
