@@ -193,7 +193,7 @@ fn pins(directory: &Path) -> Vec<String> {
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(pins(&entry.path()));
-        } else if !entry.path().extension().is_some_and(|extension| extension == "debug") {
+        } else if entry.path().extension().is_none_or(|extension| extension != "debug") {
             // maps.debug and progs.debug are the file system's own.
             found.push(entry.path().display().to_string());
         }
