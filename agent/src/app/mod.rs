@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use weft_core::balance::Balancers;
 use weft_core::snapshot::Snapshot;
 
-use crate::admin::{self, Client, Transition};
+use crate::admin::{self, Client, Status, Transition};
 use crate::config::{self, Config};
 use crate::control::Store;
 use crate::control::manifests::{Source, SourceSettings};
@@ -39,6 +39,8 @@ use pods::Pods;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// After a hand-over, how long the predecessor goes on accepting: what was on its way to it is not turned away.
 const ACCEPT_LONGER: Duration = Duration::from_millis(300);
+/// How long a predecessor waits for its successor to serve every pod.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(15);
 /// How long a successor waits for the running agent to let go.
 const HANDOVER_WAIT: Duration = Duration::from_secs(10);
 
@@ -167,6 +169,21 @@ fn make_parts(config: &Config, ca: EmbeddedCa, steering: Steering, metrics: Metr
     }
 }
 
+/// Waits until the successor, which now answers on the admin socket, serves every pod: loading programs and certificates
+/// takes it a moment, in which this agent goes on accepting from the sockets they share.
+async fn successor_serves(config: &Config) {
+    let deadline = Instant::now() + SUCCESSOR_WAIT;
+    let client = Client::new(&config.admin_socket);
+    while Instant::now() < deadline {
+        let status: Result<Status, _> = client.get("/status").await;
+        if status.is_ok_and(|status| status.pid != std::process::id() && status.waiting_for.is_empty()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tracing::warn!("the successor is not ready after {SUCCESSOR_WAIT:?}; draining all the same");
+}
+
 /// Lets go of what a successor needs, accepts a moment longer if there is one, and drains.
 async fn finish(node: Node, stop: Stop, admin: admin::Server, exporter: Option<MetricsServer>) -> anyhow::Result<()> {
     let Node { parts, pods, config, disabled, .. } = node;
@@ -180,6 +197,7 @@ async fn finish(node: Node, stop: Stop, admin: admin::Server, exporter: Option<M
             parts.steering.release();
             let _ = reply.send(Ok(Transition { done: "steering is released; draining".into() }));
             admin.close().await;
+            successor_serves(&config).await;
             tokio::time::sleep(ACCEPT_LONGER).await;
             None
         }
