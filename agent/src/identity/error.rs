@@ -113,6 +113,14 @@ pub enum CaError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Others could replace the root.
+    #[error("{} has mode {mode:04o}: whoever may write there can replace the root of the mesh. Run `chmod go-w {}`, or use a directory of the agent's own", path.display(), path.display())]
+    DirectoryExposed {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The certificate is there, its key is not.
     #[error("{} is missing but its certificate is there: restore it from a backup, or remove the directory to start a new root", path.display())]
     KeyMissing {

@@ -83,6 +83,17 @@ fn a_key_others_could_read_is_refused_with_its_remedy() {
 }
 
 #[test]
+fn a_directory_others_may_write_to_is_refused_with_its_remedy() {
+    let dir = TempDir::new().unwrap();
+    for mode in [0o770, 0o1777] {
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let error = EmbeddedCa::open(dir.path(), &domain()).unwrap_err();
+        assert!(error.to_string().contains("chmod go-w"), "{error}");
+        assert!(!dir.path().join("root.key").exists());
+    }
+}
+
+#[test]
 fn damaged_or_foreign_roots_are_refused() {
     let dir = TempDir::new().unwrap();
     let ca = EmbeddedCa::open(dir.path(), &domain()).unwrap();

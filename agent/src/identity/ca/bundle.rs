@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::super::{CaError, Issued};
-use super::files::{Directory, write_atomically};
+use super::files::{make_directory, write_atomically};
 
 /// What `weft ca sign` writes: three PEM texts.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Bundle {
     /// # Errors
     /// [`CaError::File`] names the file that could not be written.
     pub fn write(&self, directory: &Path) -> Result<(), CaError> {
-        Directory::open(directory)?;
+        make_directory(directory)?;
         write_atomically(&directory.join("key.pem"), self.key.as_bytes(), 0o600)?;
         write_atomically(&directory.join("cert.pem"), self.chain.as_bytes(), 0o644)?;
         write_atomically(&directory.join("roots.pem"), self.anchors.as_bytes(), 0o644)

@@ -20,9 +20,14 @@ const FILE_MAX: u64 = 1 << 20;
 pub(super) struct Directory(PathBuf);
 
 impl Directory {
-    /// Makes the directory (0700) where there is none.
+    /// Makes the directory (0700) where there is none, and refuses one that others may write to.
     pub(super) fn open(path: &Path) -> Result<Self, CaError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the directory", path))?;
+        make_directory(path)?;
+        // Who can rename files here can put a root of his own in the place of ours.
+        let mode = fs::metadata(path).map_err(failed("examine", path))?.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(CaError::DirectoryExposed { path: path.to_owned(), mode });
+        }
         Ok(Self(path.to_owned()))
     }
 
@@ -87,6 +92,11 @@ impl Directory {
         }
         Ok(anchors)
     }
+}
+
+/// Makes a directory (0700) and what is missing above it.
+pub(super) fn make_directory(path: &Path) -> Result<(), CaError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the directory", path))
 }
 
 /// Writes beside `path`, syncs and renames: readers see the old content or the new, also after a crash.

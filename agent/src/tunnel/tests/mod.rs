@@ -3,6 +3,7 @@
 mod failures;
 mod hostile;
 mod interop;
+mod requests;
 mod rig;
 mod sharing;
 mod transport;
