@@ -113,6 +113,37 @@ fn deny_wins() -> Result<()> {
 }
 
 #[test]
+fn invalid_policy_fails_closed() -> Result<()> {
+    let (mesh, _) = Mesh::serving("invalid", Behaviour::Identify)?;
+    mesh.lab.expect_error("weft::manifests");
+    let outsider = mesh.lab.pod(&mesh.a, "outsider").namespace("outside").create()?.app(&mesh.lab)?;
+    let plain = mesh.server.v4(8080)?;
+    outsider.call_once(plain)?;
+    settles(&mesh, mesh.echo.v4(), true)?;
+    // Whatever was meant by it, nobody gets in until somebody says what.
+    policy(&mesh.lab, "AuthorizationPolicy", "meant-well", &json!({"action": "Permit"}))?;
+    settles(&mesh, mesh.echo.v4(), false)?;
+    settles(&mesh, mesh.server.v6(8080)?, false)?;
+    wait::until("plaintext to be kept out as well", wait::DEADLINE, || {
+        ensure!(outsider.call_once(plain).is_err(), "plaintext is let in");
+        Ok(())
+    })?;
+    let allow = json!({"action": "Allow", "rules": [{"from": [{"namespaces": [NAMESPACE]}]}]});
+    policy(&mesh.lab, "AuthorizationPolicy", "meant-well", &allow)?;
+    settles(&mesh, mesh.echo.v6(), true)?;
+    // Once it was right, a mistake in it leaves the last good version in force.
+    let (agent, problem) = (mesh.agent(&mesh.b)?, [("severity", "error")]);
+    policy(&mesh.lab, "AuthorizationPolicy", "meant-well", &json!({"action": "Allow", "rules": [{"from": []}]}))?;
+    wait::until("the mistake to be counted", wait::DEADLINE, || {
+        ensure!(agent.metrics()?.sum("weft_config_problems", &problem) > 0.0, "no problem is counted");
+        Ok(())
+    })?;
+    settles(&mesh, mesh.echo.v4(), true)?;
+    ensure!(outsider.call_once(plain).is_err(), "the last good version lets no stranger in");
+    mesh.lab.finish()
+}
+
+#[test]
 fn policy_change_kills_live_connection() -> Result<()> {
     let (mesh, _) = Mesh::serving("kill", Behaviour::Identify)?;
     let bystander = mesh.lab.pod(&mesh.a, "bystander").create()?;
