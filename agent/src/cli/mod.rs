@@ -112,4 +112,16 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn every_setting_of_the_agent_has_an_environment_variable_and_a_word_of_help() {
+        let command = Cli::command();
+        let agent = command.find_subcommand("agent").unwrap();
+        for argument in agent.get_arguments().filter(|argument| argument.get_long().is_some()) {
+            let flag = argument.get_long().unwrap();
+            let variable = format!("WEFT_{}", flag.replace('-', "_").to_uppercase());
+            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(&*variable), "{flag}");
+            assert!(argument.get_help().is_some(), "{flag}");
+        }
+    }
 }
