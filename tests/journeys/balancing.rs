@@ -51,10 +51,15 @@ impl Backends {
 
     /// Makes the calls, half by each family, and yields what each backend counted meanwhile.
     fn spread(&self, service: &Service, count: u64) -> Result<BTreeMap<String, u64>> {
+        self.spread_at(service, count, 16)
+    }
+
+    /// [`Backends::spread`] with so many calls at once.
+    fn spread_at(&self, service: &Service, count: u64, concurrency: usize) -> Result<BTreeMap<String, u64>> {
         let before = self.counts()?;
         moves(&self.lab, &self.a, "connect_steer", count, || {
             for to in [service.v4(), service.v6()] {
-                let summary = self.app.call(Calls::to(to).times(count / 2, 16))?;
+                let summary = self.app.call(Calls::to(to).times(count / 2, concurrency))?;
                 ensure!(summary.ok == count / 2 && summary.failed() == 0, "{to}: {summary:?}");
             }
             Ok(())
@@ -218,7 +223,9 @@ fn split_10000() -> Result<()> {
     for (algorithm, tolerance) in [("RoundRobin", 1.0), ("Random", 3.0), ("LeastRequest", 3.0), ("PeakEwma", 3.0)] {
         mesh.lab.algorithm(&echo, algorithm)?;
         mesh.settled(&echo, algorithm)?;
-        let counts = mesh.spread(&echo, 10_000)?;
+        // What looks at connections in flight can only be as exact as their number is large.
+        let counts = mesh.spread_at(&echo, 10_000, 64)?;
+        println!("{algorithm}: {counts:?}");
         for (name, share) in [("v1", 0.6), ("v2", 0.3), ("v3", 0.1)] {
             ensure!(off(counts[name], 10_000, share) <= tolerance, "{algorithm}: {counts:?}");
         }

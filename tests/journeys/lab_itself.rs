@@ -49,8 +49,8 @@ fn lab_capture_sees_payload_between_nodes() -> Result<()> {
     let (app, peer) = (client.app(&lab)?, server.app(&lab)?);
     peer.listen(anywhere(8080), "server", Behaviour::Echo)?;
     let capture = Capture::start(&lab)?;
-    for to in [server.v4(8080)?, server.v6(8080)?] {
-        let payload = Payload::Noise { seed: 1, length: 300_000 };
+    for (seed, to) in [(1, server.v4(8080)?), (2, server.v6(8080)?)] {
+        let payload = Payload::Noise { seed, length: 300_000 };
         let conn = app.open(to)?.conn;
         let exchanged = app.exchange(conn, payload.clone())?;
         ensure!(exchanged.received == payload.sum() && exchanged.end == End::Fin, "{exchanged:?}");
@@ -58,8 +58,11 @@ fn lab_capture_sees_payload_between_nodes() -> Result<()> {
         wait::holds("the capture to show the payload both ways", || capture.containing(&needle[..1000]).len() >= 2)?;
         ensure!(capture.tls_bytes(8080).is_err(), "plaintext passed for TLS");
         ensure!(capture.containing(b"a text nobody sent").is_empty());
-        let carried: u64 = capture.flows().iter().filter(|(flow, _)| flow.to == to).map(|(_, length)| length).sum();
-        ensure!(carried >= 300_000, "{carried} of 300000 bytes captured towards {to}");
+        wait::until("all of it to be captured", wait::DEADLINE, || {
+            let carried: u64 = capture.flows().iter().filter(|(flow, _)| flow.to == to).map(|(_, length)| length).sum();
+            ensure!(carried >= 300_000, "{carried} of 300000 bytes towards {to}");
+            Ok(())
+        })?;
     }
     drop(capture);
     lab.finish()

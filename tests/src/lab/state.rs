@@ -54,12 +54,24 @@ impl NetState {
         let mut last = Self::of(netns)?;
         wait::until("a new pod's network to settle", Duration::from_secs(10), || {
             let look = Self::of(netns)?;
-            if look == last {
+            if look == last && look.addresses_are_in_use() {
                 return Ok(look);
             }
             let difference = last.difference(&look);
             last = look;
             bail!("{difference:?}")
+        })
+    }
+
+    /// Whether every IPv6 address has left its tentative state and has its route.
+    fn addresses_are_in_use(&self) -> bool {
+        let addresses = self.lines.keys().filter(|line| line.starts_with("address:") && line.contains(" inet6 "));
+        let mut ips = addresses.map(|line| {
+            let ip = line.split(" inet6 ").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+            (ip, line.contains(" tentative"))
+        });
+        ips.all(|(ip, tentative)| {
+            !tentative && self.lines.keys().any(|line| line.starts_with(&format!("route6: local {ip} ")))
         })
     }
 
