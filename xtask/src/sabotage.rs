@@ -137,3 +137,15 @@ fn copy_tree(tree: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_break_fits_the_tree() {
+        if let Err(problem) = table() {
+            panic!("{problem:#}");
+        }
+    }
+}
