@@ -12,8 +12,7 @@ use tokio::task::JoinHandle;
 use weft_core::model::Identity;
 
 use super::parts::Parts;
-use super::pods::PodEvent;
-use super::serve::Served;
+use super::serve::{PodEvent, Served};
 use crate::pod::Pod;
 
 /// How often a leaving pod's open connections are counted.

@@ -11,7 +11,8 @@ use weft_core::policy::changes;
 use weft_core::snapshot::{Delta, Snapshot};
 
 use super::parts::Parts;
-use super::pods::{PodEvent, Pods};
+use super::pods::Pods;
+use super::serve::PodEvent;
 use crate::admin::{AdminRequest, Reply, Transition};
 use crate::config::Config;
 use crate::control::Store;

@@ -18,7 +18,7 @@ use weft_core::snapshot::Snapshot;
 
 use super::leave::{self, Leaving};
 use super::parts::Parts;
-use super::serve::Served;
+use super::serve::{PodEvent, Served};
 use crate::control::status;
 use crate::pod::Pod;
 use crate::steer::{InboundModes, PodNetwork};
@@ -32,15 +32,6 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// How long an enrolment waits for the pod's first certificate before it is put off. Short: other pods wait meanwhile.
 const CERTIFICATE_WAIT: Duration = Duration::from_millis(200);
-
-/// What happens to pods between two reconciles.
-#[derive(Debug)]
-pub(super) enum PodEvent {
-    /// A listener was destroyed under the agent.
-    ListenerLost(Arc<str>),
-    /// The last connection of a leaving pod has ended and its netns is as it was.
-    Left { uid: Arc<str>, cookie: u64 },
-}
 
 /// A pod that is to be enrolled and is not yet.
 pub(super) struct Pending {

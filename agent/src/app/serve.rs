@@ -9,9 +9,17 @@ use tokio_util::task::TaskTracker;
 use weft_abi::ListenerRole;
 
 use super::parts::Parts;
-use super::pods::PodEvent;
 use crate::accept::{Ended, accept};
 use crate::pod::Pod;
+
+/// What happens to pods between two reconciles.
+#[derive(Debug)]
+pub(super) enum PodEvent {
+    /// A listener was destroyed under the agent.
+    ListenerLost(Arc<str>),
+    /// The last connection of a leaving pod has ended and its netns is as it was.
+    Left { uid: Arc<str>, cookie: u64 },
+}
 
 /// A pod's accept loops.
 pub(super) struct Served {

@@ -48,9 +48,9 @@ impl Dial<'_> {
             Plan::Refuse(reason) => Err(Refused::Plan(reason)),
             Plan::PassThrough(_) => {
                 let target = Target { address: self.destination, transport: Transport::Plaintext, workload: None };
-                self.once(target).await
+                self.once(target, seen).await
             }
-            Plan::Direct(target) => self.once(target).await,
+            Plan::Direct(target) => self.once(target, seen).await,
             Plan::Balanced(key) => {
                 seen.record.service = Some(key.service.clone());
                 self.balanced(snapshot, &key, seen).await
@@ -58,9 +58,20 @@ impl Dial<'_> {
         }
     }
 
-    async fn once(&self, target: Target) -> Result<Dialled, Refused> {
-        let upstream = self.dial(&target).await?;
-        Ok(Dialled { upstream, target, pick: None })
+    /// Dials the one target there is, again if it failed for a reason that passes.
+    async fn once(&self, target: Target, seen: &mut Observed) -> Result<Dialled, Refused> {
+        loop {
+            seen.record.attempts += 1;
+            match self.dial(&target).await {
+                Ok(upstream) => return Ok(Dialled { upstream, target, pick: None }),
+                Err(error) if error.passes() && self.may_try_again(seen) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn may_try_again(&self, seen: &Observed) -> bool {
+        (seen.record.attempts as usize) < self.outbound.budget.attempts
     }
 
     async fn balanced(
@@ -70,14 +81,23 @@ impl Dial<'_> {
         seen: &mut Observed,
     ) -> Result<Dialled, Refused> {
         let mut tried: Vec<SocketAddr> = Vec::new();
-        let mut last = None;
-        for _ in 0..self.outbound.budget.attempts {
+        let mut last: Option<Refused> = None;
+        while self.may_try_again(seen) {
             let mut random = rand::random::<u64>;
             let picked = self.outbound.balancers.pick(snapshot, key, &tried, Instant::now(), &mut random);
             let mut pick = match picked {
                 Ok(pick) => pick,
-                // The failure of the endpoint that was there says more than that there is no other.
-                Err(none) => return Err(last.unwrap_or(Refused::Pick(none))),
+                Err(none) => match last.take() {
+                    None => return Err(Refused::Pick(none)),
+                    // No other endpoint is left: one that was only slow to answer gets another chance.
+                    Some(error) if error.passes() && !tried.is_empty() => {
+                        tried.clear();
+                        last = Some(error);
+                        continue;
+                    }
+                    // The failure of the endpoint that was there says more than that there is no other.
+                    Some(error) => return Err(error),
+                },
             };
             let begun = Instant::now();
             seen.record.attempts += 1;

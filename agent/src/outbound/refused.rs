@@ -59,6 +59,24 @@ impl Refused {
         }
     }
 
+    /// Whether the same endpoint may answer if asked again: it was slow, or its tunnel went away.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Connect { error, .. } => error.kind() == io::ErrorKind::TimedOut,
+            Self::Tunnel(error) => matches!(
+                error,
+                TunnelError::ConnectTimeout { .. }
+                    | TunnelError::HandshakeTimeout(_)
+                    | TunnelError::HandshakeAborted
+                    | TunnelError::Silent(_)
+                    | TunnelError::Closed(_)
+                    | TunnelError::NotTaken
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether another endpoint might do better, and this one should be trusted less.
     #[must_use]
     pub fn is_endpoints_fault(&self) -> bool {
