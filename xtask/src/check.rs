@@ -19,7 +19,7 @@ pub(crate) fn all() -> Result<()> {
         ("lints", || run(cargo().args(["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]))),
         ("documentation", || run(cargo().args(["doc", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))),
         ("licences, bans and sources", || {
-            run(cargo().args(["deny", "--offline", "check", "licenses", "bans", "sources"]))
+            run(cargo().args(["deny", "check", "licenses", "bans", "sources"]))
         }),
         ("spelling", spelling),
     ];
