@@ -22,12 +22,18 @@ const COUNT_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Leaving {
     pub(super) cookie: u64,
     pub(super) identity: Identity,
+    dead: bool,
     task: JoinHandle<()>,
 }
 
 impl Leaving {
-    /// The pod is wanted again: stop where it is. What is still open of it keeps running.
+    /// The pod is wanted again: stop where it is. What is still open of it keeps running. But of a netns that is gone
+    /// nothing can be kept, and all of it must be let go before another takes its place.
     pub(super) async fn cancel(self, parts: &Parts) {
+        if self.dead {
+            let _ = self.task.await;
+            return;
+        }
         self.task.abort();
         let _ = self.task.await;
         parts.detach(self.cookie).await;
@@ -58,7 +64,7 @@ pub(super) async fn begin(
         }
         let _ = events.send(PodEvent::Left { uid, cookie });
     });
-    Leaving { cookie, identity, task }
+    Leaving { cookie, identity, dead, task }
 }
 
 async fn leave(parts: &Parts, pod: &Pod, served: &Served, dead: bool) {

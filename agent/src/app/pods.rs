@@ -210,7 +210,13 @@ impl Pods {
         let deadline = tokio::time::Instant::now() + CERTIFICATE_WAIT;
         self.parts.identities.wait(&identity, deadline).await?;
         if let Some(leaving) = self.leaving.remove(&workload.uid) {
+            let (cookie, gone) = (leaving.cookie, is_other(&path, leaving.cookie));
             leaving.cancel(&self.parts).await;
+            if gone {
+                // Its sandbox was made anew: what the old one still holds would stay for ever.
+                self.parts.live.kill_pod(&workload.uid);
+                self.parts.forget(cookie).await;
+            }
         }
         let network = PodNetwork {
             uid: workload.uid.to_string(),
