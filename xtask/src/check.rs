@@ -18,9 +18,7 @@ pub(crate) fn all() -> Result<()> {
         ("dependency direction", layers::check),
         ("lints", || run(cargo().args(["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]))),
         ("documentation", || run(cargo().args(["doc", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))),
-        ("licences, bans and sources", || {
-            run(cargo().args(["deny", "check", "licenses", "bans", "sources"]))
-        }),
+        ("licences, bans and sources", || run(cargo().args(["deny", "check", "licenses", "bans", "sources"]))),
         ("spelling", spelling),
     ];
     let mut failed = Vec::new();
