@@ -135,13 +135,19 @@ struct Segment<'a> {
 
 fn add(flows: &mut Flows, segment: Segment<'_>) {
     let first = segment.sequence.wrapping_add(u32::from(segment.syn));
-    // A SYN begins a new connection, perhaps on the ports of an old one; a first segment without one joins midway.
-    if segment.syn || !flows.contains_key(&segment.flow) {
+    // A SYN begins a new connection, perhaps on the ports of an old one, unless it is the same SYN again; a first segment
+    // without one joins midway.
+    let known = flows.get(&segment.flow).map(|stream| stream.start);
+    if known.is_none_or(|start| segment.syn && start != first) {
         flows.insert(segment.flow, Stream { start: first, segments: BTreeMap::new() });
     }
     let Some(stream) = flows.get_mut(&segment.flow) else { return };
     if !segment.payload.is_empty() {
-        stream.segments.insert(first.wrapping_sub(stream.start), segment.payload.to_vec());
+        let held = stream.segments.entry(first.wrapping_sub(stream.start)).or_default();
+        // What is sent again is often only the beginning of what was sent there first.
+        if segment.payload.len() > held.len() {
+            *held = segment.payload.to_vec();
+        }
     }
 }
 
@@ -225,14 +231,16 @@ mod tests {
         let mut flows = Flows::new();
         let start = u32::MAX - 2;
         add(&mut flows, Segment { flow: flow(), sequence: start, syn: true, payload: &[] });
-        let mut send = |at: u32, payload: &[u8]| {
+        let send = |flows: &mut Flows, at: u32, payload: &[u8]| {
             let sequence = start.wrapping_add(1).wrapping_add(at);
-            add(&mut flows, Segment { flow: flow(), sequence, syn: false, payload });
+            add(flows, Segment { flow: flow(), sequence, syn: false, payload });
         };
-        send(5, b" world");
-        send(0, b"hello");
-        send(0, b"hello");
-        send(3, b"lo wo");
+        send(&mut flows, 5, b" world");
+        send(&mut flows, 0, b"hello");
+        send(&mut flows, 0, b"hello");
+        send(&mut flows, 3, b"lo wo");
+        send(&mut flows, 5, b" w");
+        add(&mut flows, Segment { flow: flow(), sequence: start, syn: true, payload: &[] });
         assert_eq!(flows[&flow()].bytes(), b"hello world");
     }
 
