@@ -1,3 +1,5 @@
+//! Certificates from an authority on disk to a handshake: what is believed, what is refused, and what a rotation leaves alone.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,3 +1,5 @@
+//! The codecs of the headers: they read what they write and refuse the rest without a panic.
+
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
