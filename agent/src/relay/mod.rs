@@ -8,9 +8,6 @@ mod direct;
 mod socket;
 mod tunnelled;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use direct::tcp_to_tcp;
