@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::ewma::Ewma;
+use super::ewma::{Ewma, Timing};
 use super::lock;
 use super::outlier::Outlier;
 
@@ -64,9 +64,9 @@ impl Member {
         self.turn.store(number, Ordering::Relaxed);
     }
 
-    /// How long connecting is expected to take; `None` if it never succeeded.
-    pub(super) fn estimate(&self, now: Instant) -> Option<Duration> {
-        lock(&self.condition).ewma.estimate(now)
+    /// What its connect times say; `None` if connecting never succeeded.
+    pub(super) fn timing(&self, now: Instant) -> Option<Timing> {
+        lock(&self.condition).ewma.timing(now)
     }
 
     /// A connection stood after `took`. Returns whether that readmits the endpoint.

@@ -5,7 +5,7 @@
 //! | [`Algorithm::Random`] | an endpoint, by weight | O(log n) |
 //! | [`Algorithm::RoundRobin`] | the endpoint whose turn it is; after any number of picks nobody is a whole pick off its share | O(log n) |
 //! | [`Algorithm::LeastRequest`] | of two, the one with fewer connections in flight per weight | O(log n) |
-//! | [`Algorithm::PeakEwma`] | of two, the one with the lower cost: connect time x (in flight + 1) | O(log n) |
+//! | [`Algorithm::PeakEwma`] | of two, the one with the lower cost: connect time x (in flight + 1), where times tell them apart | O(log n) |
 //!
 //! Where a route divides the connections to a service, a branch is chosen first: in turns for round robin, by weight at
 //! random otherwise. A branch's service may have a TrafficPolicy of its own; else the dialled service's applies.
@@ -33,6 +33,7 @@ mod random;
 mod round_robin;
 mod slow_start;
 mod splitter;
+mod two_choices;
 mod weights;
 
 use std::collections::HashMap;

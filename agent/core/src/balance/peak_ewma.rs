@@ -4,59 +4,46 @@
 //! weights this is estimate x (in flight + 1). Dividing all of it by the weight instead would leave the lighter of two
 //! idle endpoints with nothing: 1/10 is never less than 1/90. Here the draw gives each its share, and the cost corrects.
 //!
-//! Two estimates within a factor of [`NOISE`] of each other count as equal. Connect times of one and the same pod vary
-//! as much from one connection to the next, and believing them would send everything to whoever was luckier last.
+//! Two endpoints whose connect times cannot be told apart are compared by what is in flight alone. Connect times of one and
+//! the same pod vary as much from one connection to the next, and believing every peak would send everything to whoever
+//! was luckier last, for as long as the peak takes to fade.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Random;
-use super::ewma::INITIAL;
+use super::ewma::Timing;
 use super::lane::{Lane, Picker};
-use super::random::pair;
+use super::two_choices::{Drawn, Pair, draw};
+use super::weights::below;
 
-/// Estimates that differ by no more than this factor tell nothing apart.
-const NOISE: f64 = 2.0;
+/// One in so many connections goes to the endpoint drawn first however slow it is, so that one that has become fast
+/// again is noticed within few connections.
+const LOOK_AGAIN: u64 = 32;
 
-/// Of two endpoints drawn by weight, the second if it costs less, else the first.
+/// Of two endpoints drawn by weight, the one that costs less.
 #[derive(Debug)]
 pub(super) struct PeakEwma;
 
 impl Picker for PeakEwma {
     fn pick(&mut self, lane: &Lane, excluded: &[usize], now: Instant, random: Random<'_>) -> Option<usize> {
-        let (first, second) = pair(lane, excluded, random)?;
-        let Some(second) = second else { return Some(first) };
-        let estimates = comparable(lane.members[first].estimate(now), lane.members[second].estimate(now));
-        let mean = (lane.weights.at(first) + lane.weights.at(second)) as f64 / 2.0;
-        let cost = |at: usize, estimate: f64| {
-            let in_flight = f64::from(lane.members[at].in_flight());
-            estimate * (in_flight * mean / lane.weights.at(at) as f64 + 1.0)
+        let pair = match draw(lane, excluded, &mut *random)? {
+            Drawn::Only(only) => return Some(only),
+            Drawn::Two(pair) => pair,
         };
-        Some(if cost(second, estimates.1) < cost(first, estimates.0) { second } else { first })
+        let timing = |at: usize| lane.members[at].timing(now);
+        let (first, second) = Timing::comparable(timing(pair.first), timing(pair.second));
+        if first.is_like(&second) {
+            return Some(pair.less_loaded(lane));
+        }
+        let looks_again = below(LOOK_AGAIN, random) == Some(0);
+        let better = cost(lane, pair, pair.second, second) < cost(lane, pair, pair.first, first);
+        Some(if better && !looks_again { pair.second } else { pair.first })
     }
 }
 
-/// Two estimates, in seconds, as they are to be compared.
-///
-/// One that was never measured is taken to be as good as the other, up to the initial 30 ms: it is by being picked that
-/// it gets measured.
-fn comparable(first: Option<Duration>, second: Option<Duration>) -> (f64, f64) {
-    let unmeasured = |other: Option<Duration>| other.map_or(INITIAL, |other| other.min(INITIAL));
-    let a = first.unwrap_or_else(|| unmeasured(second)).as_secs_f64();
-    let b = second.unwrap_or_else(|| unmeasured(first)).as_secs_f64();
-    if a.max(b) <= NOISE * a.min(b) { (1.0, 1.0) } else { (a, b) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn estimates_alike_are_equal_and_others_are_not() {
-        let ms = |n| Some(Duration::from_millis(n));
-        assert_eq!(comparable(ms(10), ms(20)), (1.0, 1.0));
-        assert_eq!(comparable(ms(10), ms(21)), (0.010, 0.021));
-        assert_eq!(comparable(None, None), (1.0, 1.0));
-        assert_eq!(comparable(None, ms(2)), (1.0, 1.0), "unmeasured is as good as the other");
-        assert_eq!(comparable(ms(100), None), (0.1, 0.03), "but for the initial 30 ms");
-    }
+/// What one of the pair costs, in seconds.
+fn cost(lane: &Lane, pair: Pair, at: usize, timing: Timing) -> f64 {
+    let mean = (lane.weights.at(pair.first) + lane.weights.at(pair.second)) as f64 / 2.0;
+    let in_flight = f64::from(lane.members[at].in_flight());
+    timing.estimate * (in_flight * mean / lane.weights.at(at) as f64 + 1.0)
 }
