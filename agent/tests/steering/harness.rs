@@ -250,6 +250,12 @@ impl TestPod {
     pub(crate) fn ip(&self, arguments: &str) -> String {
         ip(&format!("-n {} {arguments}", self.name))
     }
+
+    /// Loads nftables rules into the pod's namespace, as a container that holds NET_ADMIN can.
+    pub(crate) fn nft(&self, rules: &str) {
+        let output = Command::new("ip").args(["netns", "exec", &self.name, "nft", rules]).output().unwrap();
+        assert!(output.status.success(), "nft {rules}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// iproute2, which must succeed.

@@ -9,6 +9,7 @@
 mod harness;
 mod app;
 
+mod firewall;
 mod inbound;
 mod lifecycle;
 mod outbound;
