@@ -1,10 +1,12 @@
 //! The lab without a mesh: what journeys take for granted must hold before any agent runs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use weft_tests::app::{Behaviour, Calls, End, Payload, Until};
 use weft_tests::capture::Capture;
 use weft_tests::lab::{Endpoint, Lab, NetState};
 use weft_tests::wait;
+
+use crate::fixture::Mesh;
 
 fn anywhere(port: u16) -> std::net::SocketAddr {
     (std::net::Ipv6Addr::UNSPECIFIED, port).into()
@@ -134,6 +136,19 @@ fn lab_teardown_finds_what_was_left() -> Result<()> {
         "the held namespace went unnoticed"
     );
     ensure!(!path.exists());
+    finds_a_left_map_entry()
+}
+
+/// An entry nobody owns, put into an agent's pinned map, must be reported.
+fn finds_a_left_map_entry() -> Result<()> {
+    let (mesh, _) = Mesh::serving("entries", Behaviour::Identify)?;
+    mesh.steered(1, || mesh.app.call_once(mesh.echo.v4()))?;
+    let maps = mesh.lab.pinned_maps();
+    let data = aya::maps::MapData::from_pin(maps.first().context("no pins")?.join(weft_abi::map::INBOUND_MODES))?;
+    let mut modes: aya::maps::HashMap<_, weft_abi::PortKey, u32> = aya::maps::Map::HashMap(data).try_into()?;
+    modes.insert(weft_abi::PortKey { cookie: u64::MAX, port: 1 }, 0, 0)?;
+    let problem = mesh.lab.finish();
+    ensure!(problem.as_ref().is_err_and(|p| format!("{p:#}").contains("INBOUND_MODES still has")), "{problem:?}");
     Ok(())
 }
 

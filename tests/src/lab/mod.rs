@@ -6,6 +6,7 @@
 
 mod agent;
 pub mod cgroup;
+mod entries;
 mod manifests;
 mod mesh;
 mod netns;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::netns::NsId;
-use super::{Agent, Lab, Pod, cgroup, state};
+use super::{Agent, Lab, Pod, cgroup, entries, state};
 use crate::wait;
 
 /// Time the mesh gets to let go of everything.
@@ -75,6 +75,10 @@ impl Lab {
         for pod in pods.iter().filter(|pod| running.iter().any(|agent| agent.node().name() == pod.node().name())) {
             self.wait_restored(pod)?;
             wait::until("the mesh's listeners to close", DEADLINE, || no_listeners(pod))?;
+        }
+        if running.len() == agents.len() {
+            // A dead agent's pins hold what it held; only a successor can clear them.
+            entries::all_gone(&self.pinned_maps())?;
         }
         running.iter().try_for_each(|agent| descriptors_returned(agent))
     }
