@@ -4,7 +4,8 @@
 //! a bridge, and every process in them is a real one. Tests, the demo and benches all start from [`lab::Lab`].
 //!
 //! Nothing here knows how the mesh works inside. The lab starts the real binaries, writes the manifests a user would
-//! write, and judges from outside: by what processes, packets, counters and the kernel's own tables say.
+//! write, and judges from outside: by what processes, packets, counters and the kernel's own tables say, the mesh's
+//! pinned maps among them.
 
 pub mod app;
 pub mod capture;
