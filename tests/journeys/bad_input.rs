@@ -39,21 +39,19 @@ impl Attack {
         Ok([self.mesh.server.v4(TUNNEL_PORT)?, self.mesh.server.v6(TUNNEL_PORT)?])
     }
 
-    /// Runs an attack and checks that the kernel brought it to the agent, that it was counted at least `count` times and
-    /// logged, that memory did not grow, and that the mesh goes on.
-    pub(crate) fn rejected(&self, count: u64, attack: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Runs an attack and checks that the kernel brought it to the agent, that it was counted at least `count` times for
+    /// what it was and logged, that memory did not grow, and that the mesh goes on.
+    pub(crate) fn rejected(&self, reason: &str, count: u64, attack: impl FnOnce() -> Result<()>) -> Result<()> {
         let mesh = &self.mesh;
         let agent = mesh.agent(&mesh.b)?;
-        let rejections = || -> Result<f64> {
-            let metrics = agent.metrics()?;
-            let handshakes = metrics.sum("weft_handshake_failures_total", &[("direction", "inbound")]);
-            Ok(handshakes + metrics.sum("weft_inbound_rejections_total", &[]))
-        };
+        let rejections =
+            || -> Result<f64> { Ok(agent.metrics()?.sum("weft_inbound_rejections_total", &[("reason", reason)])) };
         let (before, memory, logged) = (rejections()?, agent.process().resident_bytes()?, agent.process().log().len());
         moves(&mesh.lab, &mesh.b, "lookup_assign_tunnel", count, attack)?;
         wait::until("the rejection to be counted", PATIENCE, || {
             let by = rejections()? - before;
-            ensure!(by >= count as f64, "counted {by} of {count}; metrics: {:?}", agent.metrics()?.samples());
+            let all = agent.metrics()?.by_label("weft_inbound_rejections_total", "reason");
+            ensure!(by >= count as f64, "{by} of {count} were counted as {reason}: {all:?}");
             Ok(())
         })?;
         wait::until("the rejection to be logged", PATIENCE, || {
@@ -71,8 +69,8 @@ impl Attack {
 
     /// Sends bytes to the tunnel port in both families and expects the connection to be closed without an answer that
     /// is more than a TLS alert, within the deadline.
-    fn send(&self, payload: &Payload, finish: bool) -> Result<()> {
-        self.rejected(2, || {
+    fn send(&self, reason: &str, payload: &Payload, finish: bool) -> Result<()> {
+        self.rejected(reason, 2, || {
             for to in self.targets()? {
                 let start = Instant::now();
                 let conn = self.attacker.open(to)?.conn;
@@ -93,8 +91,8 @@ impl Attack {
 #[test]
 fn bad_plaintext_on_tunnel_port() -> Result<()> {
     let attack = Attack::new("plaintext")?;
-    attack.send(&Payload::Text("GET / HTTP/1.1\r\nHost: server\r\n\r\n".into()), false)?;
-    attack.send(&Payload::Text("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()), false)?;
+    attack.send("not_tls", &Payload::Text("GET / HTTP/1.1\r\nHost: server\r\n\r\n".into()), false)?;
+    attack.send("not_tls", &Payload::Text("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()), false)?;
     attack.mesh.lab.finish()
 }
 
@@ -104,8 +102,8 @@ const TRUNCATED: &str = "\u{16}\u{3}\u{1}\u{0}\u{70}\u{1}\u{0}\u{0}\u{6c}\u{3}\u
 #[test]
 fn bad_truncated_handshake() -> Result<()> {
     let attack = Attack::new("truncated")?;
-    attack.send(&Payload::Text(TRUNCATED.into()), true)?;
-    attack.send(&Payload::Text("\u{16}".into()), true)?;
+    attack.send("handshake_aborted", &Payload::Text(TRUNCATED.into()), true)?;
+    attack.send("handshake_aborted", &Payload::Text("\u{16}".into()), true)?;
     attack.mesh.lab.finish()
 }
 
@@ -114,15 +112,15 @@ fn bad_oversized_record() -> Result<()> {
     let attack = Attack::new("oversized")?;
     // A record header that claims 32 KiB, twice what TLS allows, and as much as it claims; then megabytes of noise.
     let claims = format!("\u{16}\u{3}\u{1}\u{7f}\u{7f}{}", "\u{1}".repeat(32_767));
-    attack.send(&Payload::Text(claims), false)?;
-    attack.send(&Payload::Noise { seed: 31, length: 8 << 20 }, false)?;
+    attack.send("not_tls", &Payload::Text(claims), false)?;
+    attack.send("not_tls", &Payload::Noise { seed: 31, length: 8 << 20 }, false)?;
     attack.mesh.lab.finish()
 }
 
 #[test]
 fn bad_slow_loris() -> Result<()> {
     let attack = Attack::new("loris")?;
-    attack.rejected(200, || {
+    attack.rejected("handshake_timeout", 200, || {
         let mut conns = Vec::new();
         for to in attack.targets()? {
             for number in 0..100 {
@@ -143,8 +141,8 @@ fn bad_slow_loris() -> Result<()> {
         Ok(())
     })?;
     // A handshake that drips, and a header block that never ends.
-    attack.by_peer("slow-handshake", None, &[])?;
-    attack.by_peer("slow-headers", None, &[])?;
+    attack.by_peer("slow-handshake", "handshake_timeout", None, &[])?;
+    attack.by_peer("slow-headers", "protocol_error", None, &[])?;
     attack.mesh.lab.finish()
 }
 
@@ -190,9 +188,9 @@ fn broken_directory(mesh: &Mesh) -> Result<std::path::PathBuf> {
 impl Attack {
     /// Runs the foreign peer in this mode once a family, against the server or the authority named, and expects it to be
     /// turned away.
-    fn by_peer(&self, mode: &str, authority: Option<&str>, more: &[&str]) -> Result<()> {
+    fn by_peer(&self, mode: &str, reason: &str, authority: Option<&str>, more: &[&str]) -> Result<()> {
         let certificates = peer::signed(&self.mesh.lab, &self.rogue.spiffe(), "1h")?;
-        self.rejected(2, || {
+        self.rejected(reason, 2, || {
             for to in self.targets()? {
                 let own = SocketAddr::new(to.ip(), 8080).to_string();
                 let (to, authority) = (to.to_string(), authority.unwrap_or(&own));
@@ -208,14 +206,14 @@ impl Attack {
 #[test]
 fn bad_alpn() -> Result<()> {
     let attack = Attack::new("alpn")?;
-    attack.by_peer("wrong-alpn", None, &[])?;
+    attack.by_peer("wrong-alpn", "wrong_alpn", None, &[])?;
     attack.mesh.lab.finish()
 }
 
 #[test]
 fn bad_tls_without_certificate() -> Result<()> {
     let attack = Attack::new("no-cert")?;
-    attack.by_peer("no-cert", None, &[])?;
+    attack.by_peer("no-cert", "no_client_certificate", None, &[])?;
     attack.mesh.lab.finish()
 }
 
@@ -225,10 +223,10 @@ fn bad_connect_to_another_address() -> Result<()> {
     let client = attack.mesh.client.v4(8080)?.to_string();
     let vip = attack.mesh.echo.v4().to_string();
     for authority in [client.as_str(), &vip, "127.0.0.1:8080", "[::1]:8080", "169.254.169.254:80"] {
-        attack.by_peer("echo", Some(authority), &["--expect-status", "400"])?;
+        attack.by_peer("echo", "not_this_pod", Some(authority), &["--expect-status", "400"])?;
     }
-    attack.by_peer("bad-authority", None, &["--expect-status", "400"])?;
-    attack.by_peer("get", None, &["--expect-status", "400"])?;
+    attack.by_peer("bad-authority", "bad_authority", None, &["--expect-status", "400"])?;
+    attack.by_peer("get", "not_connect", None, &["--expect-status", "400"])?;
     attack.mesh.lab.finish()
 }
 
@@ -237,7 +235,7 @@ fn bad_connect_to_reserved_port() -> Result<()> {
     let attack = Attack::new("reserved")?;
     for port in [15001, 15006, TUNNEL_PORT] {
         let authority = attack.mesh.server.v4(port)?.to_string();
-        attack.by_peer("echo", Some(&authority), &["--expect-status", "503"])?;
+        attack.by_peer("echo", "reserved_port", Some(&authority), &["--expect-status", "503"])?;
     }
     attack.mesh.lab.finish()
 }
@@ -245,6 +243,6 @@ fn bad_connect_to_reserved_port() -> Result<()> {
 #[test]
 fn bad_headers_64k() -> Result<()> {
     let attack = Attack::new("headers")?;
-    attack.by_peer("big-headers", None, &["--bytes", "66000", "--expect-status", "431"])?;
+    attack.by_peer("big-headers", "headers_too_large", None, &["--bytes", "66000", "--expect-status", "431"])?;
     attack.mesh.lab.finish()
 }

@@ -131,6 +131,12 @@ fn pod_ip_reuse() -> Result<()> {
         ensure!(name == "plain", "{name} answered");
         Ok(())
     })?;
+    // The kernel has forgotten that these addresses were the mesh's.
+    wait::until("the addresses to be nobody's", wait::DEADLINE, || {
+        moves(&mesh.lab, &mesh.a, "connect_unknown_destination", 2, || {
+            [plain.v4(8080)?, plain.v6(8080)?].into_iter().try_for_each(|to| mesh.app.call_once(to).map(drop))
+        })
+    })?;
     mesh.lab.finish()
 }
 

@@ -283,15 +283,19 @@ fn expired_cert_rejected() -> Result<()> {
 
 #[test]
 fn other_trust_domain_rejected() -> Result<()> {
-    // Of another domain, and of our domain's name by another root.
+    // Of another domain and root, of our domain's name by another root, and of another domain by our root.
     let mesh = Foreign::new("domain")?;
     for identity in ["spiffe://elsewhere.example/ns/demo/sa/foreign".to_owned(), mesh.foreign.spiffe()] {
         mesh.refused(&peer::stranger(&mesh.lab, &identity)?, "echo")?;
     }
+    let identity = "spiffe://elsewhere.example/ns/demo/sa/foreign";
+    mesh.refused(&peer::of_other_domain(&mesh.lab, identity)?, "echo")?;
     mesh.lab.finish()?;
     let caller = Caller::new("domain-caller", Behaviour::Echo)?;
     for identity in ["spiffe://elsewhere.example/ns/demo/sa/python".to_owned(), caller.python.spiffe()] {
         caller.turned_away(&peer::stranger(&caller.mesh.lab, &identity)?).with_context(|| identity)?;
     }
+    let identity = "spiffe://elsewhere.example/ns/demo/sa/python";
+    caller.turned_away(&peer::of_other_domain(&caller.mesh.lab, identity)?).context("another domain by our root")?;
     caller.mesh.lab.finish()
 }

@@ -48,6 +48,10 @@ fn upgrade_under_load_no_error() -> Result<()> {
         mesh.lab.start_agent(node, AgentOptions::default())?;
         // Connections the predecessor carries go on while it drains.
         if node.name() == "a" {
+            wait::until("the predecessor to drain", wait::DEADLINE, || {
+                ensure!(old.process().log().contains("draining"), "it does not yet");
+                Ok(())
+            })?;
             ensure!(old.process().exited().is_none(), "the predecessor left before its connections");
             let poked = mesh.app.poke(held.group)?;
             ensure!(poked.ok == 20, "{poked:?}");
@@ -68,6 +72,9 @@ fn upgrade_under_load_no_error() -> Result<()> {
 fn stalled_stream_does_not_block_others() -> Result<()> {
     let (mesh, _) = Mesh::serving("stall", Behaviour::Stall)?;
     mesh.peer.listen(anywhere(8081), "lively", Behaviour::Identify)?;
+    // Those that stand already share their tunnels with what is about to stall: another tunnel is no way out for them.
+    let standing = [mesh.server.v4(8081)?, mesh.server.v6(8081)?].map(|to| mesh.app.hold(Calls::to(to).times(8, 8)));
+    let standing = standing.into_iter().collect::<Result<Vec<_>>>()?;
     // Eight readers that never read, each fed until no more fits: more than any shared window holds.
     let stalled = mesh.steered(8, || {
         std::thread::scope(|scope| {
@@ -93,6 +100,11 @@ fn stalled_stream_does_not_block_others() -> Result<()> {
         }
         Ok(())
     })?;
+    for held in standing {
+        let poked = mesh.app.poke(held.group)?;
+        ensure!(poked.ok == 8 && poked.failed() == 0, "stalled streams hold up those beside them: {poked:?}");
+        mesh.app.release(held.group)?;
+    }
     for conn in stalled {
         mesh.app.close(conn)?;
     }

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use serde_json::{Value, json};
 use weft_tests::lab::{Lab, Pod, Process, binary};
 use weft_tests::wait;
@@ -23,6 +24,21 @@ pub(crate) fn stranger(lab: &Lab, identity: &str) -> Result<Certificates> {
     let certificates = sign(lab, &lab.directory().join(format!("other-ca-{domain}")), identity, "1h")?;
     let ours = signed(lab, "spiffe://cluster.local/ns/any/sa/any", "1h")?;
     std::fs::copy(ours.0.join("roots.pem"), certificates.0.join("roots.pem"))?;
+    Ok(certificates)
+}
+
+/// Certificates of another trust domain under the mesh's own root, which a root that several domains share may sign: the
+/// chain is good, and the name alone gives a reason to refuse.
+pub(crate) fn of_other_domain(lab: &Lab, identity: &str) -> Result<Certificates> {
+    let certificates = signed(lab, "spiffe://cluster.local/ns/any/sa/any", "1h")?;
+    let ca = lab.directory().join("ca");
+    let root = KeyPair::from_pem(&std::fs::read_to_string(ca.join("root.key"))?)?;
+    let issuer = Issuer::from_ca_cert_pem(&std::fs::read_to_string(ca.join("root.crt"))?, root)?;
+    let key = KeyPair::generate()?;
+    let mut leaf = CertificateParams::default();
+    leaf.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
+    std::fs::write(certificates.0.join("cert.pem"), leaf.signed_by(&key, &issuer)?.pem())?;
+    std::fs::write(certificates.0.join("key.pem"), key.serialize_pem())?;
     Ok(certificates)
 }
 

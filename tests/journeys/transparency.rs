@@ -80,7 +80,13 @@ fn localhost_is_not_captured() -> Result<()> {
 fn loop_rejected() -> Result<()> {
     let (mesh, _) = Mesh::serving("loop", Behaviour::Identify)?;
     let ports = mesh.client.listening_ports()?;
-    ensure!(!ports.is_empty(), "the agent has no listener in the pod");
+    ensure!(ports.len() == 2, "the agent has not two listeners in the pod: {ports:?}");
+    let agent = mesh.agent(&mesh.a)?;
+    let refusals = || -> Result<[f64; 2]> {
+        let (metrics, own) = (agent.metrics()?, [("reason", "own_listener")]);
+        Ok(["weft_tcp_connections_failed_total", "weft_inbound_rejections_total"].map(|name| metrics.sum(name, &own)))
+    };
+    ensure!(refusals()? == [0.0; 2]);
     for port in ports {
         for to in [("127.0.0.1", port), ("::1", port)] {
             let to = std::net::SocketAddr::new(to.0.parse()?, to.1);
@@ -91,6 +97,12 @@ fn loop_rejected() -> Result<()> {
             ensure!(received.sum.length == 0, "the agent answered its own listener: {received:?}");
         }
     }
+    // Each listener knows its own before anything else is asked: once each, by IPv4, and nothing was dialled.
+    wait::until("each listener to have refused its own", wait::DEADLINE, || {
+        let refusals = refusals()?;
+        ensure!(refusals == [1.0; 2], "refused as own_listener: {refusals:?}");
+        Ok(())
+    })?;
     mesh.steered(1, || mesh.app.call_once(mesh.echo.v4()))?;
     mesh.lab.finish()
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use weft_tests::app::{Behaviour, Calls, End, Payload};
+use weft_tests::wait;
 
 use crate::fixture::{Mesh, anywhere};
 
@@ -69,6 +70,14 @@ fn twenty_thousand_short_connections() -> Result<()> {
         ensure!(summary.ok == 20_000 && summary.failed() == 0 && summary.untruthful == 0, "{summary:?}");
         Ok(())
     })?;
+    // None of them is kept by anybody.
+    for agent in [mesh.agent(&mesh.a)?, mesh.agent(&mesh.b)?] {
+        wait::until("the agents to have forgotten them", wait::DEADLINE, || {
+            let open = agent.ask("/connections")?.as_array().map_or(0, Vec::len);
+            ensure!(open == 0, "{} counts {open} as open", agent.process().name());
+            Ok(())
+        })?;
+    }
     ensure!(mesh.peer.seen(listener)?.accepted == 20_000);
     mesh.lab.finish()
 }

@@ -31,12 +31,16 @@ enum Toolchain {
 
 /// Builds the programs and returns where the object lies. Costs half a second when nothing changed.
 pub(crate) fn run() -> Result<PathBuf> {
-    let root = workspace();
+    run_in(&workspace())
+}
+
+/// [`run`] in another work tree.
+pub(crate) fn run_in(root: &Path) -> Result<PathBuf> {
     let linker = bpf_linker();
     let toolchain = choose(linker.is_some())?;
     let linker = linker.expect("choose refuses without a linker");
     let status = command(&toolchain, &linker)
-        .current_dir(&root)
+        .current_dir(root)
         .args(["build", "--package", "weft-programs", "--release"])
         .args(["--target", TARGET, "--target-dir", "target/ebpf"])
         .status()
@@ -47,9 +51,14 @@ pub(crate) fn run() -> Result<PathBuf> {
              LLVM than the compiler's: run `cargo xtask setup`"
         );
     }
-    let object = root.join("target/ebpf").join(TARGET).join("release/weft-programs");
+    let object = object_in(root);
     fs::metadata(&object).with_context(|| format!("cargo succeeded but {} is not there", object.display()))?;
     Ok(object)
+}
+
+/// Where the object of a work tree lies.
+pub(crate) fn object_in(root: &Path) -> PathBuf {
+    root.join("target/ebpf").join(TARGET).join("release/weft-programs")
 }
 
 /// What this machine lacks to build the programs; `None` when nothing does.

@@ -42,8 +42,8 @@ enum Verb {
     },
     /// Break one line per scenario and see that its test notices
     Sabotage {
-        /// Only the scenarios whose name contains this
-        filter: Option<String>,
+        /// Only the scenarios whose name contains one of these
+        filters: Vec<String>,
     },
     /// Run the fuzz targets of agent/fuzz, each for a while
     Fuzz {
@@ -86,7 +86,7 @@ fn obey(verb: Verb) -> anyhow::Result<()> {
         Verb::Build => build::everything(),
         Verb::Check => check::all(),
         Verb::Test { filter } => test::run(filter.as_deref()),
-        Verb::Sabotage { filter } => sabotage::run(filter.as_deref()),
+        Verb::Sabotage { filters } => sabotage::run(&filters),
         Verb::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Verb::Lab { pod } => lab::run(&pod),
         Verb::Demo => demo::run(),

@@ -130,7 +130,7 @@ fn run_program(program: &Program, filter: Option<&str>, tally: &mut Tally) -> Re
 }
 
 /// `test NAME ... ok`, as libtest prints it.
-fn parse(line: &str) -> Option<(&str, Outcome)> {
+pub(crate) fn parse(line: &str) -> Option<(&str, Outcome)> {
     let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
     let outcome = match outcome.split([' ', ',']).next()? {
         "ok" => Outcome::Passed,
