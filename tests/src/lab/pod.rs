@@ -203,6 +203,14 @@ impl Lab {
     /// When its cgroup does not empty.
     pub fn delete_pod(&self, pod: &Pod) -> Result<()> {
         self.manifests.remove("Pod", pod.namespace(), pod.name());
+        self.delete_sandbox(pod)
+    }
+
+    /// Ends a pod's processes and takes its network namespace away, as when its sandbox dies; its object stays.
+    ///
+    /// # Errors
+    /// When its cgroup does not empty.
+    pub fn delete_sandbox(&self, pod: &Pod) -> Result<()> {
         cgroup::remove(pod.cgroup())?;
         // A container runtime takes the link away before it lets go of the namespace.
         let _ = pod.node().netns().ip(&[format!("link del {}", pod.inner.link)]);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -24,6 +25,7 @@ pub struct PodSpec<'a> {
     addresses: Option<Vec<IpAddr>>,
     families: (bool, bool),
     uid: Option<String>,
+    netns: Option<PathBuf>,
     hidden: bool,
 }
 
@@ -41,6 +43,7 @@ impl<'a> PodSpec<'a> {
             addresses: None,
             families: (true, true),
             uid: None,
+            netns: None,
             hidden: false,
         }
     }
@@ -113,10 +116,13 @@ impl<'a> PodSpec<'a> {
         self
     }
 
-    /// With this UID: the same pod as one before, its sandbox made anew.
+    /// As this pod, whose sandbox has gone and is made anew: its UID, its addresses, and another network namespace where
+    /// the old one was.
     #[must_use]
-    pub fn uid(mut self, uid: &str) -> Self {
-        self.uid = Some(uid.to_owned());
+    pub fn anew(mut self, pod: &Pod) -> Self {
+        self.uid = Some(pod.uid().to_owned());
+        self.addresses = Some(pod.addresses().to_vec());
+        self.netns = Some(pod.netns().path().to_owned());
         self
     }
 
@@ -146,7 +152,8 @@ impl<'a> PodSpec<'a> {
             both
         });
         let link = format!("p{number}");
-        let netns = NetNs::create(&self.lab.run.path().join("netns").join(format!("{}-{number}", self.name)))?;
+        let path = || self.lab.run.path().join("netns").join(format!("{}-{number}", self.name));
+        let netns = NetNs::create(&self.netns.clone().unwrap_or_else(path))?;
         connect(&netns, &self.node, &link, &addresses)?;
         let cgroup = self.node.cgroup().join("pods").join(format!("{}-{number}", self.name));
         cgroup::create(&cgroup)?;

@@ -95,6 +95,9 @@ fn try_all(breaks: &[Break], built: &Receiver<Built>) -> Result<Vec<Trial>> {
     let unbroken = built.recv().context("nothing was compiled")?.programs?;
     let names = trial::journeys(&unbroken)?;
     let unsound = trial::unbroken(&unbroken, breaks, &names)?;
+    for (scenario, why) in &unsound {
+        say(&format!("{scenario}: {why}"));
+    }
     let mut trials = Vec::new();
     for Built { scenarios, programs, _running } in built {
         if scenarios.is_empty() {

@@ -134,14 +134,14 @@ fn execute(programs: &Path, names: &[&str], deadline: u64) -> Result<Output> {
     command.output().context("running the journeys")
 }
 
-/// What a failed journey said, on one line: libtest shows it below a heading, last.
+/// What a failed journey said, on one line: libtest shows it below a heading, after all that was printed meanwhile.
 fn complaint(text: &str, name: &str) -> String {
     let heading = format!("---- {name} stdout ----");
-    let Some((_, below)) = text.split_once(&heading) else { return "it said nothing".into() };
-    let end = ["\n---- ", "\nfailures:\n"].iter().filter_map(|mark| below.find(mark)).min().unwrap_or(below.len());
-    let said = &below[..end];
-    let start = ["\nError: ", "\nthread '"].iter().filter_map(|mark| said.rfind(mark)).min().unwrap_or(0);
-    said[start..].split_whitespace().collect::<Vec<_>>().join(" ")
+    let below = text.lines().skip_while(|line| *line != heading).skip(1);
+    let ends = |line: &str| line == "failures:" || (line.starts_with("---- ") && line.ends_with(" stdout ----"));
+    let said: Vec<&str> = below.take_while(|line| !ends(line)).collect();
+    let last = said.iter().rposition(|line| line.starts_with("Error: ") || line.starts_with("thread '"));
+    said[last.unwrap_or(0)..].join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -151,8 +151,8 @@ mod tests {
     #[test]
     fn a_complaint_is_what_the_journey_ended_with() {
         let text = "test a::b ... FAILED\n\nfailures:\n\n---- a::c stdout ----\nError: other\n\n---- a::b stdout ----\n\
-                    a log line\nError: not so\n\nCaused by:\n    that\n\nfailures:\n    a::b\n";
+                    ---- the end of a.log\na line\nError: not so\n\nCaused by:\n    that\n\nfailures:\n    a::b\n";
         assert_eq!(complaint(text, "a::b"), "Error: not so Caused by: that");
-        assert_eq!(complaint(text, "a::d"), "it said nothing");
+        assert_eq!(complaint(text, "a::d"), "");
     }
 }
