@@ -1,5 +1,6 @@
 //! `cargo xtask`: one file per verb. Every verb installs or builds what it needs by itself, and says so first.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod check;
@@ -8,6 +9,7 @@ mod fresh;
 mod fuzz;
 mod lab;
 mod layers;
+mod peers;
 mod privileges;
 mod sabotage;
 mod scenarios;
@@ -61,6 +63,13 @@ enum Verb {
     },
     /// Watch two live processes join the mesh, in one screen
     Demo,
+    /// Measure Weft beside a plain relay and its peers in one run; `bench --help` says what can be chosen
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of the instrument
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Prove demo and test on a fresh Debian 12 in a debootstrap chroot
     Fresh,
 }
@@ -90,6 +99,7 @@ fn obey(verb: Verb) -> anyhow::Result<()> {
         Verb::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Verb::Lab { pod } => lab::run(&pod),
         Verb::Demo => demo::run(),
+        Verb::Bench { arguments } => bench::run(&arguments),
         Verb::Fresh => fresh::run(),
     }
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::build_ebpf;
+use crate::peers;
 use crate::privileges::{as_root, is_root};
 use crate::shell::{cargo, on_path, run, say};
 
@@ -23,9 +24,11 @@ pub(crate) enum Need {
     Check,
     /// To compile the fuzz targets.
     Fuzz,
+    /// The proxies Weft is measured beside.
+    Peers,
 }
 
-const ALL: [Need; 4] = [Need::Ebpf, Need::Lab, Need::Check, Need::Fuzz];
+const ALL: [Need; 5] = [Need::Ebpf, Need::Lab, Need::Check, Need::Fuzz, Need::Peers];
 
 /// Something missing.
 struct Lack {
@@ -37,6 +40,10 @@ struct Lack {
 enum Remedy {
     /// Debian packages.
     Apt(&'static [&'static str]),
+    /// Debian packages that bring a service, which is neither started now nor at the next boot.
+    Idle(&'static [&'static str]),
+    /// Envoy, in a virtual environment of Python below target.
+    Envoy,
     /// A crate's binary: `cargo install` arguments, and where LLVM is.
     Cargo(&'static [&'static str]),
     /// A component of the Rust toolchain.
@@ -90,6 +97,7 @@ fn lacking(need: Need) -> Vec<Lack> {
         Need::Lab => lacking_lab(),
         Need::Check => lacking_check(),
         Need::Fuzz => lacking_fuzz(),
+        Need::Peers => lacking_peers(),
     }
 }
 
@@ -159,6 +167,29 @@ fn lacking_fuzz() -> Vec<Lack> {
     vec![Lack { what: "a C++ compiler", why: "libFuzzer is written in C++", remedy: Remedy::Apt(&["g++"]) }]
 }
 
+fn lacking_peers() -> Vec<Lack> {
+    let why = "the benchmark measures Weft beside it";
+    let mut lacks = Vec::new();
+    if !on_path("haproxy") {
+        lacks.push(Lack { what: "HAProxy", why, remedy: Remedy::Idle(&["haproxy"]) });
+    }
+    if !on_path("nginx") || !Path::new("/usr/lib/nginx/modules/ngx_stream_module.so").exists() {
+        lacks.push(Lack { what: "nginx", why, remedy: Remedy::Idle(&["nginx", "libnginx-mod-stream"]) });
+    }
+    if !peers::has_envoy() {
+        // The module that makes virtual environments is a package of its own.
+        if !Command::new("python3").args(["-c", "import ensurepip"]).output().is_ok_and(|out| out.status.success()) {
+            lacks.push(Lack {
+                what: "Python's venv",
+                why: "Envoy comes from PyPI",
+                remedy: Remedy::Apt(&["python3-venv"]),
+            });
+        }
+        lacks.push(Lack { what: "Envoy", why, remedy: Remedy::Envoy });
+    }
+    lacks
+}
+
 fn lacking_check() -> Vec<Lack> {
     let mut lacks = Vec::new();
     if !works(&["fmt", "--version"]) {
@@ -203,7 +234,8 @@ pub(crate) fn cargo_home() -> Option<std::path::PathBuf> {
 impl Remedy {
     fn shown(&self) -> String {
         match self {
-            Self::Apt(packages) => format!("apt-get install {}", packages.join(" ")),
+            Self::Apt(packages) | Self::Idle(packages) => format!("apt-get install {}", packages.join(" ")),
+            Self::Envoy => peers::envoy_by_hand(),
             Self::Cargo(arguments) => format!("cargo install --locked {}", arguments.join(" ")),
             Self::Rustup(component) => format!("rustup component add {component}"),
         }
@@ -212,13 +244,16 @@ impl Remedy {
     fn apply(&self) -> Result<()> {
         match self {
             Self::Apt(packages) => apt(packages),
+            Self::Idle(packages) => peers::install_idle(packages),
+            Self::Envoy => peers::install_envoy(),
             Self::Cargo(arguments) => cargo_install(arguments),
             Self::Rustup(component) => run(Command::new("rustup").args(["component", "add", component])),
         }
     }
 }
 
-fn apt(packages: &[&str]) -> Result<()> {
+/// Installs Debian packages.
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     if !on_path("apt-get") {
         bail!("this is no Debian: install what `{}` would, by your distribution's means", packages.join(" "));
     }

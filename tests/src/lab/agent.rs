@@ -60,6 +60,12 @@ impl Agent {
         &self.inner.node
     }
 
+    /// The cgroup it is alone in.
+    #[must_use]
+    pub fn cgroup(&self) -> PathBuf {
+        self.node().cgroup().join(self.process().name())
+    }
+
     /// Its state directory.
     #[must_use]
     pub fn state(&self) -> PathBuf {

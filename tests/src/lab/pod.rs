@@ -180,6 +180,20 @@ impl Pod {
         Ok(process)
     }
 
+    /// Starts any program in a cgroup of its own below the pod's, so that what it uses can be told from the rest; yields that
+    /// cgroup too. Programs of one name share it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn spawn_apart(&self, lab: &Lab, name: &str, command: &[String]) -> Result<(Process, PathBuf)> {
+        let cgroup = self.cgroup().join(name);
+        cgroup::create(&cgroup)?;
+        let place = Place { cgroup: &cgroup, ..self.place(lab, name) };
+        let process = Process::start(place, command)?;
+        lab.contents().processes.push(process.clone());
+        Ok((process, cgroup))
+    }
+
     fn place(&self, lab: &Lab, what: &str) -> Place<'_> {
         let number = lab.contents().processes.len();
         let name = format!("{}-{what}-{number}", self.name());

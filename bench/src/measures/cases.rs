@@ -1,0 +1,196 @@
+//! The table of cases and metrics.
+//!
+//! Rates of the open loop are below what the slowest subject carries on two cores, so that latency is a path's and not a
+//! queue's: 1,000 requests a second on one connection, 4,000 over thirty-two.
+
+use super::Better::{Higher, Lower};
+use super::{Case, Metric, Work};
+use crate::load::Outcome;
+
+/// Everything that is run, in this order.
+pub const CASES: &[Case] = &[
+    case("memory", "memory", "memory of both proxies together", Work::Memory, true),
+    case("rtt", "rtt", "round trip of 64 B on one connection, one after the other", Work::Window(&["rtt"]), true),
+    case(
+        "latency-64-1",
+        "latency",
+        "latency of 64 B at 1,000/s on 1 connection, open loop",
+        Work::Window(&["echo", "--size", "64", "--connections", "1", "--rate", "1000"]),
+        true,
+    ),
+    case(
+        "latency-1k-1",
+        "latency",
+        "latency of 1 KiB at 1,000/s on 1 connection, open loop",
+        Work::Window(&["echo", "--size", "1024", "--connections", "1", "--rate", "1000"]),
+        false,
+    ),
+    case(
+        "latency-64-32",
+        "latency",
+        "latency of 64 B at 4,000/s on 32 connections, open loop",
+        Work::Window(&["echo", "--size", "64", "--connections", "32", "--rate", "4000"]),
+        true,
+    ),
+    case(
+        "latency-1k-32",
+        "latency",
+        "latency of 1 KiB at 4,000/s on 32 connections, open loop",
+        Work::Window(&["echo", "--size", "1024", "--connections", "32", "--rate", "4000"]),
+        false,
+    ),
+    case(
+        "operations",
+        "operations",
+        "echoes of 64 B on 32 connections, as fast as answers come",
+        Work::Window(&["echo", "--size", "64", "--connections", "32"]),
+        true,
+    ),
+    case(
+        "connect-1",
+        "connect",
+        "new connections, one after the other",
+        Work::Window(&["connect", "--concurrency", "1"]),
+        true,
+    ),
+    case(
+        "connect-16",
+        "connect",
+        "new connections, 16 at once",
+        Work::Window(&["connect", "--concurrency", "16"]),
+        true,
+    ),
+    case("throughput-1", "throughput", "throughput of 1 flow", Work::Window(&["bulk", "--flows", "1"]), true),
+    case("throughput-4", "throughput", "throughput of 4 flows", Work::Window(&["bulk", "--flows", "4"]), true),
+    case("throughput-16", "throughput", "throughput of 16 flows", Work::Window(&["bulk", "--flows", "16"]), false),
+    case(
+        "mixed",
+        "mixed",
+        "latency of 64 B at 200/s beside 4 bulk flows, open loop",
+        Work::Window(&["mixed", "--flows", "4", "--rate", "200"]),
+        true,
+    ),
+    case("hook", "hook", "connect() outside the mesh", Work::ConnectCost, true),
+];
+
+const fn case(name: &'static str, measure: &'static str, title: &'static str, work: Work, quick: bool) -> Case {
+    Case { name, measure, title, work, quick }
+}
+
+/// Everything that is read off, in the order of the tables' columns.
+pub const METRICS: &[Metric] = &[
+    Metric { case: "memory", name: "rest", unit: "MB", better: Lower, of: |o| value(o, "rest_mb") },
+    Metric {
+        case: "memory",
+        name: "rest of one",
+        unit: "MB, the larger",
+        better: Lower,
+        of: |o| value(o, "rest_largest_mb"),
+    },
+    Metric { case: "memory", name: "idle", unit: "kB/connection", better: Lower, of: |o| value(o, "idle_kb") },
+    p50("rtt"),
+    p50("latency-64-1"),
+    p99("latency-64-1"),
+    p999("latency-64-1"),
+    p50("latency-1k-1"),
+    p99("latency-1k-1"),
+    p999("latency-1k-1"),
+    p50("latency-64-32"),
+    p99("latency-64-32"),
+    p999("latency-64-32"),
+    p50("latency-1k-32"),
+    p99("latency-1k-32"),
+    p999("latency-1k-32"),
+    Metric { case: "operations", name: "rate", unit: "1/s", better: Higher, of: |o| value(o, "per_second") },
+    Metric { case: "operations", name: "cpu", unit: "us/op", better: Lower, of: |o| per(o, "operations", 1.0) },
+    Metric {
+        case: "operations",
+        name: "all",
+        unit: "us/op, with both ends",
+        better: Lower,
+        of: |o| all_per(o, "operations", 1.0),
+    },
+    rate("connect-1"),
+    Metric { case: "connect-1", name: "p50", unit: "us", better: Lower, of: |o| value(o, "p50_us") },
+    rate("connect-16"),
+    Metric { case: "connect-16", name: "p99", unit: "us", better: Lower, of: |o| value(o, "p99_us") },
+    Metric { case: "connect-16", name: "cpu", unit: "us/connection", better: Lower, of: |o| per(o, "operations", 1.0) },
+    Metric {
+        case: "connect-16",
+        name: "all",
+        unit: "us/connection, with both ends",
+        better: Lower,
+        of: |o| all_per(o, "operations", 1.0),
+    },
+    speed("throughput-1"),
+    cost("throughput-1"),
+    whole("throughput-1"),
+    speed("throughput-4"),
+    cost("throughput-4"),
+    whole("throughput-4"),
+    fairness("throughput-4"),
+    speed("throughput-16"),
+    cost("throughput-16"),
+    whole("throughput-16"),
+    fairness("throughput-16"),
+    p50("mixed"),
+    p99("mixed"),
+    speed("mixed"),
+    Metric { case: "hook", name: "added", unit: "ns", better: Lower, of: |o| value(o, "hook_ns") },
+    Metric { case: "hook", name: "without", unit: "ns", better: Lower, of: |o| value(o, "connect_without_ns") },
+];
+
+const fn p50(case: &'static str) -> Metric {
+    Metric { case, name: "p50", unit: "us", better: Lower, of: |o| value(o, "p50_us") }
+}
+
+const fn p99(case: &'static str) -> Metric {
+    Metric { case, name: "p99", unit: "us", better: Lower, of: |o| value(o, "p99_us") }
+}
+
+const fn p999(case: &'static str) -> Metric {
+    Metric { case, name: "p99.9", unit: "us", better: Lower, of: |o| value(o, "p999_us") }
+}
+
+const fn rate(case: &'static str) -> Metric {
+    Metric { case, name: "rate", unit: "1/s", better: Higher, of: |o| value(o, "per_second") }
+}
+
+const fn speed(case: &'static str) -> Metric {
+    Metric { case, name: "rate", unit: "Gbit/s", better: Higher, of: |o| value(o, "gbit_s") }
+}
+
+const fn cost(case: &'static str) -> Metric {
+    Metric { case, name: "cpu", unit: "CPU-s/GB", better: Lower, of: |o| per(o, "bytes", 1e9 / 1e6) }
+}
+
+const fn whole(case: &'static str) -> Metric {
+    Metric {
+        case,
+        name: "all",
+        unit: "CPU-s/GB, with both ends",
+        better: Lower,
+        of: |o| all_per(o, "bytes", 1e9 / 1e6),
+    }
+}
+
+const fn fairness(case: &'static str) -> Metric {
+    Metric { case, name: "fairness", unit: "slowest flow / fastest", better: Higher, of: |o| value(o, "fairness") }
+}
+
+fn value(outcome: &Outcome, name: &str) -> Option<f64> {
+    outcome.values.get(name).copied()
+}
+
+/// Microseconds of the proxies' CPU per unit of `of`, times `scale`.
+fn per(outcome: &Outcome, of: &str, scale: f64) -> Option<f64> {
+    let units = value(outcome, of).filter(|units| *units > 0.0)?;
+    Some(value(outcome, "cpu.proxies_us")? / units * scale)
+}
+
+/// The same for everything that ran: proxies, client, server and what the kernel deferred to `ksoftirqd`.
+fn all_per(outcome: &Outcome, of: &str, scale: f64) -> Option<f64> {
+    let units = value(outcome, of).filter(|units| *units > 0.0)?;
+    let used = ["proxies", "ends", "ksoftirqd"].iter().filter_map(|who| value(outcome, &format!("cpu.{who}_us")));
+    Some(used.sum::<f64>() / units * scale)
+}

@@ -1,0 +1,67 @@
+//! What is measured: cases, each one run of the load against a subject, and the metrics read off its outcome.
+
+mod cases;
+mod memory;
+mod run;
+
+use crate::load::Outcome;
+
+pub use cases::{CASES, METRICS};
+pub use memory::idle;
+pub use run::{connect_cost, window};
+
+/// One run of the load.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Its name in results.
+    pub name: &'static str,
+    /// The measure it belongs to, as filters name it.
+    pub measure: &'static str,
+    /// Its heading in tables.
+    pub title: &'static str,
+    /// What runs.
+    pub work: Work,
+    /// Whether `--quick` runs it too.
+    pub quick: bool,
+}
+
+/// What a case runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// A client of `weft-load` with these arguments, for one window; every subject once a round.
+    Window(&'static [&'static str]),
+    /// Memory at rest and with idle connections; once a run, before anything else has been through the proxies.
+    Memory,
+    /// The cost of `connect()` outside the mesh; once a round, for the kernel and not for a subject.
+    ConnectCost,
+}
+
+/// Which way is better.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Better {
+    /// More is.
+    Higher,
+    /// Less is.
+    Lower,
+}
+
+/// A figure of a case.
+#[derive(Clone, Copy)]
+pub struct Metric {
+    /// The case it is read off.
+    pub case: &'static str,
+    /// Its name in results, unique among its case's.
+    pub name: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Which way is better.
+    pub better: Better,
+    /// Reads it; `None` where the outcome does not hold it, as the CPU time of proxies where there are none.
+    pub of: fn(&Outcome) -> Option<f64>,
+}
+
+/// The metric of this case and name.
+#[must_use]
+pub fn metric(case: &str, name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|metric| metric.case == case && metric.name == name)
+}

@@ -1,0 +1,120 @@
+//! One run: every case against every subject, round by round.
+//!
+//! Within a round a case goes through all subjects before the next case begins, so that what is compared was measured
+//! seconds apart; who goes first moves on with each round.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::load::Outcome;
+use crate::measures::{CASES, Case, Work, connect_cost, idle, window};
+use crate::subjects::{Kind, Stage, Subject, kind};
+
+/// The pseudo-subject of what is measured of the kernel alone.
+pub const KERNEL: &str = "kernel";
+
+/// How to run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Rounds.
+    pub rounds: usize,
+    /// Length of a window.
+    pub window: Duration,
+    /// Idle connections opened to measure memory.
+    pub idle: usize,
+    /// Bursts of connects in each cgroup, a round.
+    pub bursts: usize,
+    /// The cases, by name.
+    pub cases: Vec<String>,
+}
+
+/// What one case found of one subject in one round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The round, counted from 1; 0 for what is measured once a run.
+    pub round: usize,
+    /// The case.
+    pub case: String,
+    /// The subject.
+    pub subject: String,
+    /// Seconds since the run began.
+    pub at: f64,
+    /// What was found; its failures are operations that failed.
+    pub outcome: Outcome,
+    /// Why nothing was found.
+    pub error: Option<String>,
+}
+
+impl Settings {
+    /// The cases to run.
+    pub fn cases(&self) -> impl Iterator<Item = &'static Case> {
+        CASES.iter().filter(|case| self.cases.iter().any(|name| name == case.name))
+    }
+}
+
+/// How many samples a run makes.
+#[must_use]
+pub fn expected(settings: &Settings, subjects: &[Subject]) -> usize {
+    let per_case = |case: &Case| match case.work {
+        Work::Window(_) => settings.rounds * subjects.len(),
+        Work::Memory => subjects.iter().filter(|subject| holds_memory(subject)).count(),
+        Work::ConnectCost => settings.rounds,
+    };
+    settings.cases().map(per_case).sum()
+}
+
+/// The order of `count` subjects in a round.
+#[must_use]
+pub fn rotated(count: usize, round: usize) -> Vec<usize> {
+    (0..count).map(|at| (at + round) % count).collect()
+}
+
+/// Runs everything, telling `progress` before each sample what it is.
+///
+/// # Errors
+/// Never for a sample that fails: that is a sample too.
+pub fn run(
+    stage: &Stage,
+    subjects: &[Subject],
+    settings: &Settings,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Sample>> {
+    let start = Instant::now();
+    let mut samples = Vec::new();
+    let mut take = |round: usize, case: &Case, subject: &str, measured: &mut dyn FnMut() -> Result<Outcome>| {
+        progress(&format!("{subject}: {}", case.title));
+        let at = start.elapsed().as_secs_f64();
+        let (outcome, error) = match measured() {
+            Ok(outcome) => (outcome, None),
+            Err(error) => (Outcome::default(), Some(format!("{error:#}"))),
+        };
+        samples.push(Sample { round, case: case.name.into(), subject: subject.into(), at, outcome, error });
+    };
+    for case in settings.cases().filter(|case| matches!(case.work, Work::Memory)) {
+        for subject in subjects.iter().filter(|subject| holds_memory(subject)) {
+            take(0, case, subject.name, &mut || idle(&stage.lab, subject, settings.idle));
+        }
+    }
+    for round in 1..=settings.rounds {
+        for case in settings.cases() {
+            match case.work {
+                Work::Memory => {}
+                Work::ConnectCost => take(round, case, KERNEL, &mut || connect_cost(stage, settings.bursts)),
+                Work::Window(arguments) => {
+                    for subject in rotated(subjects.len(), round).into_iter().map(|at| &subjects[at]) {
+                        let mut run = || window(&stage.lab, subject, arguments, settings.window);
+                        take(round, case, subject.name, &mut run);
+                    }
+                }
+            }
+        }
+    }
+    Ok(samples)
+}
+
+/// Weft's agents are the same processes for all of its subjects; the first alone finds them fresh.
+fn holds_memory(subject: &Subject) -> bool {
+    !subject.proxies.is_empty() && (kind(subject.name) != Some(Kind::Weft) || subject.name == "weft")
+}

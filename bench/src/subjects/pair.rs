@@ -1,0 +1,62 @@
+//! A pair of proxies: one in the client's network namespace, one in the server's, where Weft's agents have their sockets.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::Subject;
+use super::stage::{SERVER_PORT, Stage, listening};
+
+/// Where a pair listens.
+pub(super) struct Pair<'a> {
+    pub(super) stage: &'a Stage,
+    pub(super) name: &'static str,
+    /// What the client dials: the first proxy.
+    pub(super) outbound: SocketAddr,
+    /// What the first proxy dials: the second.
+    pub(super) inbound: SocketAddr,
+    /// What the second proxy dials.
+    pub(super) server: SocketAddr,
+    /// The cgroups of the processes started so far.
+    pub(super) cgroups: std::cell::RefCell<Vec<PathBuf>>,
+}
+
+impl<'a> Pair<'a> {
+    /// The pair of subject `number`.
+    pub(super) fn of(stage: &'a Stage, name: &'static str, number: u16) -> Result<Self> {
+        Ok(Self {
+            stage,
+            name,
+            outbound: (Ipv4Addr::LOCALHOST, 21_000 + number).into(),
+            inbound: stage.plain_far.pod.v4(22_000 + number)?,
+            server: (Ipv4Addr::LOCALHOST, SERVER_PORT).into(),
+            cgroups: std::cell::RefCell::default(),
+        })
+    }
+
+    /// Starts the first proxy and waits for its listener.
+    pub(super) fn start_outbound(&self, command: &[String]) -> Result<()> {
+        let (process, cgroup) = self.stage.outside.spawn_apart(&self.stage.lab, self.name, command)?;
+        self.cgroups.borrow_mut().push(cgroup);
+        listening(&process, &self.stage.outside, self.outbound.port())
+    }
+
+    /// Starts the second proxy and waits for its listener.
+    pub(super) fn start_inbound(&self, command: &[String]) -> Result<()> {
+        let (process, cgroup) = self.stage.plain_far.pod.spawn_apart(&self.stage.lab, self.name, command)?;
+        self.cgroups.borrow_mut().push(cgroup);
+        listening(&process, &self.stage.plain_far.pod, self.inbound.port())
+    }
+
+    /// The subject the two are.
+    pub(super) fn subject(&self) -> Subject {
+        Subject {
+            name: self.name,
+            client: self.stage.outside.clone(),
+            to: self.outbound,
+            proxies: self.cgroups.borrow().clone(),
+            server: self.stage.plain_far.cgroup.clone(),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! `cargo xtask bench`: everything built as it would be shipped, then the instrument of `bench/`.
+
+use anyhow::Result;
+
+use crate::setup::{Need, ensure};
+use crate::shell::{cargo, root, run as run_command, say};
+use crate::{build_ebpf, privileges};
+
+/// Builds in release and hands the terminal to `weft-bench`, as root, with the arguments it was given.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    privileges::demand()?;
+    ensure(&[Need::Lab, Need::Ebpf, Need::Peers])?;
+    say("compiling the eBPF programs");
+    build_ebpf::run()?;
+    say("compiling the agent, the lab and the instrument, optimised");
+    run_command(cargo().args(["build", "--release", "--bins"]))?;
+    let mut bench = privileges::as_root(root().join("target/release/weft-bench"));
+    run_command(bench.args(arguments).current_dir(root()))
+}
