@@ -54,6 +54,9 @@ cp -a /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
 cp -a /etc/ssl/certs/. "$root/etc/ssl/certs/"
 cp -a /usr/local/share/ca-certificates "$root/usr/local/share/" 2>/dev/null || true
 
+# A machine's root is a mount point.
+mount --bind "$root" "$root" && mount --make-private "$root"
+mounted+=("$root")
 mount_at proc /proc
 mount_at /sys /sys
 mount_at /dev /dev
