@@ -30,7 +30,7 @@ fn invariant_07_conntrack_strict_filters_and_masquerade_do_not_break_steering() 
              add rule inet own in ct state invalid drop; \
              add rule inet own in ct state established,related accept; \
              add rule inet own in iifname lo ct state new accept; \
-             add rule inet own in meta l4proto ipv6-icmp accept; \
+             add rule inet own in meta l4proto 58 accept; \
              add chain inet own out { type filter hook output priority 0; policy accept; }; \
              add rule inet own out ct state invalid drop; \
              add chain inet own nat { type nat hook postrouting priority 100; }; \
