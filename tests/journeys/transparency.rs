@@ -291,8 +291,11 @@ fn ipv6() -> Result<()> {
     peer.listen((server.addresses()[0], 8080).into(), "server", Behaviour::Identify)?;
     lab.start_agents()?;
     lab.mesh()?;
-    moves(&lab, &a, "connect_steer", 2, || {
+    moves(&lab, &a, "connect_steer", 4, || {
         for to in [echo.v6(), server.v6(8080)?] {
+            let opened = app.open(to)?;
+            ensure!(opened.peer == to, "{opened:?}");
+            ensure!(client.addresses() == [opened.local.ip()], "{} is not the pod's address", opened.local);
             let summary = app.call(Calls::to(to))?;
             ensure!(summary.ok == 1 && summary.untruthful == 0, "{to}: {summary:?}");
             ensure!(summary.seen_as.iter().all(|ip| client.addresses().contains(ip)), "{summary:?}");
