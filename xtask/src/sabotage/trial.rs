@@ -55,7 +55,7 @@ impl fmt::Display for Trial {
             Outcome::Unsound(text) => ("UNSOUND", text.as_str()),
         };
         let shown: String = text.chars().take(if self.is_red() { SHOWN } else { 10 * SHOWN }).collect();
-        write!(f, "{:45} {word:5} {:3} s  {shown}", self.scenario, self.took.as_secs())
+        write!(f, "{:40} {word:13} {:3} s  {shown}", self.scenario, self.took.as_secs())
     }
 }
 
