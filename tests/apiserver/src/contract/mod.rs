@@ -1,0 +1,168 @@
+//! The contract: exchanges recorded from a real API server, replayed in order against a server, and compared.
+//!
+//! Compared is everything but what no two servers can share: `managedFields`, generated names and addresses, UIDs,
+//! timestamps, tokens, and revisions. These are learned as they appear and take the recorded ones' place in later requests,
+//! and an object that was recorded with the same UID or revision twice has to have the same one twice here, too.
+
+mod client;
+mod compare;
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub use client::{Reply, Target};
+use compare::Learned;
+
+/// The recording.
+const RECORDED: &str = include_str!("../../contract/recorded.json");
+/// How long a cluster's controllers may take for what they do on their own.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What the recorded distribution mounts into pods beside the cluster's CA, and others do not.
+pub const RECORDED_TOKEN_SOURCE: (&str, &str) = ("openshift-service-ca.crt", "service-ca.crt");
+
+#[derive(Deserialize)]
+struct Recording {
+    exchanges: Vec<Exchange>,
+}
+
+#[derive(Deserialize)]
+struct Exchange {
+    name: String,
+    note: String,
+    request: Request,
+    response: Response,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    method: String,
+    path: String,
+    content_type: Option<String>,
+    accept: Option<String>,
+    body: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    status: u16,
+    body: Value,
+}
+
+/// How one exchange went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its name in the recording.
+    pub name: String,
+    /// What differs, path by path; empty if nothing does.
+    pub differences: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.differences.is_empty() { "equal " } else { "DIFFER" }, self.name)?;
+        self.differences.iter().try_for_each(|difference| write!(f, "\n    {difference}"))
+    }
+}
+
+/// Replays all exchanges in order.
+///
+/// # Errors
+/// When the target cannot be reached, already has what the recording makes, or does not do in time what the recorded
+/// cluster did on its own.
+pub async fn replay(target: &Target) -> Result<Vec<Outcome>> {
+    let recording: Recording = serde_json::from_str(RECORDED).context("the recording")?;
+    let namespace = "/api/v1/namespaces/demo";
+    if target.send(Method::GET, namespace, &[], None).await?.status != 404 {
+        bail!("namespace demo is there already: the recording starts without it");
+    }
+    // In the recording nobody had yet made the namespace's default account when the first pod wanted it.
+    target.order("controllers", json!({"paused": true})).await?;
+    let mut learned = Learned::new(target.is_double());
+    let mut outcomes = Vec::new();
+    for exchange in recording.exchanges {
+        outcomes.push(replay_one(target, exchange, &mut learned).await?);
+    }
+    for made in [namespace, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.dev"] {
+        target.send(Method::DELETE, made, &[], None).await?;
+    }
+    Ok(outcomes)
+}
+
+async fn replay_one(target: &Target, exchange: Exchange, learned: &mut Learned) -> Result<Outcome> {
+    prepare(target, &exchange.name).await?;
+    let Exchange { name, note, request, response } = exchange;
+    let method: Method = request.method.parse()?;
+    let path = learned.path(&request.path);
+    let body = request.body.map(|body| learned.body(body).to_string());
+    let accept = request.accept.unwrap_or_else(|| "*/*".into());
+    let mut headers = vec![("accept", accept.as_str()), ("user-agent", "curl/8")];
+    headers.extend(request.content_type.as_deref().map(|kind| ("content-type", kind)));
+    let reply = target.send(method, &path, &headers, body).await.with_context(|| format!("{name}: {path}"))?;
+    let (status, text) = (reply.status, reply.text);
+    let mut differences = Vec::new();
+    if !target.is_double() && another_answer(&name, status, &text) {
+        return Ok(Outcome { name, differences });
+    }
+    if status != response.status {
+        differences.push(format!("status: recorded {}, found {status} ({note}): {text}", response.status));
+    } else {
+        let found = parse(&response.body, &text);
+        learned.compare(&response.body, &found, &mut differences);
+    }
+    Ok(Outcome { name, differences })
+}
+
+/// What the recorded cluster had done by itself before an exchange.
+async fn prepare(target: &Target, name: &str) -> Result<()> {
+    match name {
+        "create_pod_unknown_field_warn" => {
+            target.order("controllers", json!({"paused": false})).await?;
+            until(target, "/api/v1/namespaces/demo/serviceaccounts/default").await
+        }
+        "cr_create" => until(target, "/apis/example.dev/v1/namespaces/demo/widgets").await,
+        _ => Ok(()),
+    }
+}
+
+async fn until(target: &Target, path: &str) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while target.send(Method::GET, path, &[], None).await?.status != 200 {
+        if tokio::time::Instant::now() > deadline {
+            bail!("{path} is not there after {} s", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Whether an answer other than the recorded one is as right: it depends on what the cluster did first, or has forgotten.
+fn another_answer(name: &str, status: u16, text: &str) -> bool {
+    match name {
+        "create_pod_invalid" => status == 422,
+        "list_exact_rv_compacted" => status == 410,
+        "watch_too_old" => status == 410 || text.contains("\"code\":410"),
+        _ => false,
+    }
+}
+
+/// An answer in the form of the recorded one: a watch's events as a list, text as a string.
+fn parse(recorded: &Value, text: &str) -> Value {
+    match recorded {
+        Value::Array(_) => {
+            let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            // How many bookmarks there are is a matter of time; the one that ends the initial events is not.
+            let counts = |event: &Value| {
+                event["type"] != "BOOKMARK"
+                    || event["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true"
+            };
+            events.filter(counts).collect()
+        }
+        Value::String(_) => text.into(),
+        _ => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+    }
+}

@@ -1,0 +1,76 @@
+//! `weft-apiserver`: the API server double as a process, and the contract suite against any cluster.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use weft_apiserver::contract::{self, Target};
+use weft_apiserver::{Config, Server};
+
+/// A Kubernetes API server to test with.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Serves until it is interrupted.
+    Serve {
+        /// Where to listen; port 0 is any free one.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Serves TLS.
+        #[arg(long)]
+        tls: bool,
+        /// Lets RBAC objects decide what callers may do.
+        #[arg(long)]
+        rbac: bool,
+        /// Changes to remember for each kind before older revisions are gone.
+        #[arg(long, default_value_t = Config::default().history)]
+        history: usize,
+        /// Where to write the kubeconfig of system:admin; standard output if absent.
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Replays the recorded exchanges and says what differs. Makes and deletes namespace `demo` and CRD
+    /// `widgets.example.dev`.
+    Contract {
+        /// The cluster to hold to the contract.
+        #[arg(long)]
+        kubeconfig: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Arguments::parse().what {
+        What::Serve { listen, tls, rbac, history, kubeconfig } => {
+            let server = Server::start(listen, Config { tls, rbac, history, ..Config::default() }).await?;
+            match kubeconfig {
+                Some(path) => {
+                    std::fs::write(&path, server.kubeconfig())
+                        .with_context(|| format!("writing {}", path.display()))?;
+                    println!("serving {}", server.url());
+                }
+                None => print!("{}", server.kubeconfig()),
+            }
+            tokio::signal::ctrl_c().await?;
+        }
+        What::Contract { kubeconfig } => {
+            let target = Target::from_kubeconfig(&kubeconfig)?;
+            let outcomes = contract::replay(&target).await?;
+            for outcome in &outcomes {
+                println!("{outcome}");
+            }
+            let differ = outcomes.iter().filter(|outcome| !outcome.differences.is_empty()).count();
+            println!("{} of {} exchanges equal", outcomes.len() - differ, outcomes.len());
+            if differ > 0 {
+                bail!("{differ} exchanges differ from what was recorded");
+            }
+        }
+    }
+    Ok(())
+}
