@@ -52,6 +52,7 @@ rm -rf "$root/etc/apt/sources.list" "$root/etc/apt/sources.list.d"
 cp -a /etc/apt/sources.list.d "$root/etc/apt/"
 cp -a /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
 cp -a /etc/ssl/certs/. "$root/etc/ssl/certs/"
+[ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/"
 cp -a /usr/local/share/ca-certificates "$root/usr/local/share/" 2>/dev/null || true
 
 # A machine's root is a mount point.

