@@ -77,6 +77,23 @@ async fn compaction_ends_the_past_in_both_ways() -> Tested {
 }
 
 #[tokio::test]
+async fn compaction_leaves_a_watch_that_missed_nothing() -> Tested {
+    let api = Calls::start(Config::default()).await?;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let watch = format!("{secrets}?watch=1&timeoutSeconds=2");
+    let (watched, made) = tokio::join!(api.get(&watch), async {
+        api.until_watched(1).await?;
+        api.create(MAPS, json!({"metadata": {"name": "a"}})).await?;
+        api.server.compact();
+        api.create(secrets, json!({"metadata": {"name": "s"}})).await
+    });
+    made?;
+    let events = watched?.events();
+    assert_eq!(events.iter().map(|event| event["type"].clone()).collect::<Vec<_>>(), ["ADDED"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn lists_at_a_revision_show_that_revision() -> Tested {
     let api = Calls::start(Config { freshness: Duration::from_millis(50), ..Config::default() }).await?;
     let first = api.create(MAPS, json!({"metadata": {"name": "a"}})).await?;
@@ -286,13 +303,12 @@ async fn faults_strike_as_ordered_and_state_survives_an_absence() -> Tested {
 async fn watches_are_cut_and_counted() -> Tested {
     let api = Calls::start(Config::default()).await?;
     let watch = format!("{MAPS}?watch=1&timeoutSeconds=30");
-    let (cut, ()) = tokio::join!(api.get(&watch), async {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        while api.server.counts().watches.is_empty() && tokio::time::Instant::now() < deadline {
-            tokio::task::yield_now().await;
-        }
+    let (cut, began) = tokio::join!(api.get(&watch), async {
+        let began = api.until_watched(1).await;
         api.server.faults().cut_watches();
+        began
     });
+    began?;
     assert!(cut.is_err(), "the stream breaks off: {cut:?}");
     api.create(MAPS, json!({"metadata": {"name": "a"}})).await?;
     let events = api.get(&format!("{MAPS}?watch=1&timeoutSeconds=1")).await?;

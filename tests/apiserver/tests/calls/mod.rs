@@ -86,6 +86,18 @@ impl Calls {
         self.wait(path, |reply| reply.is_err()).await
     }
 
+    /// Waits until so many watches have begun.
+    pub(crate) async fn until_watched(&self, count: usize) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.server.counts().watches.len() < count {
+            if tokio::time::Instant::now() > deadline {
+                bail!("there are no {count} watches");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
     async fn wait(&self, path: &str, will_do: impl Fn(Result<Reply>) -> bool) -> Result<()> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !will_do(self.get(path).await) {
