@@ -16,11 +16,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::load::socket::{make_room, reason};
 
 /// Bytes read at once.
-const SCRATCH: usize = 128 * 1024;
+const SCRATCH: usize = 64 * 1024;
 
-/// Reads of one direction before every other connection has its turn. tokio's own budget would be 128 of them: 16 MiB,
+/// Reads of one direction before every other connection has its turn. tokio's own budget would be 128 of them: 8 MiB,
 /// which an echo beside bulk would wait behind.
-const READS: usize = 4;
+const READS: usize = 2;
 
 /// Room for ten thousand connections, each of two sockets, and as many that come and go.
 const DESCRIPTORS: u64 = 65_536;

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: everything built as it would be shipped, then the instrument of `bench/`.
+//! `cargo xtask bench`: everything built as it would be shipped, then the instrument of `bench/`; with `--micro`
+//! the micro-benchmarks of single decisions instead.
 
 use anyhow::Result;
 
@@ -7,7 +8,14 @@ use crate::shell::{cargo, root, run as run_command, say};
 use crate::{build_ebpf, privileges};
 
 /// Builds in release and hands the terminal to `weft-bench`, as root, with the arguments it was given.
-pub(crate) fn run(arguments: &[String]) -> Result<()> {
+pub(crate) fn run(micro: bool, arguments: &[String]) -> Result<()> {
+    if micro {
+        say("compiling and running the micro-benchmarks");
+        // By itself: all other packages' tests would bring features of their own, and everything be compiled again.
+        let mut bench = cargo();
+        bench.args(["bench", "--package", "weft-bench", "--bench", "micro", "--"]).args(arguments);
+        return run_command(&mut bench);
+    }
     privileges::demand()?;
     ensure(&[Need::Lab, Need::Ebpf, Need::Peers])?;
     say("compiling the eBPF programs");

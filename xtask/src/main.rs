@@ -66,6 +66,9 @@ enum Verb {
     /// Measure Weft beside a plain relay and its peers in one run; `bench --help` says what can be chosen
     #[command(disable_help_flag = true)]
     Bench {
+        /// The micro-benchmarks of single decisions instead; arguments are criterion's
+        #[arg(long)]
+        micro: bool,
         /// Arguments of the instrument
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -99,7 +102,7 @@ fn obey(verb: Verb) -> anyhow::Result<()> {
         Verb::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Verb::Lab { pod } => lab::run(&pod),
         Verb::Demo => demo::run(),
-        Verb::Bench { arguments } => bench::run(&arguments),
+        Verb::Bench { micro, arguments } => bench::run(micro, &arguments),
         Verb::Fresh => fresh::run(),
     }
 }

@@ -76,7 +76,6 @@ pub fn run(to: SocketAddr, flows: usize, window: Window, watches: &[Watch]) -> i
 }
 
 /// Adds what flows received between two looks: bytes, rate, and the slowest flow's share of the fastest's.
-#[allow(clippy::cast_precision_loss)]
 pub fn summarise(outcome: &mut Outcome, before: &[u64], after: &[u64], seconds: f64) {
     let received: Vec<u64> = before.iter().zip(after).map(|(before, after)| after - before).collect();
     let bytes = received.iter().sum::<u64>() as f64;

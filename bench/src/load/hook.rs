@@ -9,32 +9,32 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use hdrhistogram::Histogram;
 use socket2::{Domain, Socket, Type};
 
 use super::Outcome;
+use super::outcome::{latencies, note};
 
 /// Connects in one burst: some milliseconds, so that bursts of both kinds fall into the same weather.
-const BURST: u32 = 250;
+const BURST: usize = 250;
 
-/// Makes `bursts` bursts in each of two cgroups, the first being the one without the hook.
+/// Makes `bursts` bursts in each of two cgroups, the first being the one without the hook. What is compared is the median
+/// of single connects, which does not feel those that were interrupted.
 ///
 /// # Errors
 /// When a cgroup cannot be joined or a socket not be made.
 pub fn run(to: SocketAddr, cgroups: [&PathBuf; 2], bursts: usize) -> io::Result<Outcome> {
-    let mut nanos = [Vec::with_capacity(bursts), Vec::with_capacity(bursts)];
+    let mut connects = [latencies(), latencies()];
     for round in 0..=bursts {
-        // Each goes first as often as the other.
+        // Each goes first as often as the other, and the first round only warms up.
         for turn in 0..2 {
             let which = (round + turn) % 2;
             join(cgroups[which])?;
-            let took = burst(to)?;
-            // The first round warms up.
-            if round > 0 {
-                nanos[which].push(took);
-            }
+            let mut unused = latencies();
+            burst(to, if round == 0 { &mut unused } else { &mut connects[which] })?;
         }
     }
-    let [without, with] = nanos.map(median);
+    let [without, with] = connects.map(|connects| connects.value_at_quantile(0.5) as f64);
     let mut outcome = Outcome::default();
     outcome.set("connect_without_ns", without);
     outcome.set("connect_with_ns", with);
@@ -46,25 +46,18 @@ fn join(cgroup: &Path) -> io::Result<()> {
     std::fs::write(cgroup.join("cgroup.procs"), "0")
 }
 
-/// Nanoseconds of one connect, as a mean over a burst; making and closing the sockets is not in it.
-fn burst(to: SocketAddr) -> io::Result<f64> {
+/// Times single connects; making and closing the sockets is not in it.
+fn burst(to: SocketAddr, connects: &mut Histogram<u64>) -> io::Result<()> {
     let to = to.into();
-    let mut nanos = 0;
     for _ in 0..BURST {
         // A socket belongs to the cgroup its process was in when it was made.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         let begin = Instant::now();
         let refused = socket.connect(&to);
-        nanos += begin.elapsed().as_nanos();
+        note(connects, begin.elapsed());
         if refused.is_ok() {
             return Err(io::Error::other(format!("{to:?} is not closed")));
         }
     }
-    #[allow(clippy::cast_precision_loss)]
-    Ok(nanos as f64 / f64::from(BURST))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    Ok(())
 }

@@ -31,7 +31,6 @@ pub fn open(to: SocketAddr, count: usize) -> io::Result<(Vec<TcpStream>, Outcome
             }
         }
     });
-    #[allow(clippy::cast_precision_loss)]
     outcome.set("open", held.len() as f64);
     Ok((held, outcome))
 }

@@ -40,13 +40,13 @@ impl Outcome {
     }
 
     /// Adds a count of operations, their rate over `seconds`, and the percentiles of their latencies in microseconds.
-    #[allow(clippy::cast_precision_loss)]
     pub fn operations(&mut self, latencies: &Histogram<u64>, seconds: f64) {
         self.set("operations", latencies.len() as f64);
         self.set("per_second", latencies.len() as f64 / seconds);
         for (name, quantile) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
             self.set(name, latencies.value_at_quantile(quantile) as f64 / 1000.0);
         }
+        self.set("min_us", latencies.min() as f64 / 1000.0);
         self.set("max_us", latencies.max() as f64 / 1000.0);
     }
 }

@@ -65,6 +65,12 @@ fn measure(to: SocketAddr, connections: usize, pace: Pace) -> Outcome {
     echo::run(&Echo { to, connections, size: 64, pace, window: WINDOW }, &[]).expect("connections")
 }
 
+/// No latency is below the server's delay, and the least is about it; how far the others are from it is the machine's.
+fn has_delay(outcome: &Outcome, delay: f64) {
+    let (least, median) = (outcome.values["min_us"], outcome.values["p50_us"]);
+    assert!((delay * 0.99..delay * 2.0).contains(&least) && median >= least, "{outcome:?}");
+}
+
 #[test]
 fn requests_are_due_evenly_whatever_becomes_of_them() {
     let start = Instant::now();
@@ -90,8 +96,7 @@ fn what_a_connection_asks_survives_the_wire() {
 #[test]
 fn latency_is_that_of_a_server_that_keeps_up() {
     let outcome = measure(slow_server(Duration::from_millis(5), usize::MAX), 2, Pace::Open(100));
-    let p50 = outcome.values["p50_us"];
-    assert!((5_000.0..12_000.0).contains(&p50), "{outcome:?}");
+    has_delay(&outcome, 5_000.0);
     assert!((25.0..=30.0).contains(&outcome.values["operations"]) && outcome.failed() == 0, "{outcome:?}");
 }
 
@@ -103,7 +108,8 @@ fn latency_counts_the_wait_for_a_server_that_does_not() {
     assert!(open.values["p50_us"] > 60_000.0 && open.values["max_us"] > 150_000.0, "{open:?}");
     assert_eq!(open.values["operations"], 60.0, "{open:?}");
     let closed = measure(server, 1, Pace::Closed);
-    assert!((10_000.0..20_000.0).contains(&closed.values["p50_us"]), "{closed:?}");
+    has_delay(&closed, 10_000.0);
+    assert!(open.values["p50_us"] > 3.0 * closed.values["p50_us"], "{open:?} {closed:?}");
 }
 
 #[test]
@@ -118,7 +124,7 @@ fn a_connection_that_breaks_is_counted() {
 #[test]
 fn round_trips_have_the_servers_delay() {
     let outcome = rtt::run(slow_server(Duration::from_millis(5), usize::MAX), 64, WINDOW, &[]).expect("a connection");
-    assert!((5_000.0..10_000.0).contains(&outcome.values["p50_us"]), "{outcome:?}");
+    has_delay(&outcome, 5_000.0);
 }
 
 #[test]

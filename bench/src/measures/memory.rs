@@ -27,7 +27,6 @@ fn resident_in(cgroups: &[impl AsRef<Path>]) -> Result<Vec<u64>> {
 ///
 /// # Errors
 /// When the client does not open them.
-#[allow(clippy::cast_precision_loss)]
 pub fn idle(lab: &Lab, subject: &Subject, count: usize) -> Result<Outcome> {
     let rest = resident_in(&subject.proxies)?;
     let largest = rest.iter().copied().max().unwrap_or_default();

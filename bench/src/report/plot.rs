@@ -116,7 +116,6 @@ fn panel(root: &Area<'_>, (left, top): (i32, i32), metric: &Metric, rows: &[Row<
 }
 
 /// Pixels of a value; a spread may go a little beyond the longest bar and ends there.
-#[allow(clippy::cast_possible_truncation)]
 fn length(value: f64, longest: f64) -> i32 {
     let pixels = value.max(0.0) / longest.max(f64::MIN_POSITIVE) * f64::from(LONGEST);
     pixels.min(f64::from(LONGEST + 50)) as i32

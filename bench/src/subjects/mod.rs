@@ -8,6 +8,7 @@ mod ours;
 mod pair;
 mod peers;
 mod stage;
+mod ztunnel;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -87,6 +88,7 @@ pub fn start(stage: &Stage, wanted: &[String]) -> Result<(Vec<Subject>, Vec<Abse
         }
         let pair = pair::Pair::of(stage, name, u16::try_from(number)?);
         let subject = match *name {
+            "ztunnel" => pair.and_then(|pair| ztunnel::start(&pair)),
             "relay" => pair.and_then(|pair| ours::relay(&pair)),
             name if kind(name) != Some(Kind::Peer) => ours::without_pair(stage, name),
             _ => pair.and_then(|pair| peers::start(&pair)),

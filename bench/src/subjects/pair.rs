@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Result;
+use weft_tests::lab::Pod;
 
 use super::Subject;
 use super::stage::{SERVER_PORT, Stage, listening};
@@ -37,16 +38,19 @@ impl<'a> Pair<'a> {
 
     /// Starts the first proxy and waits for its listener.
     pub(super) fn start_outbound(&self, command: &[String]) -> Result<()> {
-        let (process, cgroup) = self.stage.outside.spawn_apart(&self.stage.lab, self.name, command)?;
-        self.cgroups.borrow_mut().push(cgroup);
-        listening(&process, &self.stage.outside, self.outbound.port())
+        self.start_in(&self.stage.outside, self.outbound.port(), command)
     }
 
     /// Starts the second proxy and waits for its listener.
     pub(super) fn start_inbound(&self, command: &[String]) -> Result<()> {
-        let (process, cgroup) = self.stage.plain_far.pod.spawn_apart(&self.stage.lab, self.name, command)?;
+        self.start_in(&self.stage.plain_far.pod, self.inbound.port(), command)
+    }
+
+    /// Starts a proxy in a pod, in a cgroup of its own, and waits until it listens on a port.
+    pub(super) fn start_in(&self, pod: &Pod, port: u16, command: &[String]) -> Result<()> {
+        let (process, cgroup) = pod.spawn_apart(&self.stage.lab, self.name, command)?;
         self.cgroups.borrow_mut().push(cgroup);
-        listening(&process, &self.stage.plain_far.pod, self.inbound.port())
+        listening(&process, pod, port)
     }
 
     /// The subject the two are.
