@@ -115,3 +115,28 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
     Some(line.split_once(':')?.1.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_others_used_is_what_was_busy_and_not_ours() {
+        let at = Instant::now();
+        let before = Usage { at, busy: 100.0, ours: 10.0 };
+        let after = Usage { at: at + Duration::from_secs(10), busy: 115.0, ours: 20.0 };
+        assert!((before.others(&after, 2) - 0.25).abs() < 1e-9);
+        // Two clocks that are read one after the other may disagree a little.
+        assert!(before.others(&Usage { busy: 109.9, ..after }, 2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn fields_of_the_kernels_files() {
+        let text = "processor\t: 0\nmodel name\t: A: B\nMemTotal:       16384 kB\n";
+        assert_eq!(field(text, "model name"), Some("A: B"));
+        assert_eq!(field(text, "MemTotal").and_then(|text| text.split(' ').next()), Some("16384"));
+        assert_eq!(field(text, "bogomips"), None);
+    }
+}

@@ -146,3 +146,21 @@ pub fn versions() -> Vec<(String, String)> {
     ];
     all.into_iter().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_of_every_template_is_filled() {
+        let (listen, upstream) = (([127, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 2).into());
+        for template in PEERS.iter().flat_map(|peer| peer.templates) {
+            let text =
+                filled(template, listen, upstream, Path::new("/own"), Path::new("/certs"), 3).expect("no place left");
+            for shown in ["127.0.0.1", "10.0.0.2"] {
+                assert!(text.contains(shown), "{shown} is not in\n{text}");
+            }
+        }
+        assert!(filled("@NO_SUCH@", listen, upstream, Path::new(""), Path::new(""), 3).is_err());
+    }
+}
