@@ -6,6 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+/// No delay is longer.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// A fault that answers some requests in the server's place, or makes them wait.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -107,7 +110,7 @@ impl Faults {
         if let Some(times) = &mut rule.times {
             *times -= 1;
         }
-        Some((Duration::from_millis(rule.delay_ms), rule.status))
+        Some((Duration::from_millis(rule.delay_ms).min(LONGEST), rule.status))
     }
 
     pub(crate) fn away(&self) -> watch::Receiver<bool> {

@@ -166,6 +166,32 @@ async fn patches_of_every_style() -> Tested {
 }
 
 #[tokio::test]
+async fn services_get_addresses_of_the_families_they_ask_for() -> Tested {
+    let api = Calls::start(Config::default()).await?;
+    let services = "/api/v1/namespaces/default/services";
+    let make = async |name: &str, spec: Value| -> anyhow::Result<Value> {
+        let mut spec = spec;
+        spec["ports"] = json!([{"port": 80}]);
+        Ok(api.create(services, json!({"metadata": {"name": name}, "spec": spec})).await?["spec"].clone())
+    };
+    let both = make("both", json!({"ipFamilyPolicy": "RequireDualStack"})).await?;
+    assert_eq!(both["ipFamilies"], json!(["IPv4", "IPv6"]));
+    let ips: Vec<std::net::IpAddr> =
+        both["clusterIPs"].as_array().into_iter().flatten().filter_map(|ip| ip.as_str()?.parse().ok()).collect();
+    assert!(ips.len() == 2 && ips[0].is_ipv4() && ips[1].is_ipv6() && both["clusterIP"] == json!(ips[0]), "{both}");
+    let six = make("six", json!({"ipFamilies": ["IPv6"]})).await?;
+    assert!(six["clusterIP"].as_str().is_some_and(|ip| ip.contains(':')), "{six}");
+    let headless = make("headless", json!({"clusterIP": "None"})).await?;
+    assert_eq!((&headless["clusterIPs"], &headless["ipFamilies"]), (&json!(["None"]), &json!(["IPv4"])));
+    let taken =
+        json!({"metadata": {"name": "taken"}, "spec": {"clusterIP": both["clusterIP"], "ports": [{"port": 80}]}});
+    assert_eq!(api.send(Method::POST, services, "application/json", taken).await?.status, 422);
+    let node = make("node", json!({"type": "NodePort"})).await?;
+    assert!(node["ports"][0]["nodePort"].as_u64().is_some_and(|port| port >= 30_000), "{node}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn unknown_fields_warn_or_refuse_and_dry_runs_leave_nothing() -> Tested {
     let api = Calls::start(Config::default()).await?;
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "bogus": 1});
@@ -342,6 +368,23 @@ async fn input_of_no_sense_is_refused_and_served_on() -> Tested {
         let status = api.send(Method::POST, review, "application/json", body.clone()).await?.status;
         assert!(status == 201 || (400..500).contains(&status), "review {body}: {status}");
     }
+    let huge = i64::MAX;
+    api.until("/api/v1/namespaces/default/serviceaccounts/default", |reply| reply.status == 200).await?;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let token = json!({"spec": {"expirationSeconds": huge}});
+    assert_eq!(api.send(Method::POST, account, "application/json", token).await?.status, 422);
+    let spec =
+        json!({"nodeName": "n", "containers": [{"name": "c", "image": "i"}], "terminationGracePeriodSeconds": huge});
+    api.create(PODS, json!({"metadata": {"name": "patient"}, "spec": spec})).await?;
+    assert_eq!(api.delete(&format!("{PODS}/patient"), Value::Null).await?.status, 200);
+    let watch = format!("{MAPS}?watch=1&timeoutSeconds={huge}&resourceVersion=1");
+    let (watched, began) = tokio::join!(api.get(&watch), async {
+        let began = api.until_watched(1).await;
+        api.server.faults().cut_watches();
+        began
+    });
+    began?;
+    assert!(watched.is_err(), "it ran until it was cut");
     assert_eq!(api.get("/healthz").await?.text, "ok");
     Ok(())
 }

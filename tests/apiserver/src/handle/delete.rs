@@ -139,6 +139,9 @@ fn check_preconditions(resource: &Resource, name: &str, value: &Value, options: 
     Ok(())
 }
 
+/// No grace is longer, in seconds: times have to stay times.
+const MOST_GRACE: i64 = 10 * 365 * 86_400;
+
 /// Seconds a pod on a node has to end; 0 for whatever ends at once.
 fn grace(resource: &Resource, value: &Value, options: &Options) -> i64 {
     let placed = text(value, &["spec", "nodeName"]).is_some_and(|node| !node.is_empty());
@@ -147,7 +150,7 @@ fn grace(resource: &Resource, value: &Value, options: &Options) -> i64 {
         return 0;
     }
     let own = at(value, &["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(30);
-    options.grace.unwrap_or(own).max(0)
+    options.grace.unwrap_or(own).clamp(0, MOST_GRACE)
 }
 
 /// A namespace's own finalizer is in its spec.

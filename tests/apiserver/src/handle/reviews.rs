@@ -88,10 +88,13 @@ fn request_token(shared: &Shared, target: &Target, query: &Query, mut body: Valu
         ApiError::new(404, "NotFound", format!("{plural} \"{name}\" not found"), Some(details))
     };
     let seconds = at(&body, &["spec", "expirationSeconds"]).and_then(Value::as_i64).unwrap_or(3600);
-    if seconds < 600 {
-        let why = format!(
-            "spec.expirationSeconds: Invalid value: {seconds}: may not specify a duration less than 10 minutes"
-        );
+    let wrong = match seconds {
+        ..600 => Some("may not specify a duration less than 10 minutes"),
+        4_294_967_297.. => Some("may not specify a duration larger than 2^32 seconds"),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        let why = format!("spec.expirationSeconds: Invalid value: {seconds}: {wrong}");
         let message = format!("TokenRequest.authentication.k8s.io \"\" is invalid: {why}");
         return Err(ApiError::new(422, "Invalid", message, None));
     }

@@ -19,6 +19,8 @@ use crate::view::typed;
 
 /// Without `timeoutSeconds` a watch ends after this, or up to twice this. Kubernetes: half an hour.
 const LEAST: Duration = Duration::from_secs(1800);
+/// No watch lasts longer, whatever it asks for.
+const MOST: Duration = Duration::from_secs(24 * 3600);
 /// Changes read from the log at a time.
 const BATCH: usize = 256;
 /// Batches a client may lag behind the server's writing before the server waits for it.
@@ -136,7 +138,8 @@ impl Feed {
     fn new(call: Call, selection: Selection, at: u64) -> Result<Self, ApiError> {
         let seconds = call.query.number("timeoutSeconds")?;
         let spread = u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * LEAST.as_secs() / 255;
-        let length = if seconds == 0 { LEAST + Duration::from_secs(spread) } else { Duration::from_secs(seconds) };
+        let length =
+            if seconds == 0 { LEAST + Duration::from_secs(spread) } else { Duration::from_secs(seconds).min(MOST) };
         let table = call.resource.qualified();
         let agent = call.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         let id = call.shared.counters.began(&table, agent.unwrap_or_default());
