@@ -72,7 +72,7 @@ fn namespaces_and_accounts(shared: &Shared) -> bool {
         let prefix = format!("{name}/");
         let mut left = 0;
         for resource in &contents {
-            let table = resource.qualified();
+            let table = resource.table();
             for object in store.page(&table, &prefix, "", 0, store.revision(), |_| true).objects {
                 // Nobody's grace outlives the namespace here: there is no kubelet to wait for.
                 let _ = remove(shared, &mut store, resource, &object.key(), &DeleteOptions::at_once());
@@ -89,7 +89,7 @@ fn namespaces_and_accounts(shared: &Shared) -> bool {
 /// Accepts the names of definitions that nobody has looked at, and says that they are served.
 fn establish(shared: &Shared) {
     let Some(definitions) = shared.find("apiextensions.k8s.io", "v1", "customresourcedefinitions") else { return };
-    let table = definitions.qualified();
+    let table = definitions.table();
     let mut store = shared.store();
     for stored in store.page(&table, "", "", 0, store.revision(), |_| true).objects {
         let mut definition = stored.value();

@@ -166,6 +166,30 @@ async fn patches_of_every_style() -> Tested {
 }
 
 #[tokio::test]
+async fn events_are_the_same_in_both_groups() -> Tested {
+    let api = Calls::start(Config::default()).await?;
+    let (core, new) = ("/api/v1/namespaces/default/events", "/apis/events.k8s.io/v1/namespaces/default/events");
+    let event = json!({"metadata": {"name": "e"}, "regarding": {"kind": "Pod", "name": "p"}, "note": "n", "type": "Warning",
+        "reason": "R", "action": "A", "reportingController": "weft", "reportingInstance": "i", "eventTime": "2026-11-21T00:00:00.000000Z"});
+    assert_eq!(api.create(new, event).await?["note"], "n");
+    let found = api.get(&format!("{core}?fieldSelector=involvedObject.name%3Dp,type%3DWarning")).await?.json();
+    let found = &found["items"][0];
+    assert_eq!(
+        (&found["message"], &found["reportingComponent"], &found["eventTime"]),
+        (&json!("n"), &json!("weft"), &json!("2026-11-21T00:00:00.000000Z"))
+    );
+    api.merge(&format!("{core}/e"), json!({"message": "m", "count": 2})).await?;
+    let listed = api.get(new).await?.json()["items"][0].clone();
+    assert_eq!(
+        (&listed["note"], &listed["deprecatedCount"], &listed["regarding"]["kind"]),
+        (&json!("m"), &json!(2), &json!("Pod"))
+    );
+    let events = api.get(&format!("{new}?watch=1&timeoutSeconds=1")).await?.events();
+    assert_eq!(events[0]["object"]["note"], "m");
+    Ok(())
+}
+
+#[tokio::test]
 async fn services_get_addresses_of_the_families_they_ask_for() -> Tested {
     let api = Calls::start(Config::default()).await?;
     let services = "/api/v1/namespaces/default/services";

@@ -72,7 +72,7 @@ pub(super) fn delete_collection(call: &Call, body: Value) -> Result<Answer, ApiE
     let selection = read::selection(call)?;
     let mut store = call.shared.store();
     let revision = store.revision();
-    let table = call.resource.qualified();
+    let table = call.resource.table();
     let page = store.page(&table, &read::prefix(call), "", 0, revision, |object| selection.matches(object));
     for object in &page.objects {
         remove(&call.shared, &mut store, &call.resource, &object.key(), &options)?;
@@ -90,7 +90,7 @@ pub(crate) fn remove(
     key: &str,
     options: &Options,
 ) -> Result<Removal, ApiError> {
-    let table = resource.qualified();
+    let table = resource.table();
     let name = key.rsplit('/').next().unwrap_or(key);
     let stored = store.get(&table, key).ok_or_else(|| ApiError::not_found(resource, name))?;
     let mut value = typed(resource, &stored);
@@ -116,7 +116,7 @@ pub(crate) fn remove(
     if options.dry_run {
         return Ok(Removal::Waiting(value));
     }
-    let stored = store.put(&table, key, value, &resource.selectable());
+    let stored = store.put(&table, key, resource.to_stored(value), &resource.selectable());
     Ok(Removal::Waiting(typed(resource, &stored)))
 }
 
@@ -193,7 +193,7 @@ pub(super) fn after(shared: &Shared, store: &mut Store, resource: &Resource, gon
     let (group, plural) = (part(&["spec", "group"]), part(&["spec", "names", "plural"]));
     let Ok(mut registry) = shared.registry.write() else { return };
     if let Some(custom) = registry.any_version(group, plural) {
-        let table = custom.qualified();
+        let table = custom.table();
         let page = store.page(&table, "", "", 0, store.revision(), |_| true);
         for object in page.objects {
             store.delete(&table, &object.key(), &custom.selectable());

@@ -13,7 +13,7 @@ use crate::store::key;
 
 pub(super) fn get(call: &Call) -> Result<Answer, ApiError> {
     let target = &call.target;
-    let found = call.shared.store().get(&call.resource.qualified(), &key(&target.namespace, &target.name));
+    let found = call.shared.store().get(&call.resource.table(), &key(&target.namespace, &target.name));
     let found = found.ok_or_else(|| ApiError::not_found(&call.resource, &target.name))?;
     Ok(Answer::ok(call.view.stored(&call.resource, &found, &call.query)))
 }
@@ -33,7 +33,7 @@ pub(super) fn prefix(call: &Call) -> String {
 /// Waits until a revision is there, for as long as the server is configured to.
 pub(super) async fn wait_for(call: &Call, revision: u64) -> Result<(), ApiError> {
     let deadline = tokio::time::Instant::now() + call.shared.config.freshness;
-    let mut news = call.shared.store().news(&call.resource.qualified());
+    let mut news = call.shared.store().news(&call.resource.table());
     loop {
         let current = call.shared.store().revision();
         if current >= revision {
@@ -50,7 +50,7 @@ pub(super) async fn list(call: &Call) -> Result<Answer, ApiError> {
     let limit = usize::try_from(call.query.number("limit")?).unwrap_or(usize::MAX);
     check_options(call)?;
     let (revision, start) = position(call, limit).await?;
-    let table = call.resource.qualified();
+    let table = call.resource.table();
     let prefix = prefix(call);
     let store = call.shared.store();
     if revision.is_some_and(|revision| !store.readable(&table, revision)) {

@@ -15,7 +15,6 @@ use super::{Answer, Body, Call, answer, read};
 use crate::select::Selection;
 use crate::status::ApiError;
 use crate::store::{Change, Stored};
-use crate::view::typed;
 
 /// Without `timeoutSeconds` a watch ends after this, or up to twice this. Kubernetes: half an hour.
 const LEAST: Duration = Duration::from_secs(1800);
@@ -86,7 +85,7 @@ fn initial_events(call: &Call, asked: u64) -> bool {
 
 /// The first events, and the revision that changes follow from.
 fn begin(call: &mut Call, selection: &Selection, asked: u64, initial: bool) -> Result<(Vec<Bytes>, u64), ApiError> {
-    let table = call.resource.qualified();
+    let table = call.resource.table();
     let store = call.shared.store();
     let revision = store.revision();
     if !initial {
@@ -140,7 +139,7 @@ impl Feed {
         let spread = u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * LEAST.as_secs() / 255;
         let length =
             if seconds == 0 { LEAST + Duration::from_secs(spread) } else { Duration::from_secs(seconds).min(MOST) };
-        let table = call.resource.qualified();
+        let table = call.resource.table();
         let agent = call.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         let id = call.shared.counters.began(&table, agent.unwrap_or_default());
         let news = call.shared.store().news(&table);
@@ -163,7 +162,7 @@ impl Feed {
         loop {
             self.news.borrow_and_update();
             loop {
-                let changes = self.call.shared.store().since(&self.call.resource.qualified(), self.at, BATCH);
+                let changes = self.call.shared.store().since(&self.call.resource.table(), self.at, BATCH);
                 let Some(changes) = changes else { return self.too_slow(send).await };
                 let Some(last) = changes.last() else { break };
                 self.at = last.revision;
@@ -201,7 +200,7 @@ impl Feed {
     /// The newest revision if everything up to it has been sent, whichever kind it was of.
     fn caught_up(&self) -> u64 {
         let store = self.call.shared.store();
-        let quiet = store.since(&self.call.resource.qualified(), self.at, 1).is_some_and(|changes| changes.is_empty());
+        let quiet = store.since(&self.call.resource.table(), self.at, 1).is_some_and(|changes| changes.is_empty());
         if quiet { store.revision().max(self.at) } else { self.at }
     }
 
@@ -234,7 +233,7 @@ impl Feed {
         match (&change.before, change.deleted) {
             (Some(before), false) => {
                 let fields = self.call.resource.selectable();
-                Arc::new(Stored::new(typed(&self.call.resource, before), change.revision, &fields))
+                Arc::new(Stored::new(before.value(), change.revision, &fields))
             }
             _ => change.after.clone(),
         }

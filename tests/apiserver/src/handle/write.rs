@@ -66,7 +66,7 @@ fn make(call: &Call, store: &mut Store, mut new: Value, name: Option<&str>) -> R
     settle(resource, &mut new);
     admit(call, store, &mut new, &name)?;
     check(resource, &name, &new, None)?;
-    let table = resource.qualified();
+    let table = resource.table();
     let key = key(&call.target.namespace, &name);
     if store.get(&table, &key).is_some() {
         return Err(ApiError::already_exists(resource, &name));
@@ -77,7 +77,7 @@ fn make(call: &Call, store: &mut Store, mut new: Value, name: Option<&str>) -> R
     if is_dry_run(call)? {
         return Ok(new);
     }
-    let stored = store.put(&table, &key, new, &resource.selectable());
+    let stored = store.put(&table, &key, resource.to_stored(new), &resource.selectable());
     let value = typed(resource, &stored);
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
         republish(&call.shared, &value);
@@ -94,7 +94,7 @@ pub(super) fn update(call: &Call, body: Value) -> Result<Answer, ApiError> {
         return Err(ApiError::bad_request(why));
     }
     let mut store = call.shared.store();
-    let table = call.resource.qualified();
+    let table = call.resource.table();
     let old = store.get(&table, &key(&call.target.namespace, name));
     let old = old.ok_or_else(|| ApiError::not_found(&call.resource, name))?;
     let written = replace(call, &mut store, &typed(&call.resource, &old), object, true)?;
@@ -110,7 +110,7 @@ pub(super) fn patch(call: &Call, body: &[u8]) -> Result<Answer, ApiError> {
     }
     let mut warnings = Vec::new();
     let mut store = call.shared.store();
-    let table = call.resource.qualified();
+    let table = call.resource.table();
     let old = store.get(&table, &key(&call.target.namespace, &call.target.name));
     let old = old.map(|old| typed(&call.resource, &old));
     if style == Style::Apply {
@@ -194,14 +194,14 @@ fn replace(call: &Call, store: &mut Store, old: &Value, mut new: Value, owned: b
     if is_dry_run(call)? || new == *old {
         return Ok(new);
     }
-    let (table, key) = (resource.qualified(), key(&call.target.namespace, name));
+    let (table, key) = (resource.table(), key(&call.target.namespace, name));
     if super::delete::is_over(resource, &new) {
         // The last finalizer went with this write: the object goes, and is shown as it would have been.
         store.delete(&table, &key, &resource.selectable());
         super::delete::after(&call.shared, store, resource, &new);
         return Ok(new);
     }
-    let stored = store.put(&table, &key, new, &resource.selectable());
+    let stored = store.put(&table, &key, resource.to_stored(new), &resource.selectable());
     let value = typed(resource, &stored);
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
         republish(&call.shared, &value);

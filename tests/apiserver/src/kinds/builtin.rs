@@ -199,7 +199,8 @@ pub(crate) static ALL: &[Builtin] = &[
         empty: || json!({"involvedObject": {}, "source": {}}),
         ..Builtin::of::<core::v1::Event>(true)
     },
-    Builtin { short: &["ev"], ..Builtin::of::<events::v1::Event>(true) },
+    // Stored in the core group's form, whose fields selectors name.
+    Builtin { short: &["ev"], fields: EVENT_FIELDS, ..Builtin::of::<events::v1::Event>(true) },
     Builtin { empty: || json!({"spec": {}}), ..Builtin::of::<coordination::v1::Lease>(true) },
     Builtin {
         generation: Generation::Body,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 pub(crate) mod builtin;
 mod custom;
 mod defaults;
+mod events;
 mod pod;
 mod validate;
 
@@ -64,9 +65,29 @@ impl Resource {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// `leases.coordination.k8s.io`, as messages name it; also the name of its table, which versions share.
+    /// `leases.coordination.k8s.io`, as messages name it.
     pub(crate) fn qualified(&self) -> String {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// The table its objects are in, which versions share, and both groups of events.
+    pub(crate) fn table(&self) -> String {
+        if self.is(events::GROUP, "events") { "events".into() } else { self.qualified() }
+    }
+
+    /// Whether objects are stored in another form than they are served in.
+    pub(crate) fn is_converted(&self) -> bool {
+        self.is(events::GROUP, "events")
+    }
+
+    /// An object as it is stored.
+    pub(crate) fn to_stored(&self, object: Value) -> Value {
+        if self.is_converted() { events::to_core(object) } else { object }
+    }
+
+    /// A stored object as it is served.
+    pub(crate) fn to_served(&self, object: Value) -> Value {
+        if self.is_converted() { events::from_core(object) } else { object }
     }
 
     /// `Lease.coordination.k8s.io`.

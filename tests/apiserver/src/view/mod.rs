@@ -53,7 +53,7 @@ impl View {
 
     /// One stored object.
     pub(crate) fn stored(self, resource: &Resource, object: &Stored, query: &Query) -> Vec<u8> {
-        if self == Self::Objects {
+        if self == Self::Objects && !resource.is_converted() {
             let mut out = Vec::with_capacity(object.bare().len() + 64);
             object.write(&resource.kind, &resource.api_version(), &mut out);
             return out;
@@ -81,7 +81,9 @@ impl View {
                     if index > 0 {
                         out.push(b',');
                     }
-                    if resource.builtin().is_some() {
+                    if resource.is_converted() {
+                        out.extend_from_slice(resource.to_served(object.value()).to_string().as_bytes());
+                    } else if resource.builtin().is_some() {
                         out.extend_from_slice(object.bare());
                     } else {
                         object.write(&resource.kind, &resource.api_version(), &mut out);
@@ -108,7 +110,7 @@ impl View {
 
 /// A stored object with its kind and version.
 pub(crate) fn typed(resource: &Resource, object: &Stored) -> Value {
-    let mut value = object.value();
+    let mut value = resource.to_served(object.value());
     value["kind"] = resource.kind.clone().into();
     value["apiVersion"] = resource.api_version().into();
     value
