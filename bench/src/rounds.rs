@@ -71,7 +71,7 @@ pub fn rotated(count: usize, round: usize) -> Vec<usize> {
     (0..count).map(|at| (at + round) % count).collect()
 }
 
-/// Runs everything, telling `progress` before each sample what it is.
+/// Runs everything, telling `progress` before each sample its round, case and subject.
 ///
 /// # Errors
 /// Never for a sample that fails: that is a sample too.
@@ -79,12 +79,12 @@ pub fn run(
     stage: &Stage,
     subjects: &[Subject],
     settings: &Settings,
-    progress: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(usize, &Case, &str),
 ) -> Result<Vec<Sample>> {
     let start = Instant::now();
     let mut samples = Vec::new();
     let mut take = |round: usize, case: &Case, subject: &str, measured: &mut dyn FnMut() -> Result<Outcome>| {
-        progress(&format!("{subject}: {}", case.title));
+        progress(round, case, subject);
         let at = start.elapsed().as_secs_f64();
         let (outcome, error) = match measured() {
             Ok(outcome) => (outcome, None),

@@ -85,9 +85,14 @@ fn measure(arguments: &Arguments) -> Result<Report> {
     let (subjects, absent) = subjects::start(&stage, &arguments.subjects)?;
     let before = Usage::now(&stage.cgroup());
     let bar = progress(rounds::expected(&settings, &subjects));
-    let samples = rounds::run(&stage, &subjects, &settings, &mut |what| {
-        bar.set_message(what.to_owned());
+    let mut shown = (0, "");
+    let samples = rounds::run(&stage, &subjects, &settings, &mut |round, case, subject| {
+        bar.set_message(format!("{subject}: {}", case.title));
         bar.inc(1);
+        // Where there is no terminal to draw on, a line a case says that it goes on.
+        if bar.is_hidden() && std::mem::replace(&mut shown, (round, case.name)) != (round, case.name) {
+            eprintln!("round {round} of {}: {}", settings.rounds, case.title);
+        }
     })?;
     bar.finish_and_clear();
     machine.others = before.others(&Usage::now(&stage.cgroup()), machine.cpus);
