@@ -137,7 +137,10 @@ pub fn versions() -> Vec<(String, String)> {
         // nginx says it on standard error.
         let said =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).concat();
-        Some((name.to_owned(), said.lines().next()?.to_owned()))
+        // Some begin with the path they were called by, which is nobody's business.
+        let line = said.lines().next()?;
+        let version = line.split_once("version").map_or(line, |(_, version)| version);
+        Some((name.to_owned(), version.trim_matches([':', ' ']).to_owned()))
     };
     let all = [
         ask("envoy", envoy(), "--version"),
