@@ -10,13 +10,13 @@ use weft_core::model::{Identity, ObjectName, Workload};
 use crate::relay::{End, Outcome, Traffic};
 use crate::telemetry::access::{self, ConnectionRecord, Direction, Path, Peer};
 use crate::telemetry::{ConnectionLabels, ConnectionSeries, Metrics, Party, Reporter, Security, TunnelDirection};
-use crate::tunnel::{Events, Rejection, Side, TunnelError};
+use crate::tunnel::{Events, Protocol, Rejection, Side, TunnelError};
 
 /// The bytes of a connection, and how many of them the metrics have been told.
 #[derive(Debug)]
 pub struct Meter {
     /// What the relay counts: near is the app or the plaintext client.
-    pub traffic: Traffic,
+    pub traffic: Arc<Traffic>,
     /// Whether near is the destination, so that the relay's directions are the reverse of the connection's.
     near_is_destination: bool,
     series: OnceLock<ConnectionSeries>,
@@ -25,7 +25,7 @@ pub struct Meter {
 
 impl Meter {
     fn new(near_is_destination: bool) -> Self {
-        Self { traffic: Traffic::default(), near_is_destination, series: OnceLock::new(), told: Mutex::default() }
+        Self { traffic: Arc::default(), near_is_destination, series: OnceLock::new(), told: Mutex::default() }
     }
 
     /// Bytes so far: from source to destination, and back.
@@ -67,6 +67,7 @@ impl Observed {
         let record = ConnectionRecord {
             direction,
             path,
+            tunnel_protocol: None,
             source: Peer::default(),
             destination: Peer::default(),
             original_destination: None,
@@ -180,12 +181,12 @@ const fn direction(side: Side) -> TunnelDirection {
 }
 
 impl Events for TunnelEvents {
-    fn opened(&self, side: Side) {
-        self.0.tunnel_opened(direction(side));
+    fn opened(&self, side: Side, protocol: Protocol) {
+        self.0.tunnel_opened(direction(side), protocol.label());
     }
 
-    fn closed(&self, side: Side, reason: Option<&TunnelError>) {
-        self.0.tunnel_closed(direction(side), reason.map_or("done", TunnelError::reason));
+    fn closed(&self, side: Side, protocol: Protocol, reason: Option<&TunnelError>) {
+        self.0.tunnel_closed(direction(side), protocol.label(), reason.map_or("done", TunnelError::reason));
     }
 
     fn failed(&self, to: SocketAddr, error: &TunnelError) {

@@ -8,6 +8,7 @@ use weft_core::model::{Identity, ObjectName, Workload};
 use weft_core::snapshot::Snapshot;
 
 use crate::sys::NetNs;
+use crate::tunnel::Budget;
 
 /// Gives the current snapshot; each connection asks once and decides by that one.
 pub type Snapshots = Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
@@ -29,6 +30,8 @@ pub struct Pod {
     pub baggage: Option<Arc<str>>,
     /// Turns for the handshakes of tunnels that come to it.
     pub handshakes: Arc<Semaphore>,
+    /// What its slow readers may cost.
+    pub budget: Arc<Budget>,
 }
 
 impl Pod {

@@ -21,7 +21,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tunnel", &["sys", "drain", "telemetry", "identity"]),
     // It pumps between sockets and the streams of tunnels, and reads their reset codes.
     ("relay", &["sys", "drain", "telemetry", "tunnel"]),
-    ("pod", &["sys"]),
+    // It holds what a pod's tunnels may cost.
+    ("pod", &["sys", "tunnel"]),
     ("accept", &["sys"]),
     ("observe", &["telemetry", "tunnel", "relay"]),
     // It tells connections of the tunnel's port from plaintext ones.

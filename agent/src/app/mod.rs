@@ -29,7 +29,7 @@ use crate::outbound::{Budget, Outbound};
 use crate::pod::Snapshots;
 use crate::steer::{SteerConfig, SteerError, Steering, Unclassified};
 use crate::telemetry::{Metrics, MetricsServer, Readiness, logging};
-use crate::tunnel::{Events, Pool, PoolSettings, ServerSettings};
+use crate::tunnel::{Events, Pool, PoolSettings, Protocol, Protocols, ServerSettings};
 
 use node::{Node, Stop};
 use parts::Parts;
@@ -134,7 +134,12 @@ fn make_parts(config: &Config, ca: EmbeddedCa, steering: Steering, metrics: Metr
     let lifetime = Settings { lifetime: config.certificate_lifetime, ..Settings::default() };
     let identities = Identities::new(Arc::new(ca), lifetime);
     let events: Arc<dyn Events> = Arc::new(TunnelEvents(metrics.clone()));
-    let pool = PoolSettings { budget: config.connect_timeout, ..PoolSettings::default() };
+    let protocols = match config.tunnel_protocols {
+        config::TunnelProtocols::Both => Protocols::Both,
+        config::TunnelProtocols::Weft => Protocols::Only(Protocol::Weft),
+        config::TunnelProtocols::Hbone => Protocols::Only(Protocol::Hbone),
+    };
+    let pool = PoolSettings { budget: config.connect_timeout, protocols, ..PoolSettings::default() };
     let (live, drain, read) = (Live::new(), Drain::new(), Arc::clone(store));
     let snapshots: Snapshots = Arc::new(move || read.snapshot());
     let outbound = Outbound {
@@ -152,7 +157,7 @@ fn make_parts(config: &Config, ca: EmbeddedCa, steering: Steering, metrics: Metr
         metrics: metrics.clone(),
         live: Arc::clone(&live),
         drain,
-        tunnels: ServerSettings::default(),
+        tunnels: ServerSettings { protocols, ..ServerSettings::default() },
         events,
         connect_timeout: config.connect_timeout,
     };

@@ -234,6 +234,7 @@ impl Pods {
             addresses: workload.addresses.clone().into(),
             baggage: baggage(workload),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            budget: Arc::default(),
         });
         let served = Served::new(Arc::clone(&self.parts), Arc::clone(&pod), self.events.clone());
         served.accept(ListenerRole::Outbound, steered.outbound)?;

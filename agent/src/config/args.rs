@@ -76,6 +76,10 @@ pub struct AgentArgs {
     #[arg(long, env = "WEFT_UNCLASSIFIED", value_name = "MODE", default_value = "open")]
     pub unclassified: String,
 
+    /// What tunnels speak: weft/1 between agents that know it and hbone with all others, or one of the two only
+    #[arg(long, env = "WEFT_TUNNEL_PROTOCOLS", value_name = "LIST", default_value = "weft/1,hbone")]
+    pub tunnel_protocols: String,
+
     /// Time for each attempt to connect to an endpoint
     #[arg(long, env = "WEFT_CONNECT_TIMEOUT", value_name = "TIME", default_value = "1s")]
     pub connect_timeout: String,
@@ -115,6 +119,31 @@ impl FromStr for Unclassified {
             "open" => Ok(Self::Open),
             "closed" => Ok(Self::Closed),
             _ => Err(format!("{text:?} is neither \"open\" nor \"closed\"")),
+        }
+    }
+}
+
+/// What tunnels speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TunnelProtocols {
+    /// Weft's own between agents that know it, HBONE with all others.
+    #[default]
+    Both,
+    /// Weft's own only: other peers are turned away.
+    Weft,
+    /// HBONE only: for an upgrade that must be able to go back.
+    Hbone,
+}
+
+impl FromStr for TunnelProtocols {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "weft/1,hbone" | "hbone,weft/1" => Ok(Self::Both),
+            "weft/1" => Ok(Self::Weft),
+            "hbone" => Ok(Self::Hbone),
+            _ => Err(format!("{text:?} is neither \"weft/1,hbone\" nor one of the two")),
         }
     }
 }

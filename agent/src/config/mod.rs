@@ -15,7 +15,7 @@ use weft_core::model::{Name, TrustDomain};
 
 use crate::telemetry::logging;
 
-pub use args::{AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET, Unclassified};
+pub use args::{AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET, TunnelProtocols, Unclassified};
 pub use system::duration;
 
 /// Checked settings of an agent.
@@ -51,6 +51,8 @@ pub struct Config {
     pub unenrol_grace: Duration,
     /// What the kernel does with connections of pods it has not been told about.
     pub unclassified: Unclassified,
+    /// What tunnels speak.
+    pub tunnel_protocols: TunnelProtocols,
     /// Time for each attempt to connect.
     pub connect_timeout: Duration,
     /// Endpoints tried for one connection.
@@ -115,6 +117,7 @@ impl Checker {
         let certificate_lifetime = self.duration("--certificate-lifetime", &args.certificate_lifetime, HOUR * 24 * 90);
         let connect_attempts = self.attempts(&args.connect_attempts);
         let unclassified = self.keep("--unclassified", args.unclassified.parse());
+        let tunnel_protocols = self.keep("--tunnel-protocols", args.tunnel_protocols.parse());
         let log_format = self.log_format(&args.log_format);
         self.keep("--log-level", logging::parse(&args.log_level));
         for (flag, timeout) in
@@ -141,6 +144,7 @@ impl Checker {
             drain_deadline: drain_deadline?,
             unenrol_grace: unenrol_grace?,
             unclassified: unclassified?,
+            tunnel_protocols: tunnel_protocols?,
             connect_timeout: connect_timeout?,
             connect_attempts: connect_attempts?,
             certificate_lifetime: certificate_lifetime?,

@@ -15,7 +15,7 @@ use super::provider::provider;
 use super::verify::{ClientIdentity, ServerIdentity, read_leaf, read_own_domain};
 use super::{CredentialsError, PeerError};
 
-/// The protocol both ends of a tunnel speak inside TLS.
+/// What is offered and accepted inside TLS unless the caller says something else: HBONE.
 const ALPN: &[u8] = b"h2";
 
 /// What a certificate says about its holder.
@@ -50,6 +50,8 @@ pub struct Credentials {
     anchors: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
     server: Arc<ServerConfig>,
+    /// The same for other protocols, made when first asked for.
+    servers: Mutex<HashMap<Vec<Vec<u8>>, Arc<ServerConfig>>>,
     clients: Mutex<HashMap<Identity, Arc<ClientConfig>>>,
 }
 
@@ -103,7 +105,15 @@ impl Credentials {
         server.alpn_protocols = vec![ALPN.to_vec()];
         // Tunnels are few and long: a ticket would only be a way to outlive a certificate.
         server.send_tls13_tickets = 0;
-        Ok(Self { leaf, key, anchors, roots, server: Arc::new(server), clients: Mutex::default() })
+        Ok(Self {
+            leaf,
+            key,
+            anchors,
+            roots,
+            server: Arc::new(server),
+            servers: Mutex::default(),
+            clients: Mutex::default(),
+        })
     }
 
     /// Whom these credentials name.
@@ -134,6 +144,20 @@ impl Credentials {
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
+    }
+
+    /// The same, with these protocols inside TLS, the preferred one first.
+    #[must_use]
+    pub fn server_config_for(&self, alpn: &[Vec<u8>]) -> Arc<ServerConfig> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = servers.get(alpn) {
+            return Arc::clone(config);
+        }
+        let mut config = ServerConfig::clone(&self.server);
+        config.alpn_protocols = alpn.to_vec();
+        let config = Arc::new(config);
+        servers.insert(alpn.to_vec(), Arc::clone(&config));
+        config
     }
 
     /// The configuration to dial `server` with: nobody else is accepted.

@@ -120,6 +120,7 @@ impl Inbound {
             baggage: pod.baggage.as_ref().and_then(|b| http::HeaderValue::from_str(b).ok()),
             settings: self.tunnels.clone(),
             handshakes: Arc::clone(&pod.handshakes),
+            budget: Arc::clone(&pod.budget),
             events: Arc::clone(&self.events),
             drain: leaving,
         };
@@ -135,6 +136,7 @@ impl Inbound {
         let peer = Arc::clone(&incoming.peer);
         let (source, destination) = (incoming.source, incoming.authority);
         let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Hbone, true);
+        seen.record.tunnel_protocol = Some(incoming.protocol().label());
         let asked = Asked { pod, peer: Some(&peer.identity), source, destination };
         let delivered = tokio::select! {
             delivered = self.deliver(&asked, &mut seen) => delivered,

@@ -1,6 +1,7 @@
 //! From a plan to a connected upstream, within the connect budget.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
@@ -134,6 +135,7 @@ impl Dial<'_> {
                     client: self.client,
                     host: None,
                     baggage: self.pod.baggage.clone(),
+                    budget: Arc::clone(&self.pod.budget),
                 };
                 Ok(Upstream::Tunnel(self.outbound.pool.connect(&request).await?))
             }

@@ -104,8 +104,9 @@ impl Outbound {
             Transport::Plaintext => None,
         };
         seen.destination(dialled.target.address, dialled.target.workload.as_deref(), identity);
-        if matches!(dialled.upstream, Upstream::Tunnel(_)) {
+        if let Upstream::Tunnel(stream) = &dialled.upstream {
             seen.record.path = Path::Hbone;
+            seen.record.tunnel_protocol = Some(stream.protocol().label());
         } else if dialled.target.workload.is_some() || dialled.pick.is_some() {
             seen.record.path = Path::Plaintext;
         }

@@ -5,13 +5,23 @@
 //! its neighbours. Nothing here decides who may talk; a kill token ends what has been denied since.
 
 mod direct;
+mod hbone;
 mod socket;
-mod tunnelled;
+mod weft;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::tunnel::{Body, Stream};
 
 pub use direct::tcp_to_tcp;
-pub use tunnelled::tcp_to_stream;
+
+/// After the peer's reset, how long an app may take to read what came before it.
+const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// Bytes moved so far; may be read while the relay runs.
 #[derive(Debug, Default)]
@@ -82,4 +92,16 @@ impl Outcome {
     fn new(traffic: &Traffic, end: End) -> Self {
         Self { sent: traffic.sent(), received: traffic.received(), end }
     }
+}
+
+/// Relays between an app's connection and a stream of a tunnel, until both sides have finished, one is reset, or `kill` is
+/// cancelled.
+pub async fn tcp_to_stream(near: TcpStream, far: Stream, traffic: &Arc<Traffic>, kill: &CancellationToken) -> Outcome {
+    let Stream { body, lease, .. } = far;
+    let end = match body {
+        Body::Hbone(send, recv) => hbone::relay(near, (send, recv), &lease, traffic, kill).await,
+        Body::Weft(handle) => weft::relay(near, handle, Arc::clone(traffic), kill).await,
+    };
+    drop(lease);
+    Outcome::new(traffic, end)
 }

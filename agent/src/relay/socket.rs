@@ -85,6 +85,11 @@ pub(super) fn finish(tcp: &TcpStream) {
 
 /// Closes with a reset.
 pub(super) fn reset(tcp: TcpStream) {
-    let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+    reset_on_close(&tcp);
     drop(tcp);
+}
+
+/// Whoever closes it last resets it.
+pub(super) fn reset_on_close(tcp: &TcpStream) {
+    let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }

@@ -69,6 +69,8 @@ pub struct ConnectionRecord {
     pub direction: Direction,
     /// How it travelled.
     pub path: Path,
+    /// What the tunnel spoke, if it travelled in one: `weft/1` or `hbone`.
+    pub tunnel_protocol: Option<&'static str>,
     /// Who connected.
     pub source: Peer,
     /// Who was connected to.
@@ -102,6 +104,7 @@ pub fn log(record: &ConnectionRecord) {
                 $level,
                 direction = record.direction.as_str(),
                 path = record.path.as_str(),
+                tunnel_protocol = record.tunnel_protocol,
                 src_addr = record.source.address.map(tracing::field::display),
                 src_workload = record.source.workload.as_ref().map(tracing::field::display),
                 src_identity = record.source.identity.as_ref().map(tracing::field::display),
@@ -157,6 +160,7 @@ mod tests {
         ConnectionRecord {
             direction: Direction::Inbound,
             path: Path::Hbone,
+            tunnel_protocol: Some("weft/1"),
             source: Peer {
                 address: Some("10.0.0.1:4000".parse().unwrap()),
                 workload: Some(ObjectName::new("shop", "cart-0").unwrap()),
@@ -190,6 +194,7 @@ mod tests {
         assert_eq!(line["target"], "weft::access");
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["src_identity"], "spiffe://cluster.local/ns/shop/sa/cart");
+        assert_eq!(line["tunnel_protocol"], "weft/1");
         assert_eq!(line["dst_addr"], "[fd00::2]:8080");
         assert_eq!((&line["bytes_sent"], &line["bytes_received"]), (&5.into(), &7.into()));
         assert_eq!((&line["duration_ms"], &line["end"]), (&1234.into(), &"fin".into()));

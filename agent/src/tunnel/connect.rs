@@ -9,6 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use tokio::net::TcpStream;
 use weft_core::model::Identity;
 
+use super::Budget;
 use super::codec::Forwarded;
 use crate::sys::{NetNs, dial};
 
@@ -51,6 +52,8 @@ pub struct ConnectRequest {
     pub host: Option<String>,
     /// What is said about the client's workload, from [`super::codec::format_baggage`].
     pub baggage: Option<Arc<str>>,
+    /// What the client pod's slow readers may cost.
+    pub budget: Arc<Budget>,
 }
 
 impl ConnectRequest {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::{AlertDescription, Error as TlsError};
 
 use super::codec::AuthorityError;
+use super::mux::Malformed;
 use crate::identity::{CredentialsError, PeerError, Unavailable};
 
 /// Why a tunnel, or a stream in one, could not be had or was lost.
@@ -50,8 +51,10 @@ pub enum TunnelError {
     /// The peer does not speak TLS.
     #[error("the peer does not speak TLS: is something in plaintext dialling port 15008?")]
     NotTls,
-    /// The peer does not speak HTTP/2.
-    #[error("the peer offers another protocol than h2")]
+    /// The peer speaks no protocol of tunnels that this node speaks.
+    #[error(
+        "the peer offers another protocol than weft/1 and h2, or than --tunnel-protocols of both agents have in common"
+    )]
     Alpn,
     /// The peer and this node have no TLS version, cipher or group in common, or a record was wrong.
     #[error("TLS failed: {0}")]
@@ -62,6 +65,9 @@ pub enum TunnelError {
     /// The peer broke HTTP/2.
     #[error("the peer broke the protocol: {0}")]
     Protocol(String),
+    /// The peer broke the protocol of Weft's tunnel.
+    #[error("the peer broke weft/1: {0}")]
+    Malformed(#[from] Malformed),
     /// A pooled tunnel stays silent.
     #[error("the tunnel to {0} is silent")]
     Silent(SocketAddr),
@@ -197,6 +203,7 @@ impl TunnelError {
             Self::Tls(_) => "tls_failed",
             Self::RejectedByPeer(_) => "rejected_by_peer",
             Self::Protocol(_) => "protocol_error",
+            Self::Malformed(malformed) => malformed.reason(),
             Self::Silent(_) => "peer_silent",
             Self::Closed(_) => "tunnel_closed",
             Self::NotTaken => "stream_not_taken",
@@ -220,7 +227,7 @@ impl TunnelError {
 
     /// Whether another tunnel to the same peer may do better, because this one never carried the request.
     pub(super) fn blames_tunnel(&self) -> bool {
-        matches!(self, Self::Closed(_) | Self::NotTaken | Self::Silent(_) | Self::Protocol(_))
+        matches!(self, Self::Closed(_) | Self::NotTaken | Self::Silent(_) | Self::Protocol(_) | Self::Malformed(_))
     }
 
     /// Reads the TLS error out of an I/O error of a handshake or an established connection.
@@ -238,7 +245,7 @@ impl TunnelError {
         })
     }
 
-    fn from_tls(error: &TlsError) -> Self {
+    pub(super) fn from_tls(error: &TlsError) -> Self {
         if let Some(peer) = crate::identity::peer_error(error) {
             return Self::Peer(Box::new(peer));
         }

@@ -8,43 +8,17 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::client::{Tunnel, drive};
 use super::connect::{ConnectRequest, Key};
-use super::stream::{Lease, Stream};
-use super::{Events, HBONE_PORT, Keepalive, TunnelError};
+use super::dialled::Tunnel;
+use super::settings::PoolSettings;
+use super::shared::{Lease, Shared};
+use super::stream::Stream;
+use super::{Events, TunnelError};
 use crate::identity::{Credentials, Identities};
-
-/// How tunnels are dialled and shared.
-#[derive(Debug, Clone)]
-pub struct PoolSettings {
-    /// The port peers accept tunnels on.
-    pub port: u16,
-    /// Streams in one tunnel; the next opens another.
-    pub streams: usize,
-    /// How long a tunnel without streams is kept.
-    pub idle: Duration,
-    /// From the call to the answer to the CONNECT: dial, handshake and the app's accept.
-    pub budget: Duration,
-    /// When a silent peer is dead.
-    pub keepalive: Keepalive,
-}
-
-impl Default for PoolSettings {
-    fn default() -> Self {
-        Self {
-            port: HBONE_PORT,
-            streams: 100,
-            idle: Duration::from_secs(300),
-            budget: Duration::from_secs(1),
-            keepalive: Keepalive::default(),
-        }
-    }
-}
 
 #[derive(Default)]
 struct Slot {
@@ -185,7 +159,7 @@ impl Inner {
         // Tunnels with a replaced certificate leave the pool; their streams go on, then they close.
         slot.tunnels.retain(|tunnel| tunnel.is_open() && Arc::ptr_eq(&tunnel.credentials, credentials));
         for tunnel in &slot.tunnels {
-            if let Some(lease) = tunnel.join(self.settings.streams) {
+            if let Some(lease) = tunnel.join(&self.settings) {
                 return Ok((Arc::clone(tunnel), lease));
             }
         }
@@ -204,21 +178,21 @@ impl Inner {
             .dial(request.source_address, to)
             .await
             .map_err(|source| TunnelError::Dial { to, source: Arc::new(source) })?;
-        let dialled = Tunnel::establish(tcp, Arc::clone(credentials), request, to)
+        let (tunnel, running) = Tunnel::establish(tcp, Arc::clone(credentials), request, to, &self.settings)
             .await
             .inspect_err(|error| self.events.failed(to, error))?;
-        let tunnel = Arc::new(dialled.tunnel);
+        let tunnel = Arc::new(tunnel);
         let lease = tunnel.shared.lease();
         self.slots().entry(key.clone()).or_default().tunnels.push(Arc::clone(&tunnel));
         let (pool, key, shared) = (Arc::downgrade(self), key.clone(), Arc::clone(&tunnel.shared));
         let retire = move || Weak::upgrade(&pool).is_none_or(|pool| pool.retire(&key, &shared));
         let shared = Arc::clone(&tunnel.shared);
-        self.drivers.spawn(drive(dialled.connection, shared, self.settings.clone(), Arc::clone(&self.events), retire));
+        self.drivers.spawn(running.drive(shared, self.settings.clone(), Arc::clone(&self.events), retire));
         Ok((tunnel, lease))
     }
 
     /// Takes an idle or failed tunnel out of the pool; `false` while a stream is in an open one.
-    fn retire(&self, key: &Key, shared: &Arc<super::stream::Shared>) -> bool {
+    fn retire(&self, key: &Key, shared: &Arc<Shared>) -> bool {
         if shared.failure().is_none() && shared.streams() > 0 {
             return false;
         }

@@ -1,33 +1,25 @@
 //! The receiving end of tunnels, on port 15008 of a pod's address.
 //!
-//! A peer must finish TLS and the HTTP/2 preface within a deadline, hold a certificate of this mesh, and ask for an
-//! address and port of this very pod. Whatever falls short is turned away with a reason that is counted; what remains is
-//! an [`Incoming`] for the handler to accept or refuse.
+//! A peer must finish TLS, and for HBONE the HTTP/2 preface, within a deadline, hold a certificate of this mesh, and ask
+//! for an address and port of this very pod. Whatever falls short is turned away with a reason that is counted; what
+//! remains is an [`Incoming`] for the handler to accept or refuse.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::HeaderValue;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::codec::{Claims, Forwarded};
-use super::keepalive::Pinger;
-use super::request;
-use super::stream::{Lease, Shared, Stream};
-use super::watched::Watched;
+use super::settings::ServerSettings;
+use super::shared::{Lease, Shared};
+use super::stream::{Body, Stream};
 use super::{
-    CONNECTION_WINDOW, Events, FRAME_BUDGET, FRAME_MAX, HEADER_LIST_MAX, Keepalive, Refusal, Rejection, SEND_BUFFER,
-    STREAM_WINDOW, Side, TunnelError,
+    Budget, Events, Protocol, RESERVED_PORTS, Refusal, Rejection, RequestError, Side, TunnelError, hbone, tls, weft,
 };
 use crate::identity::{Credentials, PeerCertificate};
 
@@ -35,36 +27,12 @@ use crate::identity::{Credentials, PeerCertificate};
 /// within its own deadline.
 pub const HANDSHAKES_MAX: usize = 4096;
 
-/// How tunnels are received.
-#[derive(Debug, Clone)]
-pub struct ServerSettings {
-    /// From accept to the end of the HTTP/2 preface.
-    pub handshake: Duration,
-    /// Streams a peer may have open in one tunnel.
-    pub streams: u32,
-    /// How long a tunnel may be without streams.
-    pub idle: Duration,
-    /// When a silent peer is dead.
-    pub keepalive: Keepalive,
-}
-
-impl Default for ServerSettings {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(5),
-            streams: 200,
-            idle: Duration::from_secs(600),
-            keepalive: Keepalive::default(),
-        }
-    }
-}
-
 /// What one pod's tunnels have in common.
 #[derive(Clone)]
 pub struct ServerContext {
     /// The pod's certificate.
     pub credentials: Arc<Credentials>,
-    /// The pod's addresses: the only ones a CONNECT may name.
+    /// The pod's addresses: the only ones a stream may lead to.
     pub addresses: Arc<[IpAddr]>,
     /// What is said about the pod in answers, from [`super::codec::format_baggage`].
     pub baggage: Option<HeaderValue>,
@@ -72,13 +40,41 @@ pub struct ServerContext {
     pub settings: ServerSettings,
     /// Turns to shake hands, [`HANDSHAKES_MAX`] of them. Who waits for one holds a socket and little else.
     pub handshakes: Arc<Semaphore>,
+    /// What the pod's slow readers may cost.
+    pub budget: Arc<Budget>,
     /// Who counts.
     pub events: Arc<dyn Events>,
     /// When cancelled, tunnels take no more streams and close after the last one.
     pub drain: CancellationToken,
 }
 
-/// A CONNECT that waits for an answer. Dropping it resets the stream.
+/// What a well-formed request asks for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) authority: SocketAddr,
+    pub(super) forwarded: Option<Forwarded>,
+    pub(super) claims: Option<Box<Claims>>,
+}
+
+/// What answers a request, in the words of its tunnel's protocol.
+pub(super) enum Respond {
+    Hbone(hbone::Answer),
+    Weft(weft::Answer),
+}
+
+impl From<hbone::Answer> for Respond {
+    fn from(answer: hbone::Answer) -> Self {
+        Self::Hbone(answer)
+    }
+}
+
+impl From<weft::Answer> for Respond {
+    fn from(answer: weft::Answer) -> Self {
+        Self::Weft(answer)
+    }
+}
+
+/// A connection that waits for an answer. Dropping it resets the stream.
 pub struct Incoming {
     /// Who asks, from its certificate.
     pub peer: Arc<PeerCertificate>,
@@ -90,31 +86,46 @@ pub struct Incoming {
     pub host: Option<String>,
     /// What the peer says about its workload; never to be believed.
     pub claims: Option<Box<Claims>>,
-    respond: SendResponse<Bytes>,
-    recv: RecvStream,
+    respond: Respond,
     lease: Lease,
-    baggage: Option<HeaderValue>,
 }
 
 impl Incoming {
+    /// Which protocol the tunnel speaks.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        match self.respond {
+            Respond::Hbone(_) => Protocol::Hbone,
+            Respond::Weft(_) => Protocol::Weft,
+        }
+    }
+
     /// Tells the peer that the app has answered.
     ///
     /// # Errors
     /// [`TunnelError`] when the peer has gone.
-    pub fn accept(mut self) -> Result<Stream, TunnelError> {
-        let response = request::accepted(self.baggage.as_ref());
-        let send = self.respond.send_response(response, false).map_err(|e| self.lease.shared.explain(&e))?;
-        Ok(Stream { send, recv: self.recv, lease: self.lease, peer: self.peer, claims: self.claims })
+    pub fn accept(self) -> Result<Stream, TunnelError> {
+        let body = match self.respond {
+            Respond::Hbone(answer) => answer.accept().map_err(|error| self.lease.shared.explain(&error))?,
+            Respond::Weft(answer) => Body::Weft(answer.accept()?),
+        };
+        Ok(Stream { body, lease: self.lease, peer: self.peer, claims: self.claims })
     }
 
     /// Tells the peer no.
-    pub fn refuse(mut self, refusal: Refusal) {
-        answer(&mut self.respond, refusal.status());
+    pub fn refuse(self, refusal: Refusal) {
+        match self.respond {
+            Respond::Hbone(answer) => answer.refuse(refusal.status()),
+            Respond::Weft(answer) => answer.refuse(refusal),
+        }
     }
 
     /// Waits until the peer gives up, e.g. to stop dialling the app.
     pub async fn given_up(&mut self) {
-        let _ = std::future::poll_fn(|cx| self.respond.poll_reset(cx)).await;
+        match &mut self.respond {
+            Respond::Hbone(answer) => answer.given_up().await,
+            Respond::Weft(answer) => answer.given_up().await,
+        }
     }
 }
 
@@ -133,135 +144,85 @@ where
     let established = timeout(limit, handshake(tcp, &context, Arc::clone(&shared)))
         .await
         .unwrap_or(Err(TunnelError::HandshakeTimeout(limit)));
-    match established {
-        Err(error) => context.events.rejected(&Rejection { source, destination, peer: None, error }),
-        Ok((connection, peer)) => {
-            let peer = Arc::new(peer);
-            Server { context, source, destination, peer, shared }.run(connection, handler).await;
+    let (transport, peer) = match established {
+        Ok(established) => established,
+        Err(error) => return context.events.rejected(&Rejection { source, destination, peer: None, error }),
+    };
+    let door = Door { context, source, destination, peer: Arc::new(peer), shared };
+    let protocol = transport.protocol();
+    door.context.events.opened(Side::Server, protocol);
+    let cause = match transport {
+        Transport::Hbone(connection) => hbone::run(*connection, &door, &handler).await,
+        Transport::Weft(established) => weft::run(*established, &door, &handler).await,
+    };
+    if let Some(error) = &cause {
+        door.shared.fail(error.clone());
+    }
+    door.context.events.closed(Side::Server, protocol, cause.as_ref());
+}
+
+enum Transport {
+    Hbone(Box<hbone::Accepted>),
+    Weft(Box<tls::Established>),
+}
+
+impl Transport {
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::Hbone(_) => Protocol::Hbone,
+            Self::Weft(_) => Protocol::Weft,
         }
     }
 }
-
-type Transport = Watched<TlsStream<TcpStream>>;
 
 async fn handshake(
     tcp: TcpStream,
     context: &ServerContext,
     shared: Arc<Shared>,
-) -> Result<(Connection<Transport, Bytes>, PeerCertificate), TunnelError> {
+) -> Result<(Transport, PeerCertificate), TunnelError> {
     // Never closed, so it is a turn or the deadline.
     let _turn = context.handshakes.acquire().await;
     let _ = tcp.set_nodelay(true);
-    let tls = TlsAcceptor::from(context.credentials.server_config())
-        .accept(tcp)
-        .await
-        .map_err(|error| TunnelError::from_handshake(&error))?;
-    let peer = context.credentials.read_peer(tls.get_ref().1.peer_certificates())?;
-    let connection = h2::server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME_MAX)
-        .data_frame_budget(FRAME_BUDGET)
-        // Decoded up to four times what is accepted, so that too large a list is answered and counted by us; beyond it
-        // h2 answers 431 itself.
-        .max_header_list_size(4 * HEADER_LIST_MAX)
-        .max_concurrent_streams(context.settings.streams)
-        .max_send_buffer_size(SEND_BUFFER)
-        .handshake(Watched::new(tls, Arc::clone(&shared)))
-        .await
-        .map_err(|error| match shared.explain(&error) {
-            TunnelError::Closed(_) => TunnelError::HandshakeAborted,
-            other => other,
-        })?;
-    Ok((connection, peer))
+    let protocols = context.settings.protocols;
+    let config = context.credentials.server_config_for(&protocols.alpn());
+    let established = tls::accept(tcp, config).await.map_err(|error| TunnelError::from_handshake(&error))?;
+    let peer = context.credentials.read_peer(established.tls.peer_certificates())?;
+    let transport = match protocols.agreed(established.tls.alpn()) {
+        Some(Protocol::Weft) => Transport::Weft(Box::new(established)),
+        Some(Protocol::Hbone) => {
+            Transport::Hbone(Box::new(hbone::accept(established, &context.settings, shared).await?))
+        }
+        None => return Err(TunnelError::Alpn),
+    };
+    Ok((transport, peer))
 }
 
-struct Server {
-    context: ServerContext,
-    source: SocketAddr,
+/// Who has come to which pod, and what may be asked there: the same for both protocols.
+pub(super) struct Door {
+    pub(super) context: ServerContext,
+    pub(super) source: SocketAddr,
     destination: SocketAddr,
     peer: Arc<PeerCertificate>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-impl Server {
-    async fn run<H, F>(self, mut connection: Connection<Transport, Bytes>, handler: H)
-    where
-        H: Fn(Incoming) -> F,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.context.events.opened(Side::Server);
-        let cause = self.drive(&mut connection, handler).await;
-        if let Some(error) = &cause {
-            self.shared.fail(error.clone());
-        }
-        self.context.events.closed(Side::Server, cause.as_ref());
+impl Door {
+    /// Whether a stream may lead there at all.
+    pub(super) fn admits(&self, authority: SocketAddr) -> Result<(), RequestError> {
+        admits(authority, &self.context.addresses)
     }
 
-    async fn drive<H, F>(&self, connection: &mut Connection<Transport, Bytes>, handler: H) -> Option<TunnelError>
-    where
-        H: Fn(Incoming) -> F,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let settings = &self.context.settings;
-        let mut pinger = Pinger::new(connection.ping_pong(), settings.keepalive, Arc::clone(&self.shared));
-        let mut expired = pin!(self.until_expiry());
-        let mut closing = false;
-        loop {
-            let idle_left = self.shared.idle().map_or(settings.idle, |idle| settings.idle.saturating_sub(idle));
-            tokio::select! {
-                next = connection.accept() => match next {
-                    None => return None,
-                    Some(Ok((request, respond))) => self.asked(request, respond, &handler),
-                    Some(Err(error)) => return self.broken(&error),
-                },
-                alive = pinger.run() => if alive.is_err() {
-                    return Some(TunnelError::Silent(self.source));
-                },
-                () = self.context.drain.cancelled(), if !closing => {
-                    closing = true;
-                    connection.graceful_shutdown();
-                }
-                () = &mut expired, if !closing => {
-                    closing = true;
-                    connection.graceful_shutdown();
-                }
-                () = tokio::time::sleep(idle_left.max(Duration::from_millis(10))), if !closing => {
-                    if self.shared.idle().is_some_and(|idle| idle >= settings.idle) {
-                        closing = true;
-                        connection.graceful_shutdown();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Answers what is wrong, hands on what is right.
-    fn asked<H, F>(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, handler: &H)
-    where
-        H: Fn(Incoming) -> F,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (head, recv) = request.into_parts();
-        let asked = match request::read(&Request::from_parts(head, ()), &self.context.addresses) {
-            Ok(asked) => asked,
-            Err(error) => {
-                answer(&mut respond, error.status());
-                return self.reject(error.into());
-            }
-        };
-        let incoming = Incoming {
+    /// A request that may be answered.
+    pub(super) fn incoming(&self, asked: Asked, respond: Respond) -> Incoming {
+        Incoming {
             peer: Arc::clone(&self.peer),
             source: self.client(asked.forwarded.as_ref()),
             authority: asked.authority,
             host: asked.forwarded.and_then(|forwarded| forwarded.host),
             claims: asked.claims,
             respond,
-            recv,
             lease: self.shared.lease(),
-            baggage: self.context.baggage.clone(),
-        };
-        tokio::spawn(handler(incoming));
+        }
     }
 
     /// The tunnel's own source address is what the network vouches for; only the port is taken from the peer's word.
@@ -272,24 +233,15 @@ impl Server {
         }
     }
 
-    fn broken(&self, error: &h2::Error) -> Option<TunnelError> {
-        match self.shared.explain(error) {
-            error @ (TunnelError::Protocol(_) | TunnelError::Tls(_)) => {
-                self.reject(error.clone());
-                Some(error)
-            }
-            other => Some(other),
-        }
-    }
-
-    fn reject(&self, error: TunnelError) {
+    /// Counts something the peer asked for in vain, or did wrong.
+    pub(super) fn reject(&self, error: TunnelError) {
         let peer = Some(self.peer.identity.clone());
         let (source, destination) = (self.source, self.destination);
         self.context.events.rejected(&Rejection { source, destination, peer, error });
     }
 
     /// Neither certificate may be used for new streams once it has expired.
-    async fn until_expiry(&self) {
+    pub(super) async fn until_expiry(&self) {
         let end = self.peer.not_after.min(self.context.credentials.leaf().not_after);
         // In steps, since a suspended machine's timers stand still while certificates age.
         while let Ok(left) = end.duration_since(SystemTime::now()) {
@@ -298,12 +250,15 @@ impl Server {
     }
 }
 
-fn answer(respond: &mut SendResponse<Bytes>, status: u16) {
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if respond.send_response(response, true).is_err() {
-        respond.send_reset(Reason::CANCEL);
+/// Whether a stream may lead to `authority` in a tunnel to a pod with these `addresses`.
+pub(super) fn admits(authority: SocketAddr, addresses: &[IpAddr]) -> Result<(), RequestError> {
+    if RESERVED_PORTS.contains(&authority.port()) {
+        return Err(RequestError::ReservedPort(authority.port()));
     }
+    if !addresses.contains(&authority.ip()) {
+        return Err(RequestError::NotThisPod(authority));
+    }
+    Ok(())
 }
 
 /// A dual-stack listener reports IPv4 peers as mapped addresses.

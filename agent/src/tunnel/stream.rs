@@ -1,23 +1,20 @@
-//! One connection inside a tunnel, and what the tunnel's streams share.
+//! One connection inside a tunnel, whichever protocol the tunnel speaks. [`crate::relay`] moves its bytes.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
-use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use super::TunnelError;
+use super::Protocol;
 use super::codec::Claims;
+use super::shared::Lease;
+use super::weft;
 use crate::identity::PeerCertificate;
 
-/// An accepted CONNECT, from either side. [`crate::relay`] moves its bytes.
+/// A connection that was accepted, from either side.
 #[derive(Debug)]
 pub struct Stream {
-    pub(crate) send: SendStream<Bytes>,
-    pub(crate) recv: RecvStream,
+    pub(crate) body: Body,
     pub(crate) lease: Lease,
     /// Who is at the other end, from its certificate.
     pub peer: Arc<PeerCertificate>,
@@ -25,139 +22,22 @@ pub struct Stream {
     pub claims: Option<Box<Claims>>,
 }
 
-/// What the streams of one tunnel and its driver know of each other.
+/// What carries the bytes.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    epoch: Instant,
-    /// Milliseconds since `epoch`.
-    heard: AtomicU64,
-    /// Milliseconds since `epoch`, of the moment the last stream ended.
-    idle_since: AtomicU64,
-    streams: AtomicUsize,
-    stalled: AtomicUsize,
-    suspect: AtomicBool,
-    failure: OnceLock<TunnelError>,
-    /// Wakes the driver: a probe is wanted, or the last stream has ended.
-    pub(super) wake: Notify,
-    probe: AtomicBool,
+pub(crate) enum Body {
+    /// A stream of HTTP/2.
+    Hbone(SendStream<Bytes>, RecvStream),
+    /// A stream of a Weft tunnel.
+    Weft(weft::Handle),
 }
 
-impl Shared {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            epoch: Instant::now(),
-            heard: AtomicU64::new(0),
-            idle_since: AtomicU64::new(0),
-            streams: AtomicUsize::new(0),
-            stalled: AtomicUsize::new(0),
-            suspect: AtomicBool::new(false),
-            failure: OnceLock::new(),
-            wake: Notify::new(),
-            probe: AtomicBool::new(false),
-        })
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    pub(super) fn heard(&self) {
-        self.heard.store(self.now(), Ordering::Relaxed);
-        self.suspect.store(false, Ordering::Relaxed);
-    }
-
-    /// How long the peer has been silent.
-    pub(super) fn silence(&self) -> Duration {
-        Duration::from_millis(self.now().saturating_sub(self.heard.load(Ordering::Relaxed)))
-    }
-
-    /// For how long there has been no stream; `None` while there is one.
-    pub(super) fn idle(&self) -> Option<Duration> {
-        (self.streams() == 0)
-            .then(|| Duration::from_millis(self.now().saturating_sub(self.idle_since.load(Ordering::Relaxed))))
-    }
-
-    pub(super) fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
-    }
-
-    /// Whether a stream cannot send because its reader has stopped: with windows shared, the next to join might hang.
-    pub(super) fn has_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Relaxed) > 0
-    }
-
-    /// Keeps new streams away until the peer is heard again, and asks the driver to PING.
-    pub(super) fn distrust(&self) {
-        self.suspect.store(true, Ordering::Relaxed);
-        self.probe();
-    }
-
-    pub(super) fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn probe(&self) {
-        self.probe.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn take_probe(&self) -> bool {
-        self.probe.swap(false, Ordering::Relaxed)
-    }
-
-    /// Remembers the first cause; later ones follow from it.
-    pub(super) fn fail(&self, error: TunnelError) {
-        let _ = self.failure.set(error);
-    }
-
-    pub(super) fn failure(&self) -> Option<&TunnelError> {
-        self.failure.get()
-    }
-
-    /// What an h2 error means, given what the transport knows.
-    pub(super) fn explain(&self, error: &h2::Error) -> TunnelError {
-        let seen = TunnelError::from_h2(error);
-        match (&seen, self.failure()) {
-            (TunnelError::Closed(_), Some(cause)) => cause.clone(),
-            _ => seen,
+impl Stream {
+    /// Which protocol its tunnel speaks.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        match self.body {
+            Body::Hbone(..) => Protocol::Hbone,
+            Body::Weft(_) => Protocol::Weft,
         }
-    }
-
-    pub(super) fn lease(self: &Arc<Self>) -> Lease {
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        Lease { shared: Arc::clone(self) }
-    }
-}
-
-/// A stream's place in its tunnel, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pub(super) shared: Arc<Shared>,
-}
-
-impl Lease {
-    /// Marks the tunnel as holding a stream that cannot send, for as long as the mark lives.
-    pub(crate) fn stall(&self) -> Stalled<'_> {
-        self.shared.stalled.fetch_add(1, Ordering::Relaxed);
-        Stalled(&self.shared)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.shared.idle_since.store(self.shared.now(), Ordering::Relaxed);
-        if self.shared.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.shared.wake.notify_one();
-        }
-    }
-}
-
-/// See [`Lease::stall`].
-#[derive(Debug)]
-pub(crate) struct Stalled<'a>(&'a Shared);
-
-impl Drop for Stalled<'_> {
-    fn drop(&mut self) {
-        self.0.stalled.fetch_sub(1, Ordering::Relaxed);
     }
 }

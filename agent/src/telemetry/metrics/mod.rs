@@ -47,8 +47,16 @@ impl EncodeLabelValue for TunnelDirection {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct DirectionLabel {
+struct TunnelLabels {
     direction: TunnelDirection,
+    tunnel_protocol: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct TunnelEnd {
+    direction: TunnelDirection,
+    tunnel_protocol: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -85,9 +93,9 @@ pub struct Metrics {
 struct Inner {
     registry: Mutex<Registry>,
     connections: Arc<connections::Connections>,
-    tunnels_opened: Family<DirectionLabel, Counter>,
-    tunnels_closed: Family<DirectionReason, Counter>,
-    tunnels_open: Family<DirectionLabel, Gauge>,
+    tunnels_opened: Family<TunnelLabels, Counter>,
+    tunnels_closed: Family<TunnelEnd, Counter>,
+    tunnels_open: Family<TunnelLabels, Gauge>,
     handshake_failures: Family<DirectionReason, Counter>,
     inbound_rejections: Family<Reason, Counter>,
     certificate_expiry: Family<IdentityLabel, Gauge>,
@@ -133,17 +141,17 @@ impl Metrics {
         self.inner.connections.series(labels)
     }
 
-    /// A tunnel was opened; its end is [`Self::tunnel_closed`].
-    pub fn tunnel_opened(&self, direction: TunnelDirection) {
-        let label = DirectionLabel { direction };
-        self.inner.tunnels_opened.get_or_create(&label).inc();
-        self.inner.tunnels_open.get_or_create(&label).inc();
+    /// A tunnel was opened, speaking `tunnel_protocol`; its end is [`Self::tunnel_closed`].
+    pub fn tunnel_opened(&self, direction: TunnelDirection, tunnel_protocol: &'static str) {
+        let labels = TunnelLabels { direction, tunnel_protocol };
+        self.inner.tunnels_opened.get_or_create(&labels).inc();
+        self.inner.tunnels_open.get_or_create(&labels).inc();
     }
 
     /// A tunnel ended; `reason` is one word.
-    pub fn tunnel_closed(&self, direction: TunnelDirection, reason: &'static str) {
-        self.inner.tunnels_closed.get_or_create(&DirectionReason { direction, reason }).inc();
-        self.inner.tunnels_open.get_or_create(&DirectionLabel { direction }).dec();
+    pub fn tunnel_closed(&self, direction: TunnelDirection, tunnel_protocol: &'static str, reason: &'static str) {
+        self.inner.tunnels_closed.get_or_create(&TunnelEnd { direction, tunnel_protocol, reason }).inc();
+        self.inner.tunnels_open.get_or_create(&TunnelLabels { direction, tunnel_protocol }).dec();
     }
 
     /// A TLS or HTTP/2 handshake failed; `reason` is one word.
@@ -243,9 +251,9 @@ impl Inner {
         registry.register_collector(Box::new(super::process::Process));
         registry.register_collector(Box::new(self.connections.clone()));
         let registry = registry.sub_registry_with_prefix("weft");
-        registry.register("tunnels_opened", "HBONE tunnels opened", self.tunnels_opened.clone());
-        registry.register("tunnels_closed", "HBONE tunnels closed, by reason", self.tunnels_closed.clone());
-        registry.register("tunnels_open", "HBONE tunnels open now", self.tunnels_open.clone());
+        registry.register("tunnels_opened", "tunnels opened", self.tunnels_opened.clone());
+        registry.register("tunnels_closed", "tunnels closed, by reason", self.tunnels_closed.clone());
+        registry.register("tunnels_open", "tunnels open now", self.tunnels_open.clone());
         let help = "TLS and HTTP/2 handshakes that failed, by reason";
         registry.register("handshake_failures", help, self.handshake_failures.clone());
         let help = "Requests and connections of peers refused before they became a connection, by reason";

@@ -77,9 +77,9 @@ fn connections_under_the_usual_labels() {
 fn everything_else() {
     let metrics = Metrics::new();
     let identity: Identity = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
-    metrics.tunnel_opened(TunnelDirection::Outbound);
-    metrics.tunnel_opened(TunnelDirection::Outbound);
-    metrics.tunnel_closed(TunnelDirection::Outbound, "idle");
+    metrics.tunnel_opened(TunnelDirection::Outbound, "weft/1");
+    metrics.tunnel_opened(TunnelDirection::Outbound, "weft/1");
+    metrics.tunnel_closed(TunnelDirection::Outbound, "weft/1", "idle");
     metrics.handshake_failed(TunnelDirection::Inbound, "expired");
     metrics.inbound_rejected("not_connect");
     metrics.certificate(&identity, UNIX_EPOCH + Duration::from_secs(1_800_000_000));
@@ -99,7 +99,7 @@ fn everything_else() {
     metrics.log(LevelHandle::detached("info"));
     let text = metrics.text().unwrap();
     for (name, parts, expected) in [
-        ("weft_tunnels_opened_total", &[r#"direction="outbound""#][..], 2),
+        ("weft_tunnels_opened_total", &[r#"direction="outbound",tunnel_protocol="weft/1""#][..], 2),
         ("weft_tunnels_closed_total", &[r#"reason="idle""#], 1),
         ("weft_tunnels_open", &[r#"direction="outbound""#], 1),
         ("weft_handshake_failures_total", &[r#"direction="inbound",reason="expired""#], 1),

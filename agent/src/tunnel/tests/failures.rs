@@ -8,24 +8,30 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::rig::{Cable, Plan, Rig, echo_app, ping_pong, socket_pair, until, within};
-use crate::tunnel::{Keepalive, PoolSettings};
+use super::rig::{Cable, Plan, Rig, echo_app, over_both, ping_pong, socket_pair, until, within};
+use crate::tunnel::{Keepalive, PoolSettings, Protocol};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+over_both!(
+    a_silent_tunnel_is_replaced_within_the_budget,
+    dead_peers_are_noticed_without_traffic,
+    a_quiet_tunnel_is_not_a_dead_one,
+    an_app_that_does_not_answer_costs_the_budget_and_not_the_tunnel,
+);
 const BUDGET: Duration = Duration::from_secs(3);
 
-async fn behind_a_cable(keepalive: Keepalive) -> (Rig, Cable) {
+async fn behind_a_cable(protocol: Protocol, keepalive: Keepalive) -> (Rig, Cable) {
     let listener = TcpListener::bind((V4, 0)).await.unwrap();
     let cable = Cable::to(listener.local_addr().unwrap()).await;
     let pool = PoolSettings { budget: BUDGET, keepalive, ..PoolSettings::default() };
-    let rig = Rig::on(Plan { via: Some(cable.port), pool, ..Plan::default() }, listener).await;
+    let rig = Rig::on(Plan { via: Some(cable.port), pool, ..Plan::speaking(protocol) }, listener).await;
     (rig, cable)
 }
 
-#[tokio::test]
-async fn a_silent_tunnel_is_replaced_within_the_budget() {
+async fn a_silent_tunnel_is_replaced_within_the_budget(protocol: Protocol) {
     let patient = Keepalive { every: Duration::from_secs(3600), timeout: Duration::from_secs(3600) };
-    let (rig, cable) = behind_a_cable(patient).await;
+    let (rig, cable) = behind_a_cable(protocol, patient).await;
     let echo = echo_app(V4).await;
     ping_pong(&mut rig.connect(echo).await, 1).await;
     cable.cut();
@@ -36,10 +42,9 @@ async fn a_silent_tunnel_is_replaced_within_the_budget() {
     assert!(started.elapsed() < BUDGET, "took {:?}", started.elapsed());
 }
 
-#[tokio::test]
-async fn dead_peers_are_noticed_without_traffic() {
+async fn dead_peers_are_noticed_without_traffic(protocol: Protocol) {
     let eager = Keepalive { every: Duration::from_millis(100), timeout: Duration::from_millis(300) };
-    let (rig, cable) = behind_a_cable(eager).await;
+    let (rig, cable) = behind_a_cable(protocol, eager).await;
     let mut client = rig.connect(echo_app(V4).await).await;
     ping_pong(&mut client, 1).await;
     cable.cut();
@@ -48,10 +53,22 @@ async fn dead_peers_are_noticed_without_traffic() {
     until("an empty pool", || rig.pool.tunnels() == 0).await;
 }
 
-#[tokio::test]
-async fn an_app_that_does_not_answer_costs_the_budget_and_not_the_tunnel() {
+async fn a_quiet_tunnel_is_not_a_dead_one(protocol: Protocol) {
+    let keepalive = Keepalive { every: Duration::from_millis(100), timeout: Duration::from_millis(500) };
+    let pool = PoolSettings { budget: BUDGET, keepalive, ..PoolSettings::default() };
+    let server = crate::tunnel::ServerSettings { keepalive, ..crate::tunnel::ServerSettings::default() };
+    let rig = Rig::with(Plan { pool, server, ..Plan::speaking(protocol) }).await;
+    let mut client = rig.connect(echo_app(V4).await).await;
+    ping_pong(&mut client, 1).await;
+    // Many times what it takes to be declared dead.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ping_pong(&mut client, 1).await;
+    assert_eq!(rig.pool.tunnels(), 1);
+}
+
+async fn an_app_that_does_not_answer_costs_the_budget_and_not_the_tunnel(protocol: Protocol) {
     let pool = PoolSettings { budget: Duration::from_millis(500), ..PoolSettings::default() };
-    let rig = Rig::with(Plan { pool, ..Plan::default() }).await;
+    let rig = Rig::with(Plan { pool, ..Plan::speaking(protocol) }).await;
     let echo = echo_app(V4).await;
     let keep = connect_patiently(&rig, echo).await;
     // A listener whose backlog is full: SYNs are dropped.

@@ -7,3 +7,4 @@ mod requests;
 mod rig;
 mod sharing;
 mod transport;
+mod weft;

@@ -73,6 +73,7 @@ async fn baggage_and_forwarded_are_claims_only() {
         baggage: None,
         settings: ServerSettings::default(),
         handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
+        budget: Arc::default(),
         events: Arc::new(()),
         drain: tokio_util::sync::CancellationToken::new(),
     };

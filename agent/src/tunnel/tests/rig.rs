@@ -46,6 +46,7 @@ pub(super) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 #[derive(Default)]
 pub(super) struct Seen {
     rejected: Mutex<Vec<(&'static str, Option<Identity>)>>,
+    pub(super) protocols: Mutex<Vec<Protocol>>,
     pub(super) opened: AtomicUsize,
     pub(super) closed: AtomicUsize,
 }
@@ -57,11 +58,12 @@ impl Seen {
 }
 
 impl Events for Seen {
-    fn opened(&self, _side: Side) {
+    fn opened(&self, _side: Side, protocol: Protocol) {
+        self.protocols.lock().unwrap().push(protocol);
         self.opened.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn closed(&self, _side: Side, _reason: Option<&TunnelError>) {
+    fn closed(&self, _side: Side, _protocol: Protocol, _reason: Option<&TunnelError>) {
         self.closed.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -98,6 +100,8 @@ pub(super) struct Rig {
     pub(super) drain: Arc<Mutex<CancellationToken>>,
     pub(super) kill: CancellationToken,
     pub(super) outcomes: Arc<Mutex<Vec<Outcome>>>,
+    /// Of the server's pod.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// What differs between tests.
@@ -106,8 +110,12 @@ pub(super) struct Plan {
     pub(super) lifetime: Duration,
     pub(super) pool: PoolSettings,
     pub(super) server: ServerSettings,
+    /// Bytes the server's pod may hold for slow readers.
+    pub(super) budget: usize,
     /// Dial here instead of the server's own port.
     pub(super) via: Option<u16>,
+    /// What the client offers.
+    pub(super) protocols: Protocols,
 }
 
 impl Default for Plan {
@@ -118,12 +126,24 @@ impl Default for Plan {
             // Generous, because the machine that runs the tests may be busy with others.
             pool: PoolSettings { budget: Duration::from_secs(15), ..PoolSettings::default() },
             server: ServerSettings::default(),
+            budget: Budget::DEFAULT,
             via: None,
+            protocols: Protocols::Both,
         }
     }
 }
 
+impl Plan {
+    pub(super) fn speaking(protocol: Protocol) -> Self {
+        Self { protocols: Protocols::Only(protocol), ..Self::default() }
+    }
+}
+
 impl Rig {
+    pub(super) async fn speaking(protocol: Protocol) -> Self {
+        Self::with(Plan::speaking(protocol)).await
+    }
+
     pub(super) async fn new() -> Self {
         Self::with(Plan::default()).await
     }
@@ -144,7 +164,7 @@ impl Rig {
         }
         let (client_seen, server_seen) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
         let port = listener.local_addr().unwrap().port();
-        let pool = PoolSettings { port: plan.via.unwrap_or(port), ..plan.pool };
+        let pool = PoolSettings { port: plan.via.unwrap_or(port), protocols: plan.protocols, ..plan.pool };
         let pool = Pool::new(Arc::clone(&store), pool, Arc::clone(&client_seen) as Arc<dyn Events>);
         let rig = Self {
             _state: state,
@@ -157,6 +177,7 @@ impl Rig {
             drain: Arc::default(),
             kill: CancellationToken::new(),
             outcomes: Arc::default(),
+            budget: Arc::new(Budget::new(plan.budget)),
         };
         rig.accept(listener, plan.server);
         rig
@@ -167,6 +188,7 @@ impl Rig {
         let (store, seen, drain) = (Arc::clone(&self.store), Arc::clone(&self.server_seen), Arc::clone(&self.drain));
         let (kill, outcomes) = (self.kill.clone(), Arc::clone(&self.outcomes));
         let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
+        let budget = Arc::clone(&self.budget);
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let context = ServerContext {
@@ -175,6 +197,7 @@ impl Rig {
                     baggage: None,
                     settings: settings.clone(),
                     handshakes: Arc::clone(&handshakes),
+                    budget: Arc::clone(&budget),
                     events: Arc::clone(&seen) as Arc<dyn Events>,
                     drain: drain.lock().unwrap().clone(),
                 };
@@ -200,6 +223,7 @@ impl Rig {
             client: SocketAddr::new(authority.ip(), 4711),
             host: None,
             baggage: None,
+            budget: Arc::default(),
         }
     }
 
@@ -212,7 +236,7 @@ impl Rig {
         let stream = self.stream(authority).await.unwrap();
         let (app, near) = socket_pair(authority.ip()).await;
         let kill = self.kill.clone();
-        tokio::spawn(async move { tcp_to_stream(near, stream, &Traffic::default(), &kill).await });
+        tokio::spawn(async move { tcp_to_stream(near, stream, &Arc::default(), &kill).await });
         app
     }
 }
@@ -222,7 +246,7 @@ async fn deliver(incoming: Incoming, kill: CancellationToken, outcomes: Arc<Mute
         return incoming.refuse(Refusal::Unreachable);
     };
     let Ok(stream) = incoming.accept() else { return };
-    let outcome = tcp_to_stream(app, stream, &Traffic::default(), &kill).await;
+    let outcome = tcp_to_stream(app, stream, &Arc::default(), &kill).await;
     outcomes.lock().unwrap().push(outcome);
 }
 
@@ -319,3 +343,22 @@ impl Cable {
         self.cut.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+/// Runs each test over either protocol.
+macro_rules! over_both {
+    ($($name:ident),* $(,)?) => {
+        mod weft {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::tunnel::Protocol::Weft).await;
+            })*
+        }
+        mod hbone {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::tunnel::Protocol::Hbone).await;
+            })*
+        }
+    };
+}
+pub(super) use over_both;

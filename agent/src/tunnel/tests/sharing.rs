@@ -12,10 +12,19 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::rig::{Plan, Rig, echo_app, identity, ping_pong, stuck_app, until, within};
-use crate::tunnel::PoolSettings;
+use super::rig::{Plan, Rig, echo_app, identity, over_both, ping_pong, stuck_app, until, within};
+use crate::tunnel::{PoolSettings, Protocol};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+over_both!(
+    stalled_streams_do_not_block_others,
+    identities_do_not_share,
+    idle_tunnels_close_and_leave_nothing,
+    rotation_under_load_disturbs_nobody,
+    goaway_moves_new_connections_and_keeps_old_ones,
+    closing_the_pool_delivers_what_is_under_way,
+);
 
 /// Writes until nothing more fits anywhere on the way.
 async fn fill(tcp: &mut TcpStream) {
@@ -23,9 +32,8 @@ async fn fill(tcp: &mut TcpStream) {
     while timeout(Duration::from_millis(500), tcp.write_all(&chunk)).await.is_ok() {}
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stalled_streams_do_not_block_others() {
-    let rig = Rig::new().await;
+async fn stalled_streams_do_not_block_others(protocol: Protocol) {
+    let rig = Rig::speaking(protocol).await;
     let (echo, stuck) = (echo_app(V4).await, stuck_app(V4).await);
     let mut before = rig.connect(echo).await;
     ping_pong(&mut before, 1).await;
@@ -109,7 +117,7 @@ async fn nobody_joins_a_stalled_tunnel_of_a_peer_with_shared_windows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_dial_serves_all_who_wait_and_full_tunnels_get_company() {
-    let rig = Rig::new().await;
+    let rig = Rig::speaking(Protocol::Hbone).await;
     let echo = echo_app(V4).await;
     let connect = |count: usize| {
         let streams = (0..count).map(|_| rig.connect(echo));
@@ -124,9 +132,8 @@ async fn one_dial_serves_all_who_wait_and_full_tunnels_get_company() {
     }
 }
 
-#[tokio::test]
-async fn identities_do_not_share() {
-    let rig = Rig::new().await;
+async fn identities_do_not_share(protocol: Protocol) {
+    let rig = Rig::speaking(protocol).await;
     let echo = echo_app(V4).await;
     rig.store.ensure(&identity("other"));
     let one = rig.stream(echo).await.unwrap();
@@ -137,11 +144,10 @@ async fn identities_do_not_share() {
     drop((one, two));
 }
 
-#[tokio::test]
-async fn idle_tunnels_close_and_leave_nothing() {
+async fn idle_tunnels_close_and_leave_nothing(protocol: Protocol) {
     let pool =
         PoolSettings { idle: Duration::from_millis(200), budget: Duration::from_secs(15), ..PoolSettings::default() };
-    let rig = Rig::with(Plan { pool, ..Plan::default() }).await;
+    let rig = Rig::with(Plan { pool, ..Plan::speaking(protocol) }).await;
     let mut client = rig.connect(echo_app(V4).await).await;
     ping_pong(&mut client, 1).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
@@ -154,9 +160,8 @@ async fn idle_tunnels_close_and_leave_nothing() {
     assert!(rig.server_seen.rejections().is_empty(), "an orderly close is not a rejection");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rotation_under_load_disturbs_nobody() {
-    let rig = Rig::with(Plan { lifetime: Duration::from_secs(4), ..Plan::default() }).await;
+async fn rotation_under_load_disturbs_nobody(protocol: Protocol) {
+    let rig = Rig::with(Plan { lifetime: Duration::from_secs(4), ..Plan::speaking(protocol) }).await;
     let echo = echo_app(V4).await;
     let mut long = rig.connect(echo).await;
     let first = rig.credentials("client").leaf().serial.clone();
@@ -178,9 +183,8 @@ async fn rotation_under_load_disturbs_nobody() {
     .await;
 }
 
-#[tokio::test]
-async fn goaway_moves_new_connections_and_keeps_old_ones() {
-    let rig = Rig::new().await;
+async fn goaway_moves_new_connections_and_keeps_old_ones(protocol: Protocol) {
+    let rig = Rig::speaking(protocol).await;
     let echo = echo_app(V4).await;
     let mut old = rig.connect(echo).await;
     ping_pong(&mut old, 1).await;
@@ -195,8 +199,7 @@ async fn goaway_moves_new_connections_and_keeps_old_ones() {
     until("the drained tunnel closed", || rig.server_seen.closed.load(Ordering::SeqCst) == 1).await;
 }
 
-#[tokio::test]
-async fn closing_the_pool_delivers_what_is_under_way() {
+async fn closing_the_pool_delivers_what_is_under_way(protocol: Protocol) {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let server = super::rig::app(V4, move |mut tcp| {
         let tell = tell.clone();
@@ -207,7 +210,7 @@ async fn closing_the_pool_delivers_what_is_under_way() {
         }
     })
     .await;
-    let rig = Rig::new().await;
+    let rig = Rig::speaking(protocol).await;
     let mut client = rig.connect(server).await;
     client.write_all(&[7; 300_000]).await.unwrap();
     client.shutdown().await.unwrap();

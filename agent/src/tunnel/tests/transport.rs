@@ -9,10 +9,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::rig::{Rig, app, echo_app, identity, ping_pong, until, within};
+use super::rig::{Rig, app, echo_app, identity, over_both, ping_pong, until, within};
 use crate::relay::{End, Side};
+use crate::tunnel::Protocol;
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+over_both!(
+    both_families_know_their_peer,
+    half_close_both_ways_64_at_once,
+    large_transfers_both_ways_at_once,
+    one_byte_segments_arrive,
+    client_reset_reaches_the_server,
+    server_reset_reaches_the_client_after_its_bytes,
+    close_with_unread_input_is_a_reset_not_a_fin,
+    killed_connections_are_reset_on_both_sides,
+    refused_apps_are_told_apart,
+);
 
 fn reset(tcp: TcpStream) {
     SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).unwrap();
@@ -54,10 +67,9 @@ async fn read_sum(tcp: &mut (impl AsyncReadExt + Unpin)) -> (usize, u64) {
     }
 }
 
-#[tokio::test]
-async fn both_families_know_their_peer() {
+async fn both_families_know_their_peer(protocol: Protocol) {
     for ip in [V4, Ipv6Addr::LOCALHOST.into()] {
-        let rig = Rig::with(super::rig::Plan { ip, ..Default::default() }).await;
+        let rig = Rig::with(super::rig::Plan { ip, ..super::rig::Plan::speaking(protocol) }).await;
         let echo = echo_app(ip).await;
         let stream = rig.stream(echo).await.unwrap();
         assert_eq!(stream.peer.identity, identity("server"));
@@ -66,8 +78,7 @@ async fn both_families_know_their_peer() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_close_both_ways_64_at_once() {
+async fn half_close_both_ways_64_at_once(protocol: Protocol) {
     // Each server answers only after the client's FIN, so a FIN that is lost or early shows.
     let server = app(V4, |mut tcp| async move {
         let (total, sum) = read_sum(&mut tcp).await;
@@ -77,7 +88,7 @@ async fn half_close_both_ways_64_at_once() {
         tcp.shutdown().await.unwrap();
     })
     .await;
-    let rig = Rig::new().await;
+    let rig = Rig::speaking(protocol).await;
     let mut transfers = JoinSet::new();
     for seed in 0..64_u64 {
         let mut client = rig.connect(server).await;
@@ -96,8 +107,7 @@ async fn half_close_both_ways_64_at_once() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_transfers_both_ways_at_once() {
+async fn large_transfers_both_ways_at_once(protocol: Protocol) {
     const SIZE: usize = 32 << 20;
     let server = app(V4, |tcp| async move {
         let (mut read, mut write) = tcp.into_split();
@@ -112,7 +122,7 @@ async fn large_transfers_both_ways_at_once() {
         write.write_u64(sum).await.unwrap();
     })
     .await;
-    let rig = Rig::new().await;
+    let rig = Rig::speaking(protocol).await;
     let (mut read, mut write) = rig.connect(server).await.into_split();
     let sender = tokio::spawn(async move {
         let sum = write_pattern(&mut write, 9, SIZE).await;
@@ -128,9 +138,8 @@ async fn large_transfers_both_ways_at_once() {
     assert_eq!(read.read_u64().await.unwrap(), sent);
 }
 
-#[tokio::test]
-async fn one_byte_segments_arrive() {
-    let rig = Rig::new().await;
+async fn one_byte_segments_arrive(protocol: Protocol) {
+    let rig = Rig::speaking(protocol).await;
     let mut client = rig.connect(echo_app(V4).await).await;
     client.set_nodelay(true).unwrap();
     for byte in 0..=255_u8 {
@@ -141,8 +150,7 @@ async fn one_byte_segments_arrive() {
     }
 }
 
-#[tokio::test]
-async fn client_reset_reaches_the_server() {
+async fn client_reset_reaches_the_server(protocol: Protocol) {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let server = app(V4, move |mut tcp| {
         let tell = tell.clone();
@@ -153,7 +161,7 @@ async fn client_reset_reaches_the_server() {
         }
     })
     .await;
-    let rig = Rig::new().await;
+    let rig = Rig::speaking(protocol).await;
     let mut client = rig.connect(server).await;
     client.read_u8().await.unwrap();
     reset(client);
@@ -177,8 +185,7 @@ async fn client_reset_reaches_the_server() {
     assert_eq!(rig.outcomes.lock().unwrap()[1].end, End::Reset(Side::Far));
 }
 
-#[tokio::test]
-async fn server_reset_reaches_the_client_after_its_bytes() {
+async fn server_reset_reaches_the_client_after_its_bytes(protocol: Protocol) {
     let server = app(V4, |mut tcp| async move {
         tcp.write_all(&[7; 50_000]).await.unwrap();
         // The client acknowledges, so that nothing is under way when the reset overtakes.
@@ -186,7 +193,7 @@ async fn server_reset_reaches_the_client_after_its_bytes() {
         reset(tcp);
     })
     .await;
-    let rig = Rig::new().await;
+    let rig = Rig::speaking(protocol).await;
     let mut client = rig.connect(server).await;
     let mut bytes = vec![0; 50_000];
     client.read_exact(&mut bytes).await.unwrap();
@@ -195,14 +202,13 @@ async fn server_reset_reaches_the_client_after_its_bytes() {
     assert_eq!(end.kind(), ErrorKind::ConnectionReset);
 }
 
-#[tokio::test]
-async fn close_with_unread_input_is_a_reset_not_a_fin() {
+async fn close_with_unread_input_is_a_reset_not_a_fin(protocol: Protocol) {
     let server = app(V4, |mut tcp| async move {
         tcp.read_u8().await.unwrap();
         drop(tcp);
     })
     .await;
-    let rig = Rig::new().await;
+    let rig = Rig::speaking(protocol).await;
     let mut client = rig.connect(server).await;
     client.write_all(&[1; 10_000]).await.unwrap();
     let mut rest = Vec::new();
@@ -210,8 +216,7 @@ async fn close_with_unread_input_is_a_reset_not_a_fin() {
     assert_eq!(end.kind(), ErrorKind::ConnectionReset);
 }
 
-#[tokio::test]
-async fn killed_connections_are_reset_on_both_sides() {
+async fn killed_connections_are_reset_on_both_sides(protocol: Protocol) {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let server = app(V4, move |mut tcp| {
         let tell = tell.clone();
@@ -222,7 +227,7 @@ async fn killed_connections_are_reset_on_both_sides() {
         }
     })
     .await;
-    let rig = Rig::new().await;
+    let rig = Rig::speaking(protocol).await;
     let mut client = rig.connect(server).await;
     client.read_u8().await.unwrap();
     rig.kill.cancel();
@@ -230,9 +235,8 @@ async fn killed_connections_are_reset_on_both_sides() {
     assert_eq!(within("the kill", client.read_u8()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-#[tokio::test]
-async fn refused_apps_are_told_apart() {
-    let rig = Rig::new().await;
+async fn refused_apps_are_told_apart(protocol: Protocol) {
+    let rig = Rig::speaking(protocol).await;
     let closed = {
         let (socket, _) = super::rig::socket_pair(V4).await;
         SocketAddr::new(V4, socket.local_addr().unwrap().port())

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::TunnelError;
-use super::stream::Shared;
+use crate::tunnel::TunnelError;
+use crate::tunnel::shared::Shared;
 
 /// The transport h2 runs on.
-pub(super) struct Watched<T> {
+pub(in crate::tunnel) struct Watched<T> {
     inner: T,
     shared: Arc<Shared>,
 }

@@ -1,4 +1,4 @@
-//! TCP to a stream of a tunnel: RST is RST_STREAM, FIN is END_STREAM, a full socket is a closed window.
+//! TCP to a stream of an HBONE tunnel: RST is RST_STREAM, FIN is END_STREAM, a full socket is a closed window.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,24 +12,27 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::socket::{Pace, Turns, broken, finish, reset, write_some};
-use super::{End, Outcome, Side, Traffic};
-use crate::tunnel::{Lease, Stream};
+use super::{End, LAST_BYTES, Side, Traffic};
+use crate::tunnel::Lease;
 
 /// A stream that could not send for this long has a reader that stopped: no other stream should share its tunnel.
 /// Longer than a round trip between regions, which a full window also takes to move.
 const STALLED_AFTER: Duration = Duration::from_millis(200);
-/// After the peer's reset, how long an app may take to read what came before it.
-const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// Relays until both sides have finished, one is reset, or `kill` is cancelled.
-pub async fn tcp_to_stream(near: TcpStream, far: Stream, traffic: &Traffic, kill: &CancellationToken) -> Outcome {
-    let Stream { mut send, mut recv, lease, .. } = far;
-    let end = join(&near, &mut send, &mut recv, &lease, traffic, kill).await;
+pub(super) async fn relay(
+    near: TcpStream,
+    (mut send, mut recv): (SendStream<Bytes>, RecvStream),
+    lease: &Lease,
+    traffic: &Traffic,
+    kill: &CancellationToken,
+) -> End {
+    let end = join(&near, &mut send, &mut recv, lease, traffic, kill).await;
     if end != End::Fin {
         send.send_reset(Reason::CANCEL);
         reset(near);
     }
-    Outcome::new(traffic, end)
+    end
 }
 
 async fn join(

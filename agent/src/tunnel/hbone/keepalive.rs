@@ -6,8 +6,8 @@ use std::sync::Arc;
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, sleep_until};
 
-use super::Keepalive;
-use super::stream::Shared;
+use crate::tunnel::Keepalive;
+use crate::tunnel::shared::Shared;
 
 /// A peer that sends bytes but answers no PING for this many timeouts is holding the connection open for nothing.
 const PATIENCE: u32 = 4;

@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 
-use super::codec::{
+use super::HEADER_LIST_MAX;
+use crate::tunnel::RequestError;
+use crate::tunnel::codec::{
     Claims, Forwarded, format_authority, format_forwarded, parse_authority, parse_baggage, parse_forwarded,
 };
-use super::{HEADER_LIST_MAX, RESERVED_PORTS, RequestError};
+use crate::tunnel::server::{Asked, admits};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
@@ -32,14 +34,6 @@ pub(super) fn connect(
     request.body(())
 }
 
-/// What a well-formed request asks for.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) authority: SocketAddr,
-    pub(super) forwarded: Option<Forwarded>,
-    pub(super) claims: Option<Box<Claims>>,
-}
-
 /// Reads a request that came to the pod with these `addresses`.
 ///
 /// Headers that are only claims and cannot be read are ignored; the address is not.
@@ -55,12 +49,7 @@ pub(super) fn read(request: &Request<()>, addresses: &[IpAddr]) -> Result<Asked,
     let plain = uri.scheme().is_none() && uri.path_and_query().is_none_or(|path| path.as_str().is_empty());
     let Some(authority) = uri.authority().filter(|_| plain) else { return Err(RequestError::Form) };
     let authority = parse_authority(authority.as_str())?;
-    if RESERVED_PORTS.contains(&authority.port()) {
-        return Err(RequestError::ReservedPort(authority.port()));
-    }
-    if !addresses.contains(&authority.ip()) {
-        return Err(RequestError::NotThisPod(authority));
-    }
+    admits(authority, addresses)?;
     Ok(Asked {
         authority,
         forwarded: single(request.headers(), &FORWARDED).and_then(|text| parse_forwarded(text).ok()),

@@ -1,0 +1,69 @@
+//! How many bytes of a pod's connections the node holds for readers who are slow.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The bytes that were received for one pod's streams and that nobody has taken yet, over all its tunnels.
+///
+/// It is charged for what is really held, and for what windows have grown by: ten thousand idle streams cost nothing.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    held: AtomicUsize,
+    /// What windows have grown by: promised, not held.
+    promised: AtomicUsize,
+}
+
+impl Budget {
+    /// What a pod gets unless told otherwise: a thousand stalled readers with their first window.
+    pub const DEFAULT: usize = 256 << 20;
+    /// What one stream may hold however little is left, in bytes: nobody loses a connection over a moment's delay.
+    pub(super) const SHARE: usize = 64 * 1024;
+
+    /// Of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, held: AtomicUsize::new(0), promised: AtomicUsize::new(0) }
+    }
+
+    /// Bytes held now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Charges `bytes` more for a stream that holds `own` already; `false` if that is more than there is.
+    pub(super) fn charge(&self, bytes: usize, own: usize) -> bool {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + bytes <= self.limit || own + bytes <= Self::SHARE;
+        if !fits {
+            self.credit(bytes);
+        }
+        fits
+    }
+
+    /// Gives `bytes` back.
+    pub(super) fn credit(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Lets a window grow by `bytes`, as long as all growth together is at most half of the budget: a socket's buffer takes
+    /// megabytes for an app that never reads, and looks like a reader until then.
+    pub(super) fn grow(&self, bytes: usize) -> bool {
+        let fits = self.promised.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit / 2;
+        if !fits {
+            self.shrink(bytes);
+        }
+        fits
+    }
+
+    /// A stream whose window had grown by `bytes` is gone.
+    pub(super) fn shrink(&self, bytes: usize) {
+        self.promised.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT)
+    }
+}

@@ -1,0 +1,127 @@
+//! TLS without sockets: keys renewed in the middle, goodbyes, and a peer that breaks off anywhere.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tempfile::TempDir;
+use tokio::time::Instant;
+use weft_core::model::{Identity, TrustDomain};
+
+use super::Tls;
+use crate::identity::ca::EmbeddedCa;
+use crate::identity::{Identities, Settings};
+use crate::tunnel::buffer::Buffer;
+
+/// Two ends that have shaken hands, and what each has said and the other not heard.
+struct Pair {
+    client: Tls,
+    server: Tls,
+    up: Buffer,
+    down: Buffer,
+}
+
+async fn pair() -> Pair {
+    let state = TempDir::new().unwrap();
+    let ca = EmbeddedCa::open(state.path(), &TrustDomain::new("cluster.local").unwrap()).unwrap();
+    let store = Identities::new(Arc::new(ca), Settings::default());
+    let names = ["client", "server"].map(|name| format!("spiffe://cluster.local/ns/shop/sa/{name}"));
+    let mut credentials = Vec::new();
+    for name in &names {
+        let identity: Identity = name.parse().unwrap();
+        store.ensure(&identity);
+        credentials.push(store.wait(&identity, Instant::now() + Duration::from_secs(20)).await.unwrap());
+    }
+    let server: Identity = names[1].parse().unwrap();
+    let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
+    let alpn = vec![b"weft/1".to_vec()];
+    let client = Tls::client(credentials[0].client_config(&server).unwrap(), name, alpn.clone()).unwrap();
+    let server = Tls::server(credentials[1].server_config_for(&alpn)).unwrap();
+    let mut pair = Pair { client, server, up: Buffer::default(), down: Buffer::default() };
+    while pair.client.is_handshaking() || pair.server.is_handshaking() {
+        assert_eq!(pair.exchange(usize::MAX), (Vec::new(), Vec::new()));
+    }
+    pair
+}
+
+impl Pair {
+    /// Delivers what was said, in pieces of `piece` bytes; answers what the server and the client have heard.
+    fn exchange(&mut self, piece: usize) -> (Vec<u8>, Vec<u8>) {
+        let (mut at_server, mut at_client) = (Vec::new(), Vec::new());
+        self.client.receive(&mut self.up, |_| {}).unwrap();
+        deliver(&mut self.up, &mut self.server, &mut self.down, piece, &mut at_server);
+        deliver(&mut self.down, &mut self.client, &mut self.up, piece, &mut at_client);
+        (at_server, at_client)
+    }
+}
+
+fn deliver(from: &mut Buffer, to: &mut Tls, answers: &mut Buffer, piece: usize, heard: &mut Vec<u8>) {
+    for bytes in from.bytes().chunks(piece.min(from.len().max(1))) {
+        to.incoming().room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        to.incoming().filled(bytes.len());
+        to.receive(answers, |record| heard.extend_from_slice(record)).unwrap();
+    }
+    from.consume(from.len());
+}
+
+#[tokio::test]
+async fn keys_may_change_at_any_time_and_records_be_cut_anywhere() {
+    let mut pair = pair().await;
+    for round in 0..40_usize {
+        if round % 3 == 0 {
+            pair.client.update_keys(&mut pair.up);
+        }
+        if round % 4 == 0 {
+            pair.server.update_keys(&mut pair.down);
+        }
+        let (up, down) = (vec![round as u8; 1 + round * 1000], vec![!(round as u8); 1 + round * 700]);
+        pair.client.seal(&up, &mut pair.up).unwrap();
+        pair.server.seal(&down, &mut pair.down).unwrap();
+        let (mut at_server, mut at_client) = pair.exchange(1 + round * 97);
+        let more = pair.exchange(usize::MAX);
+        at_server.extend(more.0);
+        at_client.extend(more.1);
+        assert!(at_server == up && at_client == down, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn writing_while_a_record_is_incomplete_disturbs_neither() {
+    let mut pair = pair().await;
+    pair.client.seal(&[1; 5000], &mut pair.up).unwrap();
+    let whole: Vec<u8> = pair.up.bytes().to_vec();
+    pair.up.consume(whole.len());
+    let mut heard = Vec::new();
+    for (index, piece) in whole.chunks(whole.len() / 7).enumerate() {
+        pair.server.incoming().room(piece.len())[..piece.len()].copy_from_slice(piece);
+        pair.server.incoming().filled(piece.len());
+        pair.server.receive(&mut pair.down, |record| heard.extend_from_slice(record)).unwrap();
+        pair.server.seal(&[index as u8; 100], &mut pair.down).unwrap();
+    }
+    assert_eq!(heard, [1; 5000]);
+    assert_eq!(pair.exchange(usize::MAX).1.len(), 100 * whole.chunks(whole.len() / 7).len());
+}
+
+#[tokio::test]
+async fn a_goodbye_is_heard_and_what_follows_it_is_not() {
+    let mut pair = pair().await;
+    pair.client.seal(b"last", &mut pair.up).unwrap();
+    pair.client.close(&mut pair.up).unwrap();
+    assert_eq!(pair.exchange(usize::MAX).0, b"last");
+    assert!(pair.server.peer_closed() && !pair.client.peer_closed());
+    pair.server.seal(b"still", &mut pair.down).unwrap();
+    assert_eq!(pair.exchange(usize::MAX).1, b"still");
+}
+
+#[tokio::test]
+async fn a_record_that_was_touched_is_an_error_with_an_alert() {
+    let mut pair = pair().await;
+    pair.client.seal(b"secret", &mut pair.up).unwrap();
+    let mut bytes = pair.up.bytes().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    pair.server.incoming().room(bytes.len())[..bytes.len()].copy_from_slice(&bytes);
+    pair.server.incoming().filled(bytes.len());
+    assert!(pair.server.receive(&mut pair.down, |_| panic!("believed")).is_err());
+    assert!(!pair.down.is_empty(), "the peer is told");
+}
