@@ -63,6 +63,15 @@ impl Mesh {
         running_agent(&self.lab, node)
     }
 
+    /// Checks that the tunnels between the two nodes spoke this protocol, at both ends, and no other.
+    pub(crate) fn spoke(&self, protocol: &str) -> Result<()> {
+        for node in [&self.a, &self.b] {
+            let spoken = self.agent(node)?.metrics()?.by_label("weft_tunnels_opened_total", "tunnel_protocol");
+            ensure!(spoken.len() == 1 && spoken.get(protocol).is_some_and(|n| *n > 0), "{}: {spoken:?}", node.name());
+        }
+        Ok(())
+    }
+
     /// Runs `journey`, which makes at least `count` connections from the client to the server, and checks that the
     /// kernel steered each and handed it to the agents at both ends.
     pub(crate) fn steered<R>(&self, count: u64, journey: impl FnOnce() -> Result<R>) -> Result<R> {

@@ -13,4 +13,5 @@ mod lifecycle;
 mod peer;
 mod security;
 mod transparency;
+mod tunnel;
 mod volume;

@@ -88,6 +88,18 @@ pub(crate) fn client(lab: &Lab, pod: &Pod, certificates: &Certificates, argument
     Ok(peer.events())
 }
 
+/// Runs the client of `tests/peers/weft_peer.py` to its end: whether the server did as the specification says.
+pub(crate) fn weft_client(lab: &Lab, pod: &Pod, certificates: &Certificates, arguments: &[&str]) -> Result<()> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/weft_peer.py");
+    let directory = certificates.0.display().to_string();
+    let command: Vec<&str> =
+        ["/usr/bin/python3", script, "--certs", &directory].into_iter().chain(arguments.iter().copied()).collect();
+    let peer = pod.spawn(lab, "weft-peer", &command)?;
+    let status = peer.wait(Duration::from_secs(40))?;
+    ensure!(status.success(), "{arguments:?}: {}", peer.log());
+    Ok(())
+}
+
 impl Peer {
     /// What it said so far.
     pub(crate) fn events(&self) -> Vec<Value> {

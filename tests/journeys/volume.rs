@@ -20,8 +20,12 @@ fn gigabyte_both_ways() -> Result<()> {
         ensure!(exchanged.sent == up.sum());
         Ok(())
     })?;
-    let seen = mesh.peer.seen(listener)?;
-    ensure!(seen.records.iter().any(|record| record.received == up.sum() && record.end == End::Fin), "{seen:?}");
+    wait::until("all of it to arrive", wait::DEADLINE, || {
+        let seen = mesh.peer.seen(listener)?;
+        ensure!(seen.records.iter().any(|record| record.received == up.sum() && record.end == End::Fin), "{seen:?}");
+        Ok(())
+    })?;
+    mesh.spoke("weft/1")?;
     mesh.lab.finish()
 }
 
@@ -50,14 +54,20 @@ fn sixty_four_half_closing_transfers() -> Result<()> {
             transfers.into_iter().try_for_each(|transfer| transfer.join().map_err(|_| anyhow::anyhow!("panicked"))?)
         })
     })?;
-    let records = mesh.peer.seen(listener)?.records;
-    for i in 0..64 {
-        let sum = Payload::Noise { seed: 100 + i, length: (1 << 20) + i }.sum();
-        ensure!(
-            records.iter().any(|record| record.received == sum && record.end == End::Fin),
-            "transfer {i} did not arrive whole"
-        );
-    }
+    // A client that has had its answer knows of what it sent only that it left.
+    wait::until("every transfer to arrive whole", wait::DEADLINE, || {
+        let records = mesh.peer.seen(listener)?.records;
+        for i in 0..64 {
+            let sum = Payload::Noise { seed: 100 + i, length: (1 << 20) + i }.sum();
+            ensure!(
+                records.iter().any(|record| record.received == sum && record.end == End::Fin),
+                "transfer {i} did not arrive whole: {:?}",
+                records.iter().map(|record| (record.received.length, record.end)).collect::<Vec<_>>()
+            );
+        }
+        Ok(())
+    })?;
+    mesh.spoke("weft/1")?;
     mesh.lab.finish()
 }
 
