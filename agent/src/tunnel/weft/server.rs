@@ -53,7 +53,8 @@ where
     let baggage = context.baggage.as_ref().and_then(|text| text.to_str().ok()).map(str::to_owned);
     let hello = Hello { streams: WEFT_STREAMS, baggage };
     let budget = Arc::clone(&context.budget);
-    let (link, mut driver) = Driver::new(Link::over(established, Side::Server, hello, Arc::clone(&door.shared), budget));
+    let (link, mut driver) =
+        Driver::new(Link::over(established, Side::Server, hello, Arc::clone(&door.shared), budget));
     let mut pulse = Pulse::new(Arc::clone(&link), settings.keepalive);
     let mut expired = pin!(door.until_expiry());
     let mut opened = |stream, open| asked(&link, door, stream, open, handler);
