@@ -18,3 +18,4 @@ pub mod steer;
 pub mod sys;
 pub mod telemetry;
 pub mod tunnel;
+pub mod workers;

@@ -14,11 +14,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("drain", &[]),
     ("control", &[]),
+    ("workers", &[]),
     ("telemetry", &["control"]),
     ("identity", &["telemetry"]),
     ("hold", &["sys"]),
     ("steer", &["sys", "hold"]),
-    ("tunnel", &["sys", "drain", "telemetry", "identity"]),
+    ("tunnel", &["sys", "drain", "telemetry", "identity", "workers"]),
     // It pumps between sockets and the streams of tunnels, and reads their reset codes.
     ("relay", &["sys", "drain", "telemetry", "tunnel"]),
     // It holds what a pod's tunnels may cost.
@@ -27,8 +28,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("observe", &["telemetry", "tunnel", "relay"]),
     // It tells connections of the tunnel's port from plaintext ones.
     ("live", &["sys", "drain", "telemetry", "relay", "tunnel", "observe", "pod"]),
-    ("inbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel", "observe", "pod", "accept"]),
-    ("outbound", &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel", "observe", "pod", "accept"]),
+    (
+        "inbound",
+        &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel", "observe", "pod", "accept", "workers"],
+    ),
+    (
+        "outbound",
+        &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel", "observe", "pod", "accept", "workers"],
+    ),
     ("admin", &["telemetry"]),
     ("config", &["control", "telemetry", "admin", "steer"]),
 ];

@@ -30,11 +30,14 @@ use crate::pod::Snapshots;
 use crate::steer::{SteerConfig, SteerError, Steering, Unclassified};
 use crate::telemetry::{Metrics, MetricsServer, Readiness, logging};
 use crate::tunnel::{Events, Pool, PoolSettings, Protocol, Protocols, ServerSettings};
+use crate::workers::Workers;
 
 use node::{Node, Stop};
 use parts::Parts;
 use pods::Pods;
 
+/// Threads of what is not a connection: the configuration, certificates, metrics, accepting.
+const CONTROL_THREADS: usize = 2;
 /// How long tunnels may take to write what ended connections left in them.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// After a hand-over, how long the predecessor goes on accepting: what was on its way to it is not turned away.
@@ -50,7 +53,8 @@ const HANDOVER_WAIT: Duration = Duration::from_secs(10);
 /// When it cannot start, in words that say what to do.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let levels = logging::init(config.log_format, &config.log_level)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Connections have threads of their own, the workers; this is for everything else.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(CONTROL_THREADS).enable_all().build()?;
     let result = runtime.block_on(agent(config, levels));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -75,7 +79,8 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         None => None,
     };
     let store = Arc::new(Store::new(Snapshot::new(config.trust_domain.clone())));
-    let parts = Arc::new(make_parts(&config, ca, steering, metrics, &store));
+    let workers = Workers::start(config.workers).context("cannot start the workers")?;
+    let parts = Arc::new(make_parts(&config, ca, steering, metrics, &store, &workers));
     let (pod_events, pod_events_received) = mpsc::unbounded_channel();
     let mut node = Node {
         source: Source::start(SourceSettings::new(vec![config.manifests.clone(), config.status.clone()]))?,
@@ -130,7 +135,14 @@ async fn open_steering(config: &Config) -> anyhow::Result<Steering> {
     }
 }
 
-fn make_parts(config: &Config, ca: EmbeddedCa, steering: Steering, metrics: Metrics, store: &Arc<Store>) -> Parts {
+fn make_parts(
+    config: &Config,
+    ca: EmbeddedCa,
+    steering: Steering,
+    metrics: Metrics,
+    store: &Arc<Store>,
+    workers: &Arc<Workers>,
+) -> Parts {
     let lifetime = Settings { lifetime: config.certificate_lifetime, ..Settings::default() };
     let identities = Identities::new(Arc::new(ca), lifetime);
     let events: Arc<dyn Events> = Arc::new(TunnelEvents(metrics.clone()));
@@ -150,6 +162,7 @@ fn make_parts(config: &Config, ca: EmbeddedCa, steering: Steering, metrics: Metr
         live: Arc::clone(&live),
         drain: drain.clone(),
         budget: Budget { attempts: config.connect_attempts, each: config.connect_timeout },
+        workers: Arc::clone(workers),
     };
     let inbound = Inbound {
         snapshots,
@@ -160,6 +173,7 @@ fn make_parts(config: &Config, ca: EmbeddedCa, steering: Steering, metrics: Metr
         tunnels: ServerSettings { protocols, ..ServerSettings::default() },
         events,
         connect_timeout: config.connect_timeout,
+        workers: Arc::clone(workers),
     };
     Parts {
         node: config.node.as_str().into(),

@@ -80,6 +80,10 @@ pub struct AgentArgs {
     #[arg(long, env = "WEFT_TUNNEL_PROTOCOLS", value_name = "LIST", default_value = "weft/1,hbone")]
     pub tunnel_protocols: String,
 
+    /// Threads that carry connections [default: one for each core the agent may use]
+    #[arg(long, env = "WEFT_WORKERS", value_name = "N")]
+    pub workers: Option<String>,
+
     /// Time for each attempt to connect to an endpoint
     #[arg(long, env = "WEFT_CONNECT_TIMEOUT", value_name = "TIME", default_value = "1s")]
     pub connect_timeout: String,

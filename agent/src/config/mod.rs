@@ -51,6 +51,8 @@ pub struct Config {
     pub unenrol_grace: Duration,
     /// What the kernel does with connections of pods it has not been told about.
     pub unclassified: Unclassified,
+    /// Threads that carry connections.
+    pub workers: usize,
     /// What tunnels speak.
     pub tunnel_protocols: TunnelProtocols,
     /// Time for each attempt to connect.
@@ -118,6 +120,7 @@ impl Checker {
         let connect_attempts = self.attempts(&args.connect_attempts);
         let unclassified = self.keep("--unclassified", args.unclassified.parse());
         let tunnel_protocols = self.keep("--tunnel-protocols", args.tunnel_protocols.parse());
+        let workers = self.workers(args.workers.as_deref());
         let log_format = self.log_format(&args.log_format);
         self.keep("--log-level", logging::parse(&args.log_level));
         for (flag, timeout) in
@@ -144,6 +147,7 @@ impl Checker {
             drain_deadline: drain_deadline?,
             unenrol_grace: unenrol_grace?,
             unclassified: unclassified?,
+            workers: workers?,
             tunnel_protocols: tunnel_protocols?,
             connect_timeout: connect_timeout?,
             connect_attempts: connect_attempts?,
@@ -191,6 +195,12 @@ impl Checker {
     fn attempts(&mut self, text: &str) -> Option<usize> {
         let parsed = text.parse().ok().filter(|attempts| (1..=16).contains(attempts));
         self.keep("--connect-attempts", parsed.ok_or_else(|| format!("{text:?} is not a number from 1 to 16")))
+    }
+
+    fn workers(&mut self, text: Option<&str>) -> Option<usize> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let parsed = text.map_or_else(|| Some(cores()), |text| text.parse().ok().filter(|n| (1..=256).contains(n)));
+        self.keep("--workers", parsed.ok_or_else(|| format!("{:?} is not a number from 1 to 256", text.unwrap_or(""))))
     }
 
     fn log_format(&mut self, text: &str) -> Option<logging::Format> {

@@ -24,6 +24,7 @@ use crate::sys::{self, socket};
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
 use crate::tunnel::{self, Events, HBONE_PORT, Incoming, Refusal, ServerContext, ServerSettings};
+use crate::workers::Workers;
 
 /// The inbound half; one for all pods of the node.
 pub struct Inbound {
@@ -43,6 +44,8 @@ pub struct Inbound {
     pub events: Arc<dyn Events>,
     /// How long an app may take to accept.
     pub connect_timeout: Duration,
+    /// Who carries connections.
+    pub workers: Arc<Workers>,
 }
 
 /// Why a connection was not delivered.
@@ -93,11 +96,13 @@ struct Asked<'a> {
 }
 
 impl Inbound {
-    /// Serves a connection that `pod`'s inbound listener accepted, in a task of its own; `leaving` is cancelled when the
+    /// Serves a connection that `pod`'s inbound listener accepted, in a task of its own on one of the workers; `leaving` is cancelled when the
     /// pod leaves the mesh and its tunnels are to take no more connections.
     pub fn serve(self: &Arc<Self>, pod: &Arc<Pod>, tcp: TcpStream, source: SocketAddr, leaving: &CancellationToken) {
         let (inbound, pod, leaving) = (Arc::clone(self), Arc::clone(pod), leaving.clone());
-        self.drain.spawn(async move {
+        let Ok(tcp) = tcp.into_std() else { return };
+        self.drain.spawn_on(self.workers.next(), async move {
+            let Ok(tcp) = TcpStream::from_std(tcp) else { return };
             match socket::original_destination(&tcp) {
                 Ok(to) if to.port() == HBONE_PORT => inbound.tunnel(&pod, tcp, leaving).await,
                 Ok(to) if !to.ip().is_loopback() => inbound.plaintext(&pod, tcp, socket::canonical(source), to).await,

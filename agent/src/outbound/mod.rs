@@ -26,6 +26,7 @@ use crate::sys::socket;
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
 use crate::tunnel::Pool;
+use crate::workers::Workers;
 
 use dial::{Dial, Dialled, Upstream};
 pub use refused::Refused;
@@ -55,13 +56,21 @@ pub struct Outbound {
     pub drain: Drain,
     /// The connect budget.
     pub budget: Budget,
+    /// Who carries connections.
+    pub workers: Arc<Workers>,
 }
 
 impl Outbound {
-    /// Carries a connection of `pod` that its listener accepted, in a task of its own.
+    /// Carries a connection of `pod` that its listener accepted, in a task of its own on one of the workers.
     pub fn serve(self: &Arc<Self>, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) {
         let (outbound, pod) = (Arc::clone(self), Arc::clone(pod));
-        self.drain.spawn(async move { outbound.carry(&pod, app, socket::canonical(client)).await });
+        // It is told to the worker's own poll, and forgotten by the listener's.
+        let Ok(app) = app.into_std() else { return };
+        self.drain.spawn_on(self.workers.next(), async move {
+            if let Ok(app) = TcpStream::from_std(app) {
+                outbound.carry(&pod, app, socket::canonical(client)).await;
+            }
+        });
     }
 
     async fn carry(&self, pod: &Pod, app: TcpStream, client: SocketAddr) {

@@ -12,6 +12,7 @@ use weft_core::model::Identity;
 use super::Budget;
 use super::codec::Forwarded;
 use crate::sys::{NetNs, dial};
+use crate::workers;
 
 /// How TCP connections are made: from inside the client pod's network, with its address.
 pub trait Dial: Send + Sync + 'static {
@@ -68,6 +69,7 @@ impl ConnectRequest {
             peer: self.authority.ip(),
             source_address: self.source_address,
             network: self.dial.network(),
+            worker: workers::number(),
         }
     }
 }
@@ -81,4 +83,6 @@ pub(super) struct Key {
     source_address: IpAddr,
     /// The network dialled from.
     pub(super) network: u64,
+    /// The thread that drives the tunnel: its streams are on no other.
+    worker: usize,
 }

@@ -1,7 +1,7 @@
 //! The tunnels this node has open, shared by the connections that may share one.
 //!
 //! Two connections share a tunnel when source identity, server identity, peer address, source address and source
-//! network are the same: nobody's bytes travel under another's certificate. A dial is made once for all who wait for it.
+//! network are the same, so that nobody's bytes travel under another's certificate, and when one worker carries both. A dial is made once for all who wait for it.
 //! Nobody joins a tunnel that is full, that holds a stalled stream, whose peer is silent, or whose certificate has been
 //! replaced.
 
