@@ -89,6 +89,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         pod_events: pod_events_received,
         disabled: node::marker(&config).exists(),
         settled: false,
+        trimmed: None,
         waiting: Vec::new(),
         requests: received,
         started: Instant::now(),

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::control::Store;
 use crate::control::manifests::Source;
 use crate::steer::Events;
+use crate::sys;
 use crate::telemetry::Readiness;
 
 /// How often is looked for what nobody reports: a netns made anew, a certificate renewed, bytes to be counted.
@@ -46,6 +47,8 @@ pub(super) struct Node {
     /// The mesh is switched off on this node.
     pub(super) disabled: bool,
     pub(super) settled: bool,
+    /// How many pods were enrolled when memory was last given back.
+    pub(super) trimmed: Option<usize>,
     /// Who waits for the last pod to have left.
     pub(super) waiting: Vec<Reply<Transition>>,
     pub(super) started: Instant,
@@ -154,6 +157,16 @@ impl Node {
         self.parts.live.flush();
         self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
         self.reconcile().await;
+        self.give_memory_back();
+    }
+
+    /// Enrolling pods takes far more memory than serving them.
+    fn give_memory_back(&mut self) {
+        let enrolled = Some(self.pods.enrolled.len());
+        if self.settled && self.pods.pending.is_empty() && self.trimmed != enrolled {
+            self.trimmed = enrolled;
+            sys::memory::give_back();
+        }
     }
 
     async fn answer(&mut self, request: AdminRequest) {

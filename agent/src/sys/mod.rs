@@ -1,5 +1,5 @@
 //! What the standard library and the crates we use leave out of Linux: namespaces, socket options, socket diagnosis,
-//! routes and rules inside a pod, sysctls, cgroups and two calls of bpf(2).
+//! routes and rules inside a pod, sysctls, cgroups, two calls of bpf(2) and one of the allocator.
 //!
 //! All of user space's `unsafe` is in this room. It knows nothing of pods, policy or the mesh: it does what it is told
 //! and reports `io::Error`s.
@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod diag;
 pub mod dial;
+pub mod memory;
 pub mod netns;
 pub mod readiness;
 pub mod rights;

@@ -14,7 +14,7 @@ use crate::wait;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Time the kernel gets to end processes that were killed with their namespaces.
-const RELEASE: Duration = Duration::from_secs(3);
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// Lines of each log shown when a lab fails.
 const TAIL: usize = 25;

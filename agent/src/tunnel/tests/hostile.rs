@@ -175,14 +175,14 @@ async fn slow_handshakes_end_at_the_deadline() {
 
 #[tokio::test]
 async fn half_made_handshakes_are_bounded_and_the_next_gets_its_turn() {
-    let server = ServerSettings { handshake: Duration::from_secs(2), ..ServerSettings::default() };
+    let server = ServerSettings { handshake: Duration::from_secs(5), ..ServerSettings::default() };
     let rig = Rig::with(Plan { server, ..Plan::default() }).await;
     let mut mute = Vec::new();
     for _ in 0..HANDSHAKES {
         mute.push(TcpStream::connect(address(&rig)).await.unwrap());
     }
     // Later than they by enough to have time left when they are cut off.
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     let started = Instant::now();
     ping_pong(&mut rig.connect(echo_app(V4).await).await, 1).await;
     assert!(started.elapsed() > Duration::from_millis(400), "more handshakes than turns");
