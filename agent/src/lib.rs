@@ -5,6 +5,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod control;
+pub mod direct;
 pub mod drain;
 pub mod hold;
 pub mod identity;

@@ -111,6 +111,7 @@ impl Observed {
             destination: self.destination.clone(),
             service: self.record.service.clone(),
             security: if self.record.path == Path::Hbone { Security::MutualTls } else { Security::None },
+            path: self.record.path,
         })
     }
 

@@ -73,6 +73,7 @@ fn mesh(pods: u32, algorithm: Algorithm) -> Snapshot {
             cluster_ips: vec![VIP.into()],
             ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
             publish_not_ready: false,
+            fast_path: true,
         }),
         Resource::EndpointSlice(EndpointSlice {
             name: object("echo"),

@@ -11,6 +11,7 @@ mod interop;
 mod lab_itself;
 mod lifecycle;
 mod peer;
+mod same_node;
 mod security;
 mod transparency;
 mod tunnel;

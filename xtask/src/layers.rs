@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("relay", &["sys", "drain", "telemetry", "tunnel"]),
     // It holds what a pod's tunnels may cost.
     ("pod", &["sys", "tunnel"]),
+    ("direct", &["telemetry", "pod"]),
     ("accept", &["sys"]),
     ("observe", &["telemetry", "tunnel", "relay"]),
     // It tells connections of the tunnel's port from plaintext ones.

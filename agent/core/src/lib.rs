@@ -9,6 +9,7 @@ pub mod model;
 pub mod policy;
 mod reason;
 pub mod route;
+pub mod same_node;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;

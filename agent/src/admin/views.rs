@@ -33,6 +33,9 @@ pub struct Status {
     pub connections: usize,
     /// Tunnels open now.
     pub tunnels: usize,
+    /// `on` while connections between pods of this node may go directly, or `off` and why.
+    #[serde(default)]
+    pub fast_path: String,
     /// What is wrong with the configuration.
     pub problems: Vec<String>,
 }

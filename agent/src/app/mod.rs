@@ -4,13 +4,16 @@ mod leave;
 mod node;
 mod parts;
 mod pods;
+mod same_node;
 mod serve;
 mod views;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use weft_core::balance::Balancers;
 use weft_core::snapshot::Snapshot;
@@ -19,6 +22,7 @@ use crate::admin::{self, Client, Status, Transition};
 use crate::config::{self, Config};
 use crate::control::Store;
 use crate::control::manifests::{Source, SourceSettings};
+use crate::direct::Direct;
 use crate::drain::Drain;
 use crate::identity::ca::EmbeddedCa;
 use crate::identity::{Identities, Settings};
@@ -27,7 +31,7 @@ use crate::live::Live;
 use crate::observe::TunnelEvents;
 use crate::outbound::{Budget, Outbound};
 use crate::pod::Snapshots;
-use crate::steer::{SteerConfig, SteerError, Steering, Unclassified};
+use crate::steer::{FlowRecords, SteerConfig, SteerError, Steering, Unclassified};
 use crate::telemetry::{Metrics, MetricsServer, Readiness, logging};
 use crate::tunnel::{Events, Pool, PoolSettings, Protocol, Protocols, ServerSettings};
 use crate::workers::Workers;
@@ -35,6 +39,7 @@ use crate::workers::Workers;
 use node::{Node, Stop};
 use parts::Parts;
 use pods::Pods;
+use same_node::SameNode;
 
 /// Threads of what is not a connection: the configuration, certificates, metrics, accepting.
 const CONTROL_THREADS: usize = 2;
@@ -81,6 +86,10 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     let store = Arc::new(Store::new(Snapshot::new(config.trust_domain.clone())));
     let workers = Workers::start(config.workers).context("cannot start the workers")?;
     let parts = Arc::new(make_parts(&config, ca, steering, metrics, &store, &workers));
+    // Where it is off, a predecessor may still have left connections to be reported.
+    if config.fast_path || parts.steering.follows_flows() {
+        tokio::spawn(report(parts.steering.flow_records()?, Arc::clone(&parts.direct)));
+    }
     let (pod_events, pod_events_received) = mpsc::unbounded_channel();
     let mut node = Node {
         source: Source::start(SourceSettings::new(vec![config.manifests.clone(), config.status.clone()]))?,
@@ -90,6 +99,8 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         disabled: node::marker(&config).exists(),
         settled: false,
         trimmed: None,
+        same_node: SameNode::new(config.fast_path),
+        judged_lately: BTreeSet::new(),
         waiting: Vec::new(),
         requests: received,
         started: Instant::now(),
@@ -100,6 +111,13 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     };
     let stop = node.run().await;
     finish(node, stop, admin, exporter).await
+}
+
+/// Passes on what the kernel reports of connections between pods of this node, until a successor does.
+async fn report(mut records: FlowRecords, direct: Arc<Direct>) {
+    while let Some(batch) = records.next().await {
+        direct.report(&batch);
+    }
 }
 
 /// Opens steering; if an agent runs already, asks it to hand over first.
@@ -158,6 +176,7 @@ fn make_parts(
     let outbound = Outbound {
         snapshots: Arc::clone(&snapshots),
         balancers: Arc::new(Balancers::new()),
+        drawn: ArcSwap::default(),
         pool: Pool::new(Arc::clone(&identities), pool, Arc::clone(&events)),
         metrics: metrics.clone(),
         live: Arc::clone(&live),
@@ -165,6 +184,7 @@ fn make_parts(
         budget: Budget { attempts: config.connect_attempts, each: config.connect_timeout },
         workers: Arc::clone(workers),
     };
+    let direct = Arc::new(Direct::new(Arc::clone(&snapshots), metrics.clone()));
     let inbound = Inbound {
         snapshots,
         identities: Arc::clone(&identities),
@@ -183,6 +203,7 @@ fn make_parts(
         outbound: Arc::new(outbound),
         inbound: Arc::new(inbound),
         live,
+        direct,
         metrics,
         status_dir: config.status.clone(),
         grace: config.unenrol_grace,

@@ -12,11 +12,14 @@ use weft_core::snapshot::{Delta, Snapshot};
 
 use super::parts::Parts;
 use super::pods::Pods;
+use super::same_node::SameNode;
 use super::serve::PodEvent;
 use crate::admin::{AdminRequest, Reply, Transition};
 use crate::config::Config;
 use crate::control::Store;
 use crate::control::manifests::Source;
+use crate::direct::{client, server};
+use crate::live;
 use crate::steer::Events;
 use crate::sys;
 use crate::telemetry::Readiness;
@@ -49,6 +52,10 @@ pub(super) struct Node {
     pub(super) settled: bool,
     /// How many pods were enrolled when memory was last given back.
     pub(super) trimmed: Option<usize>,
+    pub(super) same_node: SameNode,
+    /// Pods whose connections the kernel passed are judged once more, a moment after policy changed: handshakes that
+    /// were under way have become connections by then.
+    pub(super) judged_lately: BTreeSet<Arc<str>>,
     /// Who waits for the last pod to have left.
     pub(super) waiting: Vec<Reply<Transition>>,
     pub(super) started: Instant,
@@ -114,6 +121,7 @@ impl Node {
     async fn reconcile(&mut self) {
         let snapshot = self.store.snapshot();
         self.pods.reconcile(&snapshot, self.disabled).await;
+        self.same_node.sync(&self.parts, &self.pods, &snapshot, self.disabled).await;
         self.parts.metrics.enrolled_pods(self.pods.enrolled.len());
         for state in self.parts.identities.states() {
             if let Some(expiry) = state.not_after {
@@ -129,7 +137,7 @@ impl Node {
     }
 
     /// Ends what policy now refuses, of the pods the change concerns.
-    fn judge_again(&self, before: &Snapshot, after: &Snapshot) {
+    fn judge_again(&mut self, before: &Snapshot, after: &Snapshot) {
         let changed = changes(before, after);
         if changed.is_empty() {
             return;
@@ -140,14 +148,32 @@ impl Node {
             tracing::info!(pod = %connection.pod_name, source = %connection.source, destination = %connection.destination,
                 reason = %killed.reason, "policy changed: connection ended");
         }
-        for enrolled in self.pods.enrolled.values().filter(|e| concerned(&e.pod.uid)) {
-            match self.parts.live.judge_passed(after, &enrolled.pod) {
+        let pods: BTreeSet<Arc<str>> = self.pods.enrolled.keys().filter(|uid| concerned(uid)).cloned().collect();
+        self.judge_kernel(after, &pods);
+        self.judged_lately.extend(pods);
+    }
+
+    /// Ends what policy refuses of the connections to `pods` that never came by the proxy.
+    fn judge_kernel(&self, snapshot: &Snapshot, pods: &BTreeSet<Arc<str>>) {
+        if pods.is_empty() {
+            return;
+        }
+        let open = match self.parts.steering.attested() {
+            Ok(open) => open,
+            Err(error) => return tracing::error!(%error, "cannot judge connections between pods of this node again"),
+        };
+        let attested = open.iter().map(|(tuple, _)| (server(tuple), client(tuple))).collect();
+        for enrolled in pods.iter().filter_map(|uid| self.pods.enrolled.get(uid)) {
+            let doomed = self.parts.direct.doomed(snapshot, &enrolled.pod, &open);
+            let ended = live::end(&enrolled.pod, &doomed)
+                .and_then(|ended| Ok(ended + self.parts.live.judge_passed(snapshot, &enrolled.pod, &attested)?));
+            match ended {
                 Ok(0) => {}
                 Ok(ended) => {
-                    tracing::info!(pod = %enrolled.pod.name, ended, "policy changed: plaintext connections ended")
+                    tracing::info!(pod = %enrolled.pod.name, ended, "policy changed: connections past the proxy ended")
                 }
                 Err(error) => {
-                    tracing::warn!(pod = %enrolled.pod.name, %error, "cannot look for plaintext connections that policy now refuses")
+                    tracing::warn!(pod = %enrolled.pod.name, %error, "cannot look for connections past the proxy that policy now refuses")
                 }
             }
         }
@@ -156,6 +182,8 @@ impl Node {
     async fn look(&mut self) {
         self.parts.live.flush();
         self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
+        let late = std::mem::take(&mut self.judged_lately);
+        self.judge_kernel(&self.store.snapshot(), &late);
         self.reconcile().await;
         self.give_memory_back();
     }

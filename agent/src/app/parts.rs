@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::direct::Direct;
 use crate::identity::Identities;
 use crate::inbound::Inbound;
 use crate::live::Live;
@@ -19,6 +20,7 @@ pub(super) struct Parts {
     pub(super) outbound: Arc<Outbound>,
     pub(super) inbound: Arc<Inbound>,
     pub(super) live: Arc<Live>,
+    pub(super) direct: Arc<Direct>,
     pub(super) metrics: Metrics,
     /// Where the pods served here are published.
     pub(super) status_dir: PathBuf,

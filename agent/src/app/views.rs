@@ -28,6 +28,7 @@ impl Node {
             pending: self.pods.pending.len(),
             connections: self.parts.live.list().len(),
             tunnels: self.parts.outbound.pool.tunnels(),
+            fast_path: self.same_node.status(),
             problems: problems.iter().map(ToString::to_string).collect(),
         }
     }

@@ -56,6 +56,7 @@ fn show_status(status: &Status) -> String {
         ("state", state.to_owned()),
         ("ready", ready),
         ("pods", format!("{} enrolled, {} pending", status.enrolled, status.pending)),
+        ("fast path", status.fast_path.clone()),
         ("traffic", format!("{} connections, {} tunnels", status.connections, status.tunnels)),
         ("config", format!("generation {}, {} problems", status.generation, status.problems.len())),
     ];

@@ -84,6 +84,10 @@ pub struct AgentArgs {
     #[arg(long, env = "WEFT_WORKERS", value_name = "N")]
     pub workers: Option<String>,
 
+    /// Whether connections between pods of this node may go directly, attested by the kernel and not encrypted: on or off
+    #[arg(long, env = "WEFT_FAST_PATH", value_name = "MODE", default_value = "off")]
+    pub fast_path: String,
+
     /// Time for each attempt to connect to an endpoint
     #[arg(long, env = "WEFT_CONNECT_TIMEOUT", value_name = "TIME", default_value = "1s")]
     pub connect_timeout: String,

@@ -55,6 +55,8 @@ pub struct Config {
     pub workers: usize,
     /// What tunnels speak.
     pub tunnel_protocols: TunnelProtocols,
+    /// Whether connections between pods of this node may go directly.
+    pub fast_path: bool,
     /// Time for each attempt to connect.
     pub connect_timeout: Duration,
     /// Endpoints tried for one connection.
@@ -121,6 +123,7 @@ impl Checker {
         let unclassified = self.keep("--unclassified", args.unclassified.parse());
         let tunnel_protocols = self.keep("--tunnel-protocols", args.tunnel_protocols.parse());
         let workers = self.workers(args.workers.as_deref());
+        let fast_path = self.fast_path(&args.fast_path);
         let log_format = self.log_format(&args.log_format);
         self.keep("--log-level", logging::parse(&args.log_level));
         for (flag, timeout) in
@@ -149,6 +152,7 @@ impl Checker {
             unclassified: unclassified?,
             workers: workers?,
             tunnel_protocols: tunnel_protocols?,
+            fast_path: fast_path?,
             connect_timeout: connect_timeout?,
             connect_attempts: connect_attempts?,
             certificate_lifetime: certificate_lifetime?,
@@ -201,6 +205,15 @@ impl Checker {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let parsed = text.map_or_else(|| Some(cores()), |text| text.parse().ok().filter(|n| (1..=256).contains(n)));
         self.keep("--workers", parsed.ok_or_else(|| format!("{:?} is not a number from 1 to 256", text.unwrap_or(""))))
+    }
+
+    fn fast_path(&mut self, text: &str) -> Option<bool> {
+        let parsed = match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("{text:?} is neither \"on\" nor \"off\"")),
+        };
+        self.keep("--fast-path", parsed)
     }
 
     fn log_format(&mut self, text: &str) -> Option<logging::Format> {

@@ -14,11 +14,17 @@ use crate::sys::diag;
 use crate::tunnel::HBONE_PORT;
 
 impl Live {
-    /// Ends the plaintext connections to `pod` that the kernel passed and `snapshot` refuses. Returns how many.
+    /// Ends the plaintext connections to `pod` that the kernel passed and `snapshot` refuses; those it attested, given by
+    /// the pod's end and the other, are judged elsewhere. Returns how many.
     ///
     /// # Errors
     /// When the namespace's sockets cannot be listed.
-    pub fn judge_passed(&self, snapshot: &Snapshot, pod: &Pod) -> std::io::Result<usize> {
+    pub fn judge_passed(
+        &self,
+        snapshot: &Snapshot,
+        pod: &Pod,
+        attested: &HashSet<(SocketAddr, SocketAddr)>,
+    ) -> std::io::Result<usize> {
         let Some(workload) = pod.workload(snapshot) else { return Ok(0) };
         let open = diag::connections(&pod.netns)?;
         let listening: HashSet<u16> = diag::listeners(&pod.netns)?.iter().map(|l| l.local.port()).collect();
@@ -30,10 +36,22 @@ impl Live {
             // A delivery's other end, or the pod calling itself, is in the same namespace; a passed connection's is not.
             let ours = c.local.port() == HBONE_PORT
                 || pairs.contains(&(c.remote, c.local))
+                || attested.contains(&(c.local, c.remote))
                 || carried.contains(&(c.local, c.remote));
             inbound && !ours && !allowed(snapshot, workload, c)
         })
     }
+}
+
+/// Ends these connections of `pod`, each given by the pod's end and the other. Returns how many there were.
+///
+/// # Errors
+/// When the namespace's sockets cannot be listed.
+pub fn end(pod: &Pod, doomed: &HashSet<(SocketAddr, SocketAddr)>) -> std::io::Result<usize> {
+    if doomed.is_empty() {
+        return Ok(0);
+    }
+    diag::destroy_matching(&pod.netns, |c| doomed.contains(&(c.local, c.remote)))
 }
 
 fn allowed(snapshot: &Snapshot, workload: &Workload, connection: &diag::Connection) -> bool {

@@ -19,6 +19,8 @@ use weft_core::snapshot::Snapshot;
 use crate::observe::Meter;
 use crate::telemetry::access::{Direction, Path};
 
+pub use kernel::end;
+
 /// What is known of an open connection.
 #[derive(Clone, Debug)]
 pub struct Connection {

@@ -40,6 +40,8 @@ pub(super) struct Dial<'a> {
     pub(super) source: &'a Workload,
     pub(super) client: SocketAddr,
     pub(super) destination: SocketAddr,
+    /// The kernel has drawn, and on none of the endpoints it sends to by itself.
+    pub(super) drawn: bool,
 }
 
 impl Dial<'_> {
@@ -83,9 +85,11 @@ impl Dial<'_> {
     ) -> Result<Dialled, Refused> {
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut last: Option<Refused> = None;
+        let besides = self.drawn.then(|| self.outbound.drawn.load().get(key).cloned()).flatten();
         while self.may_try_again(seen) {
             let mut random = rand::random::<u64>;
-            let picked = self.outbound.balancers.pick(snapshot, key, &tried, Instant::now(), &mut random);
+            let balancers = &self.outbound.balancers;
+            let picked = balancers.pick_besides(snapshot, key, besides.as_ref(), &tried, Instant::now(), &mut random);
             let mut pick = match picked {
                 Ok(pick) => pick,
                 Err(none) => match last.take() {

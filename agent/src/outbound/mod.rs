@@ -7,14 +7,17 @@
 mod dial;
 mod refused;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
+use weft_abi::Marks;
 use weft_core::balance::Balancers;
 use weft_core::model::Workload;
-use weft_core::route::Transport;
+use weft_core::route::{ServicePortKey, Transport};
 use weft_core::snapshot::Snapshot;
 
 use crate::drain::Drain;
@@ -46,6 +49,8 @@ pub struct Outbound {
     pub snapshots: Snapshots,
     /// Balancing state of every service port.
     pub balancers: Arc<Balancers>,
+    /// Endpoints the kernel has drawn already for connections that carry its word for that, by service port.
+    pub drawn: ArcSwap<HashMap<ServicePortKey, Arc<[SocketAddr]>>>,
     /// Tunnels to other pods.
     pub pool: Pool,
     /// Counters.
@@ -106,7 +111,8 @@ impl Outbound {
             return Err(Refused::OwnListener);
         }
         let source = workload.ok_or(Refused::UnknownPod)?;
-        let dial = Dial { outbound: self, pod, source, client, destination };
+        let drawn = socket::mark(app).is_ok_and(Marks::is_drawn);
+        let dial = Dial { outbound: self, pod, source, client, destination, drawn };
         let dialled = dial.run(snapshot, seen).await?;
         let identity = match &dialled.target.transport {
             Transport::Hbone { server } => Some(server),

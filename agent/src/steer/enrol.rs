@@ -213,7 +213,7 @@ impl Shared {
             pod.modes = modes;
         }
         self.programs.install_lookup(&ns, entry.identity(), *lock(&self.log_level))?;
-        self.writable()?.set_pod(cookie, PodEntry { flags: PodEntry::ENROLLED, own: entry.own() })?;
+        self.writable()?.enrol(cookie, entry.own())?;
         let duplicate = |listener: &TcpListener| {
             listener.try_clone().map_err(SteerError::pod(&entry.uid, "duplicate a listener of"))
         };
@@ -231,7 +231,7 @@ impl Shared {
 
     fn withdraw(&self, cookie: u64) -> Result<(), SteerError> {
         let Ok((_, entry)) = self.known(cookie) else { return Ok(()) };
-        self.writable()?.set_pod(cookie, PodEntry { flags: PodEntry::LEAVING, own: entry.own() })
+        self.writable()?.set_pod(cookie, PodEntry { flags: PodEntry::LEAVING, slot: 0, own: entry.own() })
     }
 
     fn detach(&self, cookie: u64) -> Result<(), SteerError> {
@@ -255,6 +255,7 @@ impl Shared {
     /// Removes every trace of a namespace outside of it.
     pub(super) fn erase(&self, cookie: u64) -> Result<(), SteerError> {
         self.detach(cookie)?;
+        lock(&self.direct).erase(cookie)?;
         let mut pods = lock(&self.pods);
         let mut tables = self.writable()?;
         tables.remove_pod(cookie)?;

@@ -10,9 +10,11 @@
 //! puts back everything that was changed.
 
 mod adopt;
+mod direct;
 mod enrol;
 mod error;
 mod events;
+mod guard;
 mod journal;
 mod listeners;
 mod object;
@@ -39,6 +41,8 @@ use tracing::level_filters::LevelFilter;
 use weft_abi::{ListenerKey, PodEntry};
 
 use self::{
+    direct::Direct,
+    guard::Guard,
     journal::Journal,
     object::Programs,
     owner::Owner,
@@ -51,7 +55,8 @@ use crate::{
 };
 
 pub use error::SteerError;
-pub use events::Events;
+pub use events::{Events, FlowRecords};
+pub use guard::GuardedPod;
 pub use journal::Entry;
 pub use settings::{EnrolledPod, InboundModes, PodNetwork, SteerConfig, Unclassified};
 
@@ -74,6 +79,8 @@ struct Shared {
     own_cgroup: u64,
     holder: Option<hold::Client>,
     tables: Mutex<Tables>,
+    direct: Mutex<Direct>,
+    guard: Mutex<Guard>,
     pods: Mutex<BTreeMap<u64, Pod>>,
     /// What the holder kept and no enrolment has asked for yet.
     held: Mutex<BTreeMap<ListenerKey, OwnedFd>>,
@@ -112,6 +119,8 @@ impl Steering {
         let mut ebpf = programs.maps()?;
         let own = SteerError::file("find the cgroup of", "/proc/self");
         let shared = Arc::new(Shared {
+            direct: Mutex::new(Direct::new(&mut ebpf, programs.follows()?)?),
+            guard: Mutex::new(Guard::new(&programs)?),
             tables: Mutex::new(Tables::new(&mut ebpf)?),
             journal: Journal::open(&config.state)?,
             host: NetNs::current().map_err(SteerError::file("open", "/proc/thread-self/ns/net"))?,
@@ -193,6 +202,11 @@ impl Steering {
     /// What the hooks report from now on. One reader only.
     pub fn events(&self) -> Result<Events, SteerError> {
         Events::open(&self.shared.programs.pins, self.shared.released.clone())
+    }
+
+    /// What becomes of connections between pods of this node that never see the proxy. One reader only.
+    pub fn flow_records(&self) -> Result<FlowRecords, SteerError> {
+        FlowRecords::open(&self.shared.programs.pins, self.shared.released.clone())
     }
 
     /// Sets the level of the hooks' own diagnostics, which arrive in the agent's log. The level is a constant of the

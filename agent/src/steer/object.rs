@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{CgroupAttachMode, CgroupSockAddr, ProgramFd, SkLookup, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSockAddr, ProgramFd, SkLookup, SockOps, links::FdLink},
 };
 use weft_abi::{PodIdentity, map, program};
 
@@ -28,6 +28,13 @@ fn bytes() -> Result<&'static [u8], SteerError> {
     Err(SteerError::NoPrograms)
 }
 
+/// The connect hooks: their pins and their names.
+const CONNECT_HOOKS: [(&str, &str); 2] = [("connect4", program::CONNECT4), ("connect6", program::CONNECT6)];
+/// What tells an application whom it dialled, where the connect hooks wrote another address.
+const PEERNAME_HOOKS: [(&str, &str); 2] = [("peername4", program::PEERNAME4), ("peername6", program::PEERNAME6)];
+/// What follows a connection past the proxy: its pin.
+const FLOW: &str = "flow";
+
 /// Loads programs on demand, each load a fresh instance over the same maps.
 #[derive(Clone, Debug)]
 pub(super) struct Programs {
@@ -43,7 +50,7 @@ impl Programs {
     }
 
     /// Parses the object, with maps and constants in place; no program is in the kernel yet.
-    fn load(&self, log_level: u8, pod: PodIdentity) -> Result<Ebpf, SteerError> {
+    pub(super) fn load(&self, log_level: u8, pod: PodIdentity) -> Result<Ebpf, SteerError> {
         let paths: Vec<(&str, PathBuf)> = map::SHARED.iter().map(|name| (*name, self.pins.map(name))).collect();
         let mut loader = EbpfLoader::new();
         loader
@@ -58,26 +65,70 @@ impl Programs {
     }
 
     /// Runs the connect hooks for everything below a cgroup. Where a predecessor's run already, they are exchanged
-    /// without a gap.
+    /// without a gap, and so is what follows connections past the proxy, if that runs.
     pub(super) fn install_connect(&self, directory: &Path, log_level: u8) -> Result<(), SteerError> {
+        if self.follows()? {
+            self.install_flow(directory)?;
+        }
         let id = cgroup::id(directory).map_err(SteerError::file("look at", directory))?;
         let mut ebpf = self.load(log_level, PodIdentity::default())?;
-        for (family, name) in [(4, program::CONNECT4), (6, program::CONNECT6)] {
-            let hook: &mut CgroupSockAddr = find(&mut ebpf, name)?;
-            hook.load().map_err(SteerError::load)?;
-            let pin = self.pins.connect(family, id);
-            if replace(&pin, hook.fd().map_err(SteerError::load)?)? {
-                continue;
-            }
-            let cgroup = File::open(directory).map_err(SteerError::file("open", directory))?;
-            let link = hook.attach(cgroup, CgroupAttachMode::Single).map_err(SteerError::load)?;
-            let link = hook.take_link(link).map_err(SteerError::load)?;
-            FdLink::try_from(link).map_err(SteerError::load)?.pin(&pin).map_err(SteerError::load)?;
+        for hook in CONNECT_HOOKS {
+            self.install_address(&mut ebpf, directory, id, hook)?;
         }
         // A predecessor attached elsewhere: its hooks go once ours run.
+        let all = || CONNECT_HOOKS.iter().chain(&PEERNAME_HOOKS).map(|(pin, _)| *pin).chain([FLOW]);
         self.pins.remove_links(|name| {
-            name.split_once('-').is_some_and(|(hook, of)| hook.starts_with("connect") && of != id.to_string())
+            name.split_once('-').is_some_and(|(hook, of)| all().any(|pin| pin == hook) && of != id.to_string())
         })
+    }
+
+    /// Runs what follows connections past the proxy. To be there before the connect hooks send any that way: a connect
+    /// that is rewritten must be attested.
+    pub(super) fn install_flow(&self, directory: &Path) -> Result<(), SteerError> {
+        let id = cgroup::id(directory).map_err(SteerError::file("look at", directory))?;
+        let mut ebpf = self.load(0, PodIdentity::default())?;
+        for hook in PEERNAME_HOOKS {
+            self.install_address(&mut ebpf, directory, id, hook)?;
+        }
+        let hook: &mut SockOps = find(&mut ebpf, program::FLOW)?;
+        hook.load().map_err(SteerError::load)?;
+        let pin = self.pins.of_cgroup(FLOW, id);
+        if replace(&pin, hook.fd().map_err(SteerError::load)?)? {
+            return Ok(());
+        }
+        let link = hook.attach(open(directory)?, CgroupAttachMode::Single).map_err(SteerError::load)?;
+        let link = hook.take_link(link).map_err(SteerError::load)?;
+        FdLink::try_from(link).map_err(SteerError::load)?.pin(&pin).map_err(SteerError::load)?;
+        Ok(())
+    }
+
+    /// Takes off what follows connections past the proxy.
+    pub(super) fn remove_flow(&self) -> Result<(), SteerError> {
+        self.pins.remove_links(follows)
+    }
+
+    /// Whether connections past the proxy are followed, by this agent's programs or a predecessor's.
+    pub(super) fn follows(&self) -> Result<bool, SteerError> {
+        self.pins.has_link(follows)
+    }
+
+    fn install_address(
+        &self,
+        ebpf: &mut Ebpf,
+        directory: &Path,
+        id: u64,
+        (pin, name): (&str, &'static str),
+    ) -> Result<(), SteerError> {
+        let hook: &mut CgroupSockAddr = find(ebpf, name)?;
+        hook.load().map_err(SteerError::load)?;
+        let pin = self.pins.of_cgroup(pin, id);
+        if replace(&pin, hook.fd().map_err(SteerError::load)?)? {
+            return Ok(());
+        }
+        let link = hook.attach(open(directory)?, CgroupAttachMode::Single).map_err(SteerError::load)?;
+        let link = hook.take_link(link).map_err(SteerError::load)?;
+        FdLink::try_from(link).map_err(SteerError::load)?.pin(&pin).map_err(SteerError::load)?;
+        Ok(())
     }
 
     /// Runs the lookup hook in a pod's namespace, with the pod as its constant.
@@ -96,7 +147,17 @@ impl Programs {
     }
 }
 
-fn find<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, SteerError>
+fn open(cgroup: &Path) -> Result<File, SteerError> {
+    File::open(cgroup).map_err(SteerError::file("open", cgroup))
+}
+
+/// Whether a pin is of what follows connections past the proxy.
+fn follows(pin: &str) -> bool {
+    let hooks = PEERNAME_HOOKS.iter().map(|(pin, _)| *pin).chain([FLOW]);
+    pin.split_once('-').is_some_and(|(hook, _)| hooks.into_iter().any(|of| of == hook))
+}
+
+pub(super) fn find<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, SteerError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
     <&'a mut P as TryFrom<&'a mut aya::programs::Program>>::Error: std::error::Error + Send + Sync + 'static,
@@ -107,7 +168,7 @@ where
 }
 
 /// Exchanges the program of a pinned link; false if there is no link to exchange it in, or what it was attached to died.
-fn replace(pin: &Path, program: &ProgramFd) -> Result<bool, SteerError> {
+pub(super) fn replace(pin: &Path, program: &ProgramFd) -> Result<bool, SteerError> {
     let link = match bpf::open_pin(pin) {
         Ok(link) => link,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

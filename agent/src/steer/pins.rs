@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! <bpffs>/weft/<instance>/v<ABI>/maps/<NAME>
-//!                               /links/connect4-<cgroup>, connect6-<cgroup>
+//!                               /links/connect4-<cgroup>, connect6-, peername4-, peername6-, flow-
 //!                               /links/lookup-<netns cookie>
+//!                               /links/guard-<netns cookie>-<index of the node's device>
 //! ```
 //! The cgroup and the cookie stand in the name because a link cannot be moved: a pin made for another one is another pin.
 
@@ -55,14 +56,26 @@ impl Pins {
         self.maps().join(name)
     }
 
-    /// The link of a connect hook with a cgroup.
-    pub(super) fn connect(&self, family: u8, cgroup: u64) -> PathBuf {
-        self.links().join(format!("connect{family}-{cgroup}"))
-    }
-
     /// The link of a pod's lookup hook.
     pub(super) fn lookup(&self, cookie: u64) -> PathBuf {
         self.links().join(format!("lookup-{cookie}"))
+    }
+
+    /// The link of a hook with a cgroup.
+    pub(super) fn of_cgroup(&self, hook: &str, cgroup: u64) -> PathBuf {
+        self.links().join(format!("{hook}-{cgroup}"))
+    }
+
+    /// The link of the guard with the node's end of a pod's link.
+    pub(super) fn guard(&self, cookie: u64, index: u32) -> PathBuf {
+        self.links().join(format!("guard-{cookie}-{index}"))
+    }
+
+    /// Whether there is a link that `wanted` names.
+    pub(super) fn has_link(&self, wanted: impl Fn(&str) -> bool) -> Result<bool, SteerError> {
+        let links = self.links();
+        let mut entries = fs::read_dir(&links).map_err(SteerError::file("list", &links))?.flatten();
+        Ok(entries.any(|entry| entry.file_name().to_str().is_some_and(&wanted)))
     }
 
     /// Unpins every link that `stale` names; with no other reference left, the kernel detaches it.

@@ -55,6 +55,14 @@ impl Tables {
         self.pods.insert(cookie, entry, 0).map_err(SteerError::map(map::PODS))
     }
 
+    /// Has the hooks take a pod's connects. One that is enrolled again keeps what it may beyond that.
+    pub(super) fn enrol(&mut self, cookie: u64, own: [Address; 2]) -> Result<(), SteerError> {
+        match self.pod(cookie)? {
+            Some(entry) if entry.flags & PodEntry::ENROLLED != 0 && entry.own == own => Ok(()),
+            _ => self.set_pod(cookie, PodEntry { flags: PodEntry::ENROLLED, slot: 0, own }),
+        }
+    }
+
     pub(super) fn remove_pod(&mut self, cookie: u64) -> Result<(), SteerError> {
         optional(self.pods.remove(&cookie)).map(drop).map_err(SteerError::map(map::PODS))
     }
@@ -174,7 +182,7 @@ impl From<&InboundModes> for Modes {
     }
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, SteerError>
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, SteerError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -182,7 +190,7 @@ where
     found.try_into().map_err(SteerError::map(name))
 }
 
-fn optional<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+pub(super) fn optional<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),

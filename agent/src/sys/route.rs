@@ -26,6 +26,8 @@ pub async fn add(ns: &NetNs, addresses: &[IpAddr]) -> io::Result<()> {
     with_handle(ns, async |handle| {
         for &address in addresses {
             tolerate(handle.route().add(local_route(address)).execute().await, libc::EEXIST)?;
+            // ABI 1 matched the mesh's other bit as well.
+            tolerate(handle.rule().del(rule_masked(address, Marks::MASK)).execute().await, libc::ENOENT)?;
             let mut request = handle.rule().add();
             *request.message_mut() = rule(address);
             tolerate(request.execute().await, libc::EEXIST)?;
@@ -40,6 +42,7 @@ pub async fn remove(ns: &NetNs, addresses: &[IpAddr]) -> io::Result<()> {
     with_handle(ns, async |handle| {
         for &address in addresses {
             tolerate(handle.rule().del(rule(address)).execute().await, libc::ENOENT)?;
+            tolerate(handle.rule().del(rule_masked(address, Marks::MASK)).execute().await, libc::ENOENT)?;
             tolerate(handle.route().del(local_route(address)).execute().await, libc::ESRCH)?;
         }
         Ok(())
@@ -75,14 +78,19 @@ fn local_route(address: IpAddr) -> RouteMessage {
     }
 }
 
+/// Of the mesh's bits only one: what else the mark says changes nothing about the way.
 fn rule(address: IpAddr) -> RuleMessage {
+    rule_masked(address, Marks::STEERED)
+}
+
+fn rule_masked(address: IpAddr, mask: u32) -> RuleMessage {
     let mut rule = RuleMessage::default();
     rule.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     rule.header.action = RuleAction::ToTable;
     rule.attributes = vec![
         RuleAttribute::Priority(PRIORITY),
         RuleAttribute::FwMark(Marks::STEERED),
-        RuleAttribute::FwMask(Marks::MASK),
+        RuleAttribute::FwMask(mask),
         RuleAttribute::Table(TABLE),
     ];
     rule

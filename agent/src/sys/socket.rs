@@ -9,6 +9,11 @@ use std::{
 
 use socket2::SockRef;
 
+/// The mark of a socket; that of an accepted one is the mark of the SYN, where the namespace's sysctls say so.
+pub fn mark(socket: &impl AsFd) -> io::Result<u32> {
+    socket2::SockRef::from(socket).mark()
+}
+
 /// The address the application dialled: the local address of the socket that was accepted for it. IPv4 comes back as
 /// IPv4, whatever family the listener had.
 pub fn original_destination(socket: &impl AsFd) -> io::Result<SocketAddr> {

@@ -33,6 +33,8 @@ impl Direction {
 pub enum Path {
     /// In a tunnel, with mTLS.
     Hbone,
+    /// Between two pods of this node, past the proxy: the kernel attests who they are. Plaintext, and nobody's certificate.
+    SameNode,
     /// To or from a peer outside the mesh, judged by the mesh.
     Plaintext,
     /// To a destination the mesh knows nothing about.
@@ -45,6 +47,7 @@ impl Path {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hbone => "hbone",
+            Self::SameNode => "same_node",
             Self::Plaintext => "plaintext",
             Self::Passthrough => "passthrough",
         }

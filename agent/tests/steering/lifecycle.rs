@@ -12,6 +12,7 @@ use weft::{
     steer::{EnrolledPod, SteerError, Steering},
     sys::bpf,
 };
+use weft_core::same_node::SameNode;
 
 use crate::harness::{TestPod, VIP4, VIP6, World, accept, eventually, verdict};
 
@@ -214,8 +215,10 @@ fn invariant_21_pins_steer_alone_and_programs_are_exchanged_in_place() {
             };
             links(world).iter().map(of).collect()
         };
+        assert_eq!(links(&world).len(), 3, "connect4, connect6, lookup");
+        steering.set_same_node(&SameNode::default(), true).unwrap();
         let before = ids(&world);
-        assert_eq!(before.len(), 3, "connect4, connect6, lookup");
+        assert_eq!(before.len(), 6, "connect4, connect6, peername4, peername6, flow, lookup");
         drop(steering);
         serves(&enrolled, &pod, &other).await;
         let successor = world.steer();

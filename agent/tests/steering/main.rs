@@ -14,4 +14,5 @@ mod inbound;
 mod lifecycle;
 mod outbound;
 mod reversal;
+mod same_node;
 mod unclassified;

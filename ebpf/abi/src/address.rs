@@ -51,8 +51,9 @@ impl Address {
         octets
     }
 
+    /// Whether it is an IPv4 address in its mapped form.
     #[inline(always)]
-    const fn is_v4(&self) -> bool {
+    pub const fn is_v4(&self) -> bool {
         self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
     }
 

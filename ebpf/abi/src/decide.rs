@@ -1,7 +1,9 @@
 //! The judgements of the hooks. Facts come through traits, so that a program looks up only what a branch asks for and a
 //! test states them all.
 
-use crate::{Address, LOOPBACK_IFINDEX, PodEntry, PodIdentity, Port, PortMode, TUNNEL_PORT, Verdict};
+use crate::{
+    Address, AdmitSet, LOOPBACK_IFINDEX, PodEntry, PodIdentity, Port, PortKey, PortMode, Slot, TUNNEL_PORT, Verdict,
+};
 
 /// What the connect hook can find out.
 pub trait ConnectFacts {
@@ -19,6 +21,19 @@ pub trait ConnectFacts {
     fn bound_device(&self) -> u32;
     /// Unclassified namespaces are to wait just now.
     fn holds_unclassified(&self) -> bool;
+    /// Who of this node gets the connection, if anybody; asked at most once.
+    fn draw(&self) -> Draw;
+}
+
+/// What a draw among the endpoints of a destination came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// It was not made: the proxy makes it.
+    Unmade,
+    /// It fell on an endpoint of this node that may be reached directly.
+    Here,
+    /// It fell on none of those.
+    Elsewhere,
 }
 
 /// Whether the mesh takes a connect.
@@ -53,7 +68,11 @@ pub fn connect(facts: &impl ConnectFacts) -> Verdict {
         return Verdict::ConnectUnknownDestination;
     }
     match facts.bound_device() {
-        0 => Verdict::Steer,
+        0 => match facts.draw() {
+            Draw::Unmade => Verdict::Steer,
+            Draw::Here => Verdict::ConnectSameNode,
+            Draw::Elsewhere => Verdict::SteerRest,
+        },
         // It cannot leave the pod, and steered it would wait for ever: the SYN-ACK from the agent counts as having come
         // in by the device that carries the pod's address, and a socket bound to lo does not hear it.
         LOOPBACK_IFINDEX => Verdict::ConnectLocal,
@@ -81,6 +100,8 @@ pub trait LookupFacts {
     /// The device it came in by. Loopback only for what was routed or bound there by name: a pod that calls its own
     /// address is reported with the device that carries the address.
     fn ingress_device(&self) -> u32;
+    /// The kernel knows which pod of this node the SYN is from: whether policy lets that pod in.
+    fn admits_attested(&self) -> Option<bool>;
     /// The mode of a port of this pod.
     fn mode(&self, port: Port) -> PortMode;
 }
@@ -110,11 +131,62 @@ pub fn lookup(facts: &impl LookupFacts) -> Verdict {
     if facts.port() == Port::new(TUNNEL_PORT) {
         return Verdict::AssignTunnel;
     }
+    match facts.admits_attested() {
+        Some(true) => return Verdict::LookupSameNode,
+        Some(false) => return Verdict::DropSameNode,
+        None => {}
+    }
     match facts.mode(facts.port()) {
         PortMode::Pass => Verdict::LookupPlaintext,
         PortMode::Judge => Verdict::AssignPlaintext,
         PortMode::Refuse => Verdict::DropPlaintext,
     }
+}
+
+/// Whether policy lets the pod with this slot connect to a port of the pod `destination`: by the set of the port, or else
+/// by that of all ports no policy names. A pod without any is on its way out, and lets nobody in.
+#[inline(always)]
+pub fn admits<'a>(sets: impl Fn(PortKey) -> Option<&'a AdmitSet>, destination: u64, port: Port, slot: Slot) -> bool {
+    let key = PortKey { cookie: destination, port: port.number() as u64 };
+    let set = match sets(key) {
+        Some(set) => Some(set),
+        None => sets(PortKey { port: 0, ..key }),
+    };
+    match set {
+        Some(set) => set.admits(slot),
+        None => false,
+    }
+}
+
+/// What a packet that a pod sends says of its sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// The address it says it comes from.
+    pub source: Option<Address>,
+    /// The address whose neighbour it says it is.
+    pub claims: Option<Address>,
+    /// It is one of those only routers send: an advertisement of one, or a redirect.
+    pub routes: bool,
+}
+
+/// Why a packet that left the pod `sender` is dropped; `None` lets it pass. `owner` knows the enrolled pods of the node by
+/// address. A pod may send what it likes but for what would make it another: addresses of nobody here are not looked at.
+#[inline(always)]
+pub fn guard(frame: &Frame, sender: u64, owner: impl Fn(&Address) -> Option<u64>) -> Option<Verdict> {
+    let forged = |address: &Option<Address>| match address {
+        Some(address) => owner(address).is_some_and(|owner| owner != sender),
+        None => false,
+    };
+    if forged(&frame.source) {
+        return Some(Verdict::GuardSource);
+    }
+    if forged(&frame.claims) {
+        return Some(Verdict::GuardNeighbour);
+    }
+    if frame.routes {
+        return Some(Verdict::GuardRouter);
+    }
+    None
 }
 
 #[cfg(test)]

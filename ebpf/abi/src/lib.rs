@@ -15,6 +15,7 @@ pub mod decide;
 mod event;
 mod maps;
 mod port;
+mod same_node;
 mod verdict;
 
 pub use address::Address;
@@ -23,11 +24,14 @@ pub use maps::{
     Config, ListenerKey, ListenerRole, Marks, PodEntry, PodIdentity, PortKey, PortMode, capacity, map, program,
 };
 pub use port::Port;
+pub use same_node::{
+    AdmitSet, Attested, Choice, Flow, FlowEnd, FlowRecord, Frontend, FrontendKey, Slot, Tuple, state, traffic,
+};
 pub use verdict::{Effect, Refusal, Verdict};
 
 /// Version of everything in this crate that outlives an agent in a pinned map or program. Raise it with any change of
 /// layout or meaning: pins of different versions lie side by side and never mix.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Index of the loopback device, the first device of every network namespace.
 pub const LOOPBACK_IFINDEX: u32 = 1;

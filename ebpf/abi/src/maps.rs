@@ -8,6 +8,14 @@ pub mod program {
     pub const CONNECT4: &str = "weft_connect4";
     /// `cgroup/connect6`.
     pub const CONNECT6: &str = "weft_connect6";
+    /// `cgroup/getpeername4`.
+    pub const PEERNAME4: &str = "weft_peername4";
+    /// `cgroup/getpeername6`.
+    pub const PEERNAME6: &str = "weft_peername6";
+    /// `sockops`.
+    pub const FLOW: &str = "weft_flow";
+    /// `classifier`, on the node's end of every pod's link.
+    pub const GUARD: &str = "weft_guard";
     /// `sk_lookup`, loaded once per pod.
     pub const LOOKUP: &str = "weft_lookup";
     /// The constant each instance of [`LOOKUP`] carries: a [`super::PodIdentity`].
@@ -34,12 +42,49 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// When an event of a kind was last reported for a pod; keeps the ring from being flooded.
     pub const EVENT_GATE: &str = "EVENT_GATE";
+    /// [`crate::FrontendKey`] -> [`crate::Frontend`].
+    pub const FRONTENDS: &str = "FRONTENDS";
+    /// [`super::PortKey`] of a destination, port 0 for all others -> [`crate::AdmitSet`].
+    pub const ADMITS: &str = "ADMITS";
+    /// [`crate::Tuple`] -> [`crate::Attested`].
+    pub const ATTESTED: &str = "ATTESTED";
+    /// netns cookie -> entries it has in [`ATTESTED`]; cookie 0 counts all of them.
+    pub const FLOW_COUNTS: &str = "FLOW_COUNTS";
+    /// Socket -> [`crate::Flow`].
+    pub const FLOWS: &str = "FLOWS";
+    /// Ring of [`crate::FlowRecord`].
+    pub const FLOW_RECORDS: &str = "FLOW_RECORDS";
+    /// An endpoint that refused -> CLOCK_MONOTONIC until when nobody is sent there directly.
+    pub const HELD: &str = "HELD";
+    /// [`crate::Address`] of an enrolled pod of this node -> its netns cookie.
+    pub const GUARDED: &str = "GUARDED";
+    /// Index of the node's end of a pod's link -> that pod's netns cookie.
+    pub const DEVICES: &str = "DEVICES";
     /// aya-log's ring.
     pub const LOGS: &str = "AYA_LOGS";
 
     /// All of them: what programs loaded at different times must share.
-    pub const SHARED: &[&str] =
-        &[PODS, DESTINATIONS, CONFIG, AGENTS, LISTENERS, INBOUND_MODES, VERDICTS, EVENTS, EVENT_GATE, LOGS];
+    pub const SHARED: &[&str] = &[
+        PODS,
+        DESTINATIONS,
+        CONFIG,
+        AGENTS,
+        LISTENERS,
+        INBOUND_MODES,
+        VERDICTS,
+        EVENTS,
+        EVENT_GATE,
+        FRONTENDS,
+        ADMITS,
+        ATTESTED,
+        FLOW_COUNTS,
+        FLOWS,
+        FLOW_RECORDS,
+        HELD,
+        GUARDED,
+        DEVICES,
+        LOGS,
+    ];
 }
 
 /// How much each map holds. A kubelet runs at most a few hundred pods; the slack is for their comings and goings.
@@ -58,6 +103,25 @@ pub mod capacity {
     pub const EVENTS: u32 = 256 * 1024;
     /// Pods and kinds of event remembered.
     pub const EVENT_GATE: u32 = 4_096;
+    /// Service ports with an endpoint on this node, and pods of it.
+    pub const FRONTENDS: u32 = 16_384;
+    /// Ports of this node's pods that a policy names, and one default a pod.
+    pub const ADMITS: u32 = 16_384;
+    /// Connections between pods of this node that never saw the proxy. Memory is taken per entry.
+    pub const ATTESTED: u32 = 131_072;
+    /// Of them, those of one pod: one pod cannot keep another from having any.
+    pub const ATTESTED_PER_POD: u64 = 8_192;
+    /// Of them, those that may be open before others are sent through the proxy: connects on other CPUs may be between
+    /// the check and the entry.
+    pub const ATTESTED_IN_ALL: u64 = 131_072 - 1_024;
+    /// Bytes.
+    pub const FLOW_RECORDS: u32 = 1024 * 1024;
+    /// Endpoints that refused lately.
+    pub const HELD: u32 = 4_096;
+    /// Two addresses a pod.
+    pub const GUARDED: u32 = 16_384;
+    /// Links of pods.
+    pub const DEVICES: u32 = 16_384;
 }
 
 /// The bits of a socket's mark that the mesh owns, clear of those of kube-proxy (0x4000, 0x8000), Cilium (0xf00),
@@ -69,11 +133,25 @@ impl Marks {
     pub const MASK: u32 = 0x3000;
     /// The socket's packets stay in the pod's namespace and reach the agent.
     pub const STEERED: u32 = 0x1000;
+    /// Beside [`Self::STEERED`]: the kernel has drawn among all endpoints and the draw fell on none of those it sends to
+    /// directly. Only those it fell on are left to choose from, or the others would get a share twice.
+    pub const DRAWN: u32 = 0x2000;
 
     /// The mark of a steered socket; the application's own bits stay.
     #[inline(always)]
     pub const fn steered(mark: u32) -> u32 {
         mark & !Self::MASK | Self::STEERED
+    }
+
+    /// The mark of a steered socket whose draw is made.
+    #[inline(always)]
+    pub const fn drawn(mark: u32) -> u32 {
+        mark & !Self::MASK | Self::STEERED | Self::DRAWN
+    }
+
+    /// Whether a steered socket's draw is made.
+    pub const fn is_drawn(mark: u32) -> bool {
+        mark & Self::MASK == Self::STEERED | Self::DRAWN
     }
 
     /// The mark without the mesh's bits, if it has any.
@@ -92,6 +170,8 @@ impl Marks {
 pub struct PodEntry {
     /// Of [`PodEntry::ENROLLED`] and [`PodEntry::LEAVING`]; neither is a pod that is known and not meshed.
     pub flags: u32,
+    /// With [`PodEntry::DIRECT`]: the pod's place in every [`crate::AdmitSet`].
+    pub slot: u32,
     /// The pod's addresses, [`Address::UNSPECIFIED`] where it has none: a pod has at most one of each family.
     pub own: [Address; 2],
 }
@@ -101,6 +181,14 @@ impl PodEntry {
     pub const ENROLLED: u32 = 1;
     /// The mesh took them once and sockets may still carry its mark.
     pub const LEAVING: u32 = 2;
+    /// Beside [`PodEntry::ENROLLED`]: its connects may go to pods of this node directly.
+    pub const DIRECT: u32 = 4;
+
+    /// Whether connects of the pod may go to pods of this node directly, and are believed to be the pod's there.
+    #[inline(always)]
+    pub const fn is_direct(&self) -> bool {
+        self.flags & (Self::ENROLLED | Self::DIRECT) == Self::ENROLLED | Self::DIRECT
+    }
 
     /// Whether the address is the pod's.
     #[inline(always)]
@@ -130,6 +218,10 @@ pub struct Config {
     pub closed: u32,
     /// Not 0: take every destination; the map of destinations could not hold them all.
     pub capture_all: u32,
+    /// Not 0: connections between pods of this node may go directly, for no pod of it can forge another's address.
+    pub same_node: u32,
+    /// None.
+    pub padding: u32,
 }
 
 impl Config {
@@ -212,9 +304,9 @@ impl PortMode {
 }
 
 const _: () = {
-    assert!(size_of::<PodEntry>() == 4 + 2 * 16);
+    assert!(size_of::<PodEntry>() == 2 * 4 + 2 * 16);
     assert!(size_of::<PodIdentity>() == 8 + 2 * 16);
-    assert!(size_of::<Config>() == 8 + 4 + 4);
+    assert!(size_of::<Config>() == 8 + 4 * 4);
     assert!(size_of::<ListenerKey>() == 16);
     assert!(size_of::<PortKey>() == 16);
     assert!(LOOPBACK_IFINDEX == 1);
@@ -233,6 +325,16 @@ mod pod {
     unsafe impl aya::Pod for super::ListenerKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::PortKey {}
+    // SAFETY: as above, asserted where they are declared.
+    unsafe impl aya::Pod for crate::FrontendKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Frontend {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::AdmitSet {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Tuple {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Attested {}
     // SAFETY: four integers, `repr(C)`.
     unsafe impl aya::Pod for crate::Address {}
 }
@@ -250,13 +352,17 @@ mod tests {
             prop_assert_eq!(Marks::steered(mark) & !Marks::MASK, foreign);
             prop_assert_eq!(Marks::steered(mark) & Marks::MASK, Marks::STEERED);
             prop_assert_eq!(Marks::cleared(Marks::steered(mark)), Some(foreign));
+            prop_assert_eq!(Marks::cleared(Marks::drawn(mark)), Some(foreign));
+            prop_assert_eq!(Marks::drawn(mark) & Marks::STEERED, Marks::STEERED);
+            prop_assert!(Marks::is_drawn(Marks::drawn(mark)) && !Marks::is_drawn(Marks::steered(mark)));
+            prop_assert!(!Marks::is_drawn(foreign));
             prop_assert_eq!(Marks::cleared(foreign), None);
         }
 
         #[test]
         fn unclassified_pods_wait_only_for_a_living_agent(heartbeat: u32, age in 0..10_000_000_000_u64) {
             let now = u64::from(heartbeat) + age;
-            let config = Config { heartbeat: u64::from(heartbeat), closed: 1, capture_all: 0 };
+            let config = Config { heartbeat: u64::from(heartbeat), closed: 1, ..Config::default() };
             prop_assert_eq!(config.holds_unclassified(now), age < Config::HEARTBEAT_FRESH_NS);
             let open = Config { closed: 0, ..config };
             prop_assert!(!open.holds_unclassified(now));

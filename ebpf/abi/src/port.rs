@@ -34,6 +34,26 @@ impl Port {
         Self(word as u16)
     }
 
+    /// `bpf_sock_ops.remote_port`: network order in the upper half of the word.
+    #[inline(always)]
+    pub const fn from_sock_ops_remote_port(word: u32) -> Self {
+        let [_, _, a, b] = word.to_ne_bytes();
+        Self(u16::from_be_bytes([a, b]))
+    }
+
+    /// `bpf_sock_ops.local_port`: host order in a word.
+    #[inline(always)]
+    pub const fn from_sock_ops_local_port(word: u32) -> Self {
+        Self(word as u16)
+    }
+
+    /// The word to be written to `bpf_sock_addr.user_port`.
+    #[inline(always)]
+    pub const fn to_sock_addr_user_port(self) -> u32 {
+        let [a, b] = self.0.to_be_bytes();
+        u32::from_ne_bytes([a, b, 0, 0])
+    }
+
     /// The number.
     #[inline(always)]
     pub const fn number(self) -> u16 {
@@ -55,6 +75,10 @@ mod tests {
             prop_assert_eq!(Port::from_sock_addr_user_port(word), Port::new(port));
             prop_assert_eq!(Port::from_sk_lookup_remote_port(u16::from_ne_bytes(wire)), Port::new(port));
             prop_assert_eq!(Port::from_sk_lookup_local_port(u32::from(port)), Port::new(port));
+            prop_assert_eq!(Port::from_sock_addr_user_port(Port::new(port).to_sock_addr_user_port()), Port::new(port));
+            let upper = u32::from_ne_bytes([0, 0, wire[0], wire[1]]);
+            prop_assert_eq!(Port::from_sock_ops_remote_port(upper), Port::new(port));
+            prop_assert_eq!(Port::from_sock_ops_local_port(u32::from(port)), Port::new(port));
             prop_assert_eq!(Port::new(port).number(), port);
         }
     }

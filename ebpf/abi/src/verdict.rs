@@ -12,6 +12,10 @@ pub enum Effect {
     PassUnmarked,
     /// Put the mesh's bits on the socket's mark; the pod's own rules bring the SYN to the agent.
     Steer,
+    /// The same, with the word that the draw is made and who it did not fall on.
+    SteerRest,
+    /// Let it go to the endpoint that was drawn, a pod of this node; the kernel says there whose it is.
+    Direct,
     /// Fail the connect with an errno.
     Refuse(Refusal),
     /// Give the SYN to the agent's listener of that role.
@@ -80,6 +84,10 @@ verdicts! {
     RefuseMarkFailed = "connect_refuse_mark_failed" => Effect::Refuse(Refusal::ConnectionRefused);
     /// connect: taken by the mesh.
     Steer = "connect_steer" => Effect::Steer;
+    /// connect: taken by the mesh, and the draw fell on none of the endpoints the kernel sends to directly.
+    SteerRest = "connect_steer_rest" => Effect::SteerRest;
+    /// connect: to a pod of this node, directly.
+    ConnectSameNode = "connect_same_node" => Effect::Direct;
     /// SYN: not TCP.
     LookupNotTcp = "lookup_not_tcp" => Effect::Pass;
     /// SYN: the agent's delivery to the application, bound to lo.
@@ -90,6 +98,10 @@ verdicts! {
     LookupLoopback = "lookup_loopback" => Effect::Pass;
     /// SYN: to an address that is not the pod's, and not steered.
     LookupForeign = "lookup_foreign" => Effect::Pass;
+    /// SYN: from a pod of this node, attested by the kernel, and let in by policy.
+    LookupSameNode = "lookup_same_node" => Effect::Pass;
+    /// SYN: from a pod of this node, attested by the kernel, and refused by policy.
+    DropSameNode = "lookup_drop_same_node" => Effect::Drop;
     /// SYN: plaintext to a port where policy has nothing to say.
     LookupPlaintext = "lookup_plaintext" => Effect::Pass;
     /// SYN: plaintext to a port that takes only mTLS.
@@ -102,6 +114,14 @@ verdicts! {
     AssignOutbound = "lookup_assign_outbound" => Effect::Assign(ListenerRole::Outbound);
     /// SYN: it belongs to the agent, whose listener is gone.
     DropNoListener = "lookup_drop_no_listener" => Effect::Drop;
+    /// Packet of a pod: its source is the address of an enrolled pod, and another one's.
+    GuardSource = "guard_drop_source" => Effect::Drop;
+    /// Packet of a pod: it claims to be the neighbour at the address of an enrolled pod, and is not.
+    GuardNeighbour = "guard_drop_neighbour" => Effect::Drop;
+    /// Packet of a pod: only routers send such, to change where their neighbours send theirs.
+    GuardRouter = "guard_drop_router" => Effect::Drop;
+    /// The end of a connection between pods of this node went unreported: the ring was full.
+    RecordLost = "same_node_record_lost" => Effect::Pass;
 }
 
 #[cfg(test)]

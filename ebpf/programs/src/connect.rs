@@ -1,20 +1,25 @@
-//! The connect hook: does the mesh take this connection? Never rewrites the destination; the mark is all it sets.
+//! The connect hook: does the mesh take this connection? What is for the agent keeps its destination, and the mark is all
+//! that is set; what goes to a pod of this node directly gets that pod's address, and the getpeername hook answers with
+//! what the application dialled.
 
-use core::ptr;
+use core::{cell::Cell, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_set_retval, bpf_setsockopt},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_set_retval,
+        bpf_setsockopt,
+    },
     programs::SockAddrContext,
 };
 use weft_abi::{
-    Address, Effect, EventKind, Marks, PodEntry, Port, Verdict,
-    decide::{self, ConnectFacts},
+    Address, Choice, Effect, EventKind, Frontend, FrontendKey, Marks, PodEntry, Port, TUNNEL_PORT, Verdict, capacity,
+    decide::{self, ConnectFacts, Draw},
 };
 
 use crate::{
-    log,
-    maps::{AGENTS, DESTINATIONS, PODS, config, count},
+    flow, log,
+    maps::{AGENTS, DESTINATIONS, FRONTENDS, HELD, PODS, config, count, flows_of},
     report::{self, Subject},
 };
 
@@ -30,7 +35,11 @@ const FAIL: i32 = 0;
 
 /// Gathers the facts of a connect, has it judged, and does what the verdict says.
 #[inline(always)]
-pub(crate) fn judge(context: &SockAddrContext, destination: Address) -> i32 {
+pub(crate) fn judge(
+    context: &SockAddrContext,
+    destination: Address,
+    redirect: impl Fn(&SockAddrContext, &Address),
+) -> i32 {
     // SAFETY: the helper takes the program's own context.
     let cookie = unsafe { bpf_get_netns_cookie(context.as_ptr()) };
     let call = Call {
@@ -38,11 +47,25 @@ pub(crate) fn judge(context: &SockAddrContext, destination: Address) -> i32 {
         destination,
         // SAFETY: user space replaces entries as a whole; the programs only read.
         pod: unsafe { PODS.get(cookie) },
+        choice: Cell::new(Choice::default()),
     };
     let verdict = match decide::connect(&call) {
-        verdict if call.remark(verdict) => verdict,
-        _ => Verdict::RefuseMarkFailed,
+        // Without a note of what was dialled the application could not be told the truth.
+        Verdict::ConnectSameNode if !call.note(cookie) => Verdict::Steer,
+        verdict => verdict,
     };
+    let verdict = if call.remark(verdict) { verdict } else { Verdict::RefuseMarkFailed };
+    if verdict == Verdict::ConnectSameNode {
+        let choice = call.choice.get();
+        redirect(context, &choice.address);
+        // SAFETY: the context is valid for the whole run of the program; the verifier checks the access.
+        unsafe {
+            let port = Port::new(choice.port as u16).to_sock_addr_user_port();
+            ptr::write_volatile(&raw mut (*context.sock_addr).user_port, port);
+        }
+    } else if call.pod.is_some_and(|pod| pod.flags != 0) {
+        flow::forget(context);
+    }
     count(verdict);
     let subject = Subject { cookie, destination: &call.destination, port: call.port() };
     match verdict {
@@ -66,9 +89,54 @@ struct Call<'a> {
     context: &'a SockAddrContext,
     destination: Address,
     pod: Option<&'a PodEntry>,
+    /// Whom the draw fell on, if it was made and fell on somebody here.
+    choice: Cell<Choice>,
 }
 
 impl Call<'_> {
+    /// Notes on the socket where it goes; false if the kernel has no room.
+    #[inline(always)]
+    fn note(&self, cookie: u64) -> bool {
+        let choice = self.choice.get();
+        flow::note(self.context, |flow| {
+            flow.tuple.source = Address::UNSPECIFIED;
+            flow.tuple.source_port = 0;
+            flow.tuple.destination = choice.address;
+            flow.tuple.destination_port = choice.port;
+            flow.dialled = self.destination;
+            flow.dialled_port = u32::from(self.port().number());
+            flow.source = cookie;
+            flow.destination = choice.cookie;
+            flow.flags = 0;
+            flow.established = 0;
+            flow.received = 0;
+            flow.srtt = 0;
+        })
+    }
+
+    /// The frontend of what was dialled: a service's port, or else a pod.
+    #[inline(always)]
+    fn frontend(&self) -> Option<*mut Frontend> {
+        let port = self.port().number();
+        if port == TUNNEL_PORT {
+            return None;
+        }
+        let mut key = FrontendKey { address: self.destination, port: u32::from(port) };
+        if let Some(found) = FRONTENDS.get_ptr_mut(key) {
+            return Some(found);
+        }
+        key.port = 0;
+        FRONTENDS.get_ptr_mut(key)
+    }
+
+    /// Whether there is room for one more attested connection of the pod.
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        // SAFETY: the helper takes the program's own context.
+        let cookie = unsafe { bpf_get_netns_cookie(self.context.as_ptr()) };
+        flows_of(cookie) < capacity::ATTESTED_PER_POD && flows_of(0) < capacity::ATTESTED_IN_ALL
+    }
+
     #[inline(always)]
     fn port(&self) -> Port {
         // SAFETY: the context is valid for the whole run of the program.
@@ -80,7 +148,8 @@ impl Call<'_> {
     fn remark(&self, verdict: Verdict) -> bool {
         let mark = match verdict.effect() {
             Effect::Steer => Marks::steered(self.mark()),
-            Effect::PassUnmarked => match Marks::cleared(self.mark()) {
+            Effect::SteerRest => Marks::drawn(self.mark()),
+            Effect::PassUnmarked | Effect::Direct => match Marks::cleared(self.mark()) {
                 Some(mark) => mark,
                 None => return true,
             },
@@ -147,5 +216,43 @@ impl ConnectFacts for Call<'_> {
     fn holds_unclassified(&self) -> bool {
         // SAFETY: reads a clock.
         config().holds_unclassified(unsafe { bpf_ktime_get_ns() })
+    }
+
+    #[inline(always)]
+    fn draw(&self) -> Draw {
+        // SAFETY: the context is valid for the whole run of the program.
+        let plain = unsafe { (*self.context.sock_addr).protocol } == IPPROTO_TCP;
+        // The subflows of MPTCP are sockets of their own, on which nothing is noted.
+        if !plain || config().same_node == 0 || !self.pod.is_some_and(PodEntry::is_direct) {
+            return Draw::Unmade;
+        }
+        let Some(frontend) = self.frontend() else { return Draw::Unmade };
+        // SAFETY: entries are replaced as a whole by user space; of the turn, which programs on several CPUs count, one
+        // may be given twice.
+        let frontend = unsafe { &mut *frontend };
+        if frontend.count == 0 || !self.has_room() {
+            return Draw::Unmade;
+        }
+        let number = if frontend.in_turns != 0 {
+            frontend.turn = frontend.turn.wrapping_add(1);
+            Frontend::turn(frontend.turn)
+        } else {
+            // SAFETY: the helper takes nothing.
+            unsafe { bpf_get_prandom_u32() }
+        };
+        let Some(choice) = frontend.draw(number) else { return Draw::Elsewhere };
+        let mut choice = *choice;
+        if choice.port == 0 {
+            choice.port = u32::from(self.port().number());
+        }
+        let endpoint = FrontendKey { address: choice.address, port: choice.port };
+        // SAFETY: the value is one word.
+        let until = unsafe { HELD.get(endpoint) };
+        // SAFETY: reads a clock.
+        if until.is_some_and(|until| unsafe { bpf_ktime_get_ns() } < *until) {
+            return Draw::Unmade;
+        }
+        self.choice.set(choice);
+        Draw::Here
     }
 }

@@ -1,15 +1,15 @@
 //! The lookup hook: whose is this SYN? Hands what belongs to the agent to a listener that the agent opened inside this
 //! very namespace, and leaves the rest to the kernel's own lookup. Established connections never come here.
 
-use aya_ebpf::{Global, programs::SkLookupContext};
+use aya_ebpf::{Global, helpers::bpf_ktime_get_ns, programs::SkLookupContext};
 use weft_abi::{
-    Address, Effect, EventKind, ListenerKey, ListenerRole, PodIdentity, Port, PortKey, PortMode, Verdict,
+    Address, Effect, EventKind, ListenerKey, ListenerRole, PodIdentity, Port, PortKey, PortMode, Slot, Tuple, Verdict,
     decide::{self, LookupFacts},
 };
 
 use crate::{
     log,
-    maps::{INBOUND_MODES, LISTENERS, count},
+    maps::{ADMITS, ATTESTED, INBOUND_MODES, LISTENERS, PODS, count},
     report::{self, Subject},
 };
 
@@ -49,6 +49,7 @@ struct Syn {
     tcp: bool,
     pod: PodIdentity,
     source: Address,
+    source_port: Port,
     destination: Address,
     port: Port,
     device: u32,
@@ -72,6 +73,7 @@ impl Syn {
                 tcp: (*lookup).protocol == IPPROTO_TCP,
                 pod: WEFT_POD.load(),
                 source,
+                source_port: Port::from_sk_lookup_remote_port((*lookup).remote_port),
                 destination,
                 port: Port::from_sk_lookup_local_port((*lookup).local_port),
                 device: (*lookup).ingress_ifindex,
@@ -124,6 +126,32 @@ impl LookupFacts for Syn {
     #[inline(always)]
     fn ingress_device(&self) -> u32 {
         self.device
+    }
+
+    #[inline(always)]
+    fn admits_attested(&self) -> Option<bool> {
+        let tuple = Tuple {
+            source: self.source,
+            destination: self.destination,
+            source_port: u32::from(self.source_port.number()),
+            destination_port: u32::from(self.port.number()),
+        };
+        let entry = ATTESTED.get_ptr_mut(tuple)?;
+        // SAFETY: the entry stays readable while the program runs, even if its socket ends meanwhile.
+        let entry = unsafe { &mut *entry };
+        // SAFETY: user space replaces entries as a whole; the programs only read.
+        let source = unsafe { PODS.get(entry.source) }?;
+        // SAFETY: reads a clock.
+        if !entry.proves(self.pod.cookie, source, &self.source, unsafe { bpf_ktime_get_ns() }) {
+            return None;
+        }
+        let slot = Slot::new(source.slot, &self.source);
+        // SAFETY: as for pods.
+        let admits = decide::admits(|key| unsafe { ADMITS.get(key) }, self.pod.cookie, self.port, slot);
+        if !admits {
+            entry.denied = 1;
+        }
+        Some(admits)
     }
 
     #[inline(always)]

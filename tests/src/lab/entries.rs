@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{HashMap, Map, MapData, SockHash};
-use weft_abi::{ListenerKey, PodEntry, PortKey, map};
+use weft_abi::{Address, AdmitSet, Attested, Frontend, FrontendKey, ListenerKey, PodEntry, PortKey, Tuple, map};
 
 use super::Lab;
 
@@ -31,6 +31,22 @@ pub(super) fn all_gone(directories: &[PathBuf]) -> Result<()> {
         let modes: HashMap<_, PortKey, u32> = Map::HashMap(open(map::INBOUND_MODES)?).try_into()?;
         if let Some(key) = modes.keys().next() {
             bail!("{}: {} still has {:?}", directory.display(), map::INBOUND_MODES, key?);
+        }
+        let frontends: HashMap<_, FrontendKey, Frontend> = Map::HashMap(open(map::FRONTENDS)?).try_into()?;
+        let admits: HashMap<_, PortKey, AdmitSet> = Map::HashMap(open(map::ADMITS)?).try_into()?;
+        let attested: HashMap<_, Tuple, Attested> = Map::HashMap(open(map::ATTESTED)?).try_into()?;
+        let guarded: HashMap<_, Address, u64> = Map::HashMap(open(map::GUARDED)?).try_into()?;
+        let devices: HashMap<_, u32, u64> = Map::HashMap(open(map::DEVICES)?).try_into()?;
+        for (name, left) in [
+            (map::FRONTENDS, frontends.keys().count()),
+            (map::ADMITS, admits.keys().count()),
+            (map::ATTESTED, attested.keys().count()),
+            (map::GUARDED, guarded.keys().count()),
+            (map::DEVICES, devices.keys().count()),
+        ] {
+            if left > 0 {
+                bail!("{}: {name} still has {left} entries", directory.display());
+            }
         }
         let pods: HashMap<_, u64, PodEntry> = Map::HashMap(open(map::PODS)?).try_into()?;
         for entry in pods.iter() {

@@ -34,8 +34,15 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Sorts `members`, which are those of `set` in its order.
-    pub(super) fn new(set: &EndpointSet, members: &[Arc<Member>], slow_start: SlowStart, now: Instant) -> Self {
+    /// Sorts `members`, which are those of `set` in its order. Those at the addresses `besides` (ascending) are as fit as
+    /// they are, but get something only when nobody else is left.
+    pub(super) fn new(
+        set: &EndpointSet,
+        members: &[Arc<Member>],
+        besides: &[SocketAddr],
+        slow_start: SlowStart,
+        now: Instant,
+    ) -> Self {
         let open = || set.endpoints.iter().zip(members).filter(|(endpoint, _)| endpoint.weight.0 > 0);
         let Some(best) = open().map(|(endpoint, _)| endpoint.fitness).min() else { return Self::default() };
         let tier: Vec<_> = open().filter(|(endpoint, _)| endpoint.fitness == best).collect();
@@ -47,6 +54,10 @@ impl Lane {
             if panic || member.outlier(|o| o.serves()) {
                 let (share, changes) = slow_start.share(member.joined, now);
                 lane.expire(changes);
+                if besides.binary_search(&member.address).is_ok() {
+                    lane.reserve.push((0, member.clone()));
+                    continue;
+                }
                 shares.push((u64::from(endpoint.weight.0), share));
                 lane.members.push(member.clone());
             } else {

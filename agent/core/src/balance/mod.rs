@@ -38,13 +38,14 @@ mod weights;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::model::Algorithm;
 use crate::route::{ServicePortKey, Target};
 use crate::snapshot::{BranchFault, Snapshot, Split};
-use pool::Pool;
+use pool::{Ask, Pool};
 use splitter::Splitter;
 
 pub use outlier::OutlierSettings;
@@ -110,11 +111,14 @@ pub struct Balancers {
     settings: Arc<Settings>,
     pools: RwLock<HashMap<ServicePortKey, Arc<Pool>>>,
     splitters: RwLock<HashMap<ServicePortKey, Arc<Splitter>>>,
+    /// Endpoints ejected and readmitted so far.
+    changes: Arc<AtomicU64>,
 }
 
 /// What one pick is made with.
 struct Draw<'a, 'r> {
     snapshot: &'a Snapshot,
+    besides: Option<&'a Arc<[SocketAddr]>>,
     tried: &'a [SocketAddr],
     now: Instant,
     random: Random<'r>,
@@ -152,13 +156,48 @@ impl Balancers {
         now: Instant,
         random: Random<'_>,
     ) -> Result<Pick, PickError> {
-        let mut draw = Draw { snapshot, tried, now, random };
+        self.pick_besides(snapshot, key, None, tried, now, random)
+    }
+
+    /// Picks an endpoint for a connection for which the kernel has drawn and the draw fell on none of `besides`
+    /// (ascending): among the others, so that every endpoint gets its share and no more. Those named are turned to only
+    /// when no other is left.
+    ///
+    /// # Errors
+    /// As [`Self::pick`].
+    pub fn pick_besides(
+        &self,
+        snapshot: &Snapshot,
+        key: &ServicePortKey,
+        besides: Option<&Arc<[SocketAddr]>>,
+        tried: &[SocketAddr],
+        now: Instant,
+        random: Random<'_>,
+    ) -> Result<Pick, PickError> {
+        let mut draw = Draw { snapshot, besides, tried, now, random };
         let algorithm = snapshot.algorithm(&key.service);
         match snapshot.split(key) {
             None => self.pick_endpoint(&mut draw, key, algorithm.unwrap_or_default()),
             Some(split) if tried.is_empty() => self.pick_first(&mut draw, key, split, algorithm),
             Some(split) => self.pick_again(&mut draw, key, split, algorithm),
         }
+    }
+
+    /// The endpoints of a service port that may be picked now, by address, with their weights, and the sum of these.
+    #[must_use]
+    pub fn shares(&self, snapshot: &Snapshot, key: &ServicePortKey, now: Instant) -> (Vec<(SocketAddr, u64)>, u64) {
+        let Some(set) = snapshot.endpoints(key) else { return (Vec::new(), 0) };
+        self.pool(key).shares(set, snapshot.generation(), now)
+    }
+
+    /// Rises whenever connections made an endpoint eligible, or made it stop being that: [`Self::shares`] may differ.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn pool(&self, key: &ServicePortKey) -> Arc<Pool> {
+        entry(&self.pools, key, || Pool::new(self.settings.clone(), self.changes.clone()))
     }
 
     /// The first try of a connection that a route divides.
@@ -218,8 +257,9 @@ impl Balancers {
     ) -> Result<Pick, PickError> {
         let unknown = || PickError::UnknownService(key.clone());
         let set = draw.snapshot.endpoints(key).ok_or_else(unknown)?;
-        let pool = entry(&self.pools, key, || Pool::new(self.settings.clone()));
-        let chosen = pool.pick(set, draw.snapshot.generation(), algorithm, draw.tried, draw.now, &mut *draw.random);
+        let pool = self.pool(key);
+        let ask = Ask { algorithm, besides: draw.besides, tried: draw.tried, now: draw.now };
+        let chosen = pool.pick(set, draw.snapshot.generation(), &ask, &mut *draw.random);
         let chosen = chosen.map_err(|why| why.of(key))?;
         let target = Target::at(draw.snapshot, chosen.member.address);
         Ok(Pick::new(target, key.clone(), pool, chosen))

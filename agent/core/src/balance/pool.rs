@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use super::member::Member;
 use super::peak_ewma::PeakEwma;
 use super::random::WeightedRandom;
 use super::round_robin::RoundRobin;
+use super::slow_start::SlowStart;
 use super::{PickError, Random, Settings, lock};
 use crate::model::Algorithm;
 use crate::route::ServicePortKey;
@@ -24,6 +25,8 @@ use crate::snapshot::EndpointSet;
 #[derive(Debug)]
 pub(super) struct Pool {
     settings: Arc<Settings>,
+    /// Counts changes of who is eligible, over all pools.
+    changes: Arc<AtomicU64>,
     /// The lane no longer says who is eligible.
     stale: AtomicBool,
     state: Mutex<State>,
@@ -34,11 +37,29 @@ struct State {
     /// The endpoints the members stand for, and the generation of the snapshot they came with.
     adopted: Option<(Arc<EndpointSet>, u64)>,
     members: Vec<Arc<Member>>,
+    /// All of them.
+    whole: Chooser,
+    /// Those the kernel does not send to directly, and the others' addresses it was made for; made when first asked for.
+    rest: Option<(Arc<[SocketAddr]>, Chooser)>,
+    /// Turns given out since the beginning.
+    turn: u64,
+}
+
+/// Who may be picked, and whose turn it is.
+#[derive(Debug, Default)]
+struct Chooser {
     lane: Lane,
     /// Made when round robin is first asked for.
     turns: Option<RoundRobin>,
-    /// Turns given out since the beginning.
-    turn: u64,
+}
+
+/// What one pick is to be made by.
+pub(super) struct Ask<'a> {
+    pub(super) algorithm: Algorithm,
+    /// Endpoints that had their chance in the kernel's draw, ascending.
+    pub(super) besides: Option<&'a Arc<[SocketAddr]>>,
+    pub(super) tried: &'a [SocketAddr],
+    pub(super) now: Instant,
 }
 
 /// What a pool picked.
@@ -71,8 +92,8 @@ impl Nothing {
 
 impl Pool {
     /// A pool that has seen no snapshot.
-    pub(super) fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, stale: AtomicBool::new(false), state: Mutex::default() }
+    pub(super) fn new(settings: Arc<Settings>, changes: Arc<AtomicU64>) -> Self {
+        Self { settings, changes, stale: AtomicBool::new(false), state: Mutex::default() }
     }
 
     /// Picks one of `set`, the endpoints in a snapshot of this generation.
@@ -83,35 +104,58 @@ impl Pool {
         &self,
         set: &Arc<EndpointSet>,
         generation: u64,
-        algorithm: Algorithm,
-        tried: &[SocketAddr],
-        now: Instant,
+        ask: &Ask<'_>,
         random: Random<'_>,
     ) -> Result<Chosen, Nothing> {
         let mut state = lock(&self.state);
-        if !self.refresh(&mut state, set, generation, now) {
-            let tried = state.unknown_to(set).chain(tried.iter().copied()).collect::<Vec<_>>();
-            return state.choose(algorithm, &tried, now, random);
+        if !self.refresh(&mut state, set, generation, ask.now) {
+            let tried = state.unknown_to(set).chain(ask.tried.iter().copied()).collect::<Vec<_>>();
+            return state.choose(&Ask { besides: None, tried: &tried, ..*ask }, random);
         }
         if state.members.is_empty() {
             return Err(Nothing::NoEndpoints);
         }
-        if state.lane.is_empty() {
+        if state.whole.lane.is_empty() {
             return Err(Nothing::AllWeightsZero);
         }
-        if tried.is_empty()
-            && let Some(member) = state.lane.probe()
+        if ask.tried.is_empty()
+            && let Some(member) = state.whole.lane.probe()
         {
             member.outlier(|outlier| outlier.probe());
             return Ok(Chosen::new(member, true, random));
         }
-        state.choose(algorithm, tried, now, random)
+        if let Some(besides) = ask.besides {
+            state.set_besides(besides, self.settings.slow_start, ask.now);
+        }
+        state.choose(ask, random)
+    }
+
+    /// Who is eligible, with their weights, and the sum of these.
+    pub(super) fn shares(
+        &self,
+        set: &Arc<EndpointSet>,
+        generation: u64,
+        now: Instant,
+    ) -> (Vec<(SocketAddr, u64)>, u64) {
+        let mut state = lock(&self.state);
+        if !self.refresh(&mut state, set, generation, now) {
+            return (Vec::new(), 0);
+        }
+        let lane = &state.whole.lane;
+        let shares = lane.members.iter().enumerate().map(|(at, member)| (member.address, lane.weights.at(at)));
+        (shares.collect(), lane.weights.total())
+    }
+
+    /// Who is eligible has changed.
+    fn unsettle(&self) {
+        self.stale.store(true, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection to `member` stood.
     pub(super) fn connected(&self, member: &Member, took: std::time::Duration, now: Instant) {
         if member.connected(took, now) {
-            self.stale.store(true, Ordering::Relaxed);
+            self.unsettle();
         }
     }
 
@@ -119,9 +163,9 @@ impl Pool {
     /// be the last one that is allowed.
     pub(super) fn failed(&self, member: &Arc<Member>, probe: bool, now: Instant, jitter: u64) {
         let state = lock(&self.state);
-        let spares = || state.lane.spares(member);
+        let spares = || state.whole.lane.spares(member);
         if member.outlier(|o| o.failed(&self.settings.outlier, probe, now, jitter, spares)) {
-            self.stale.store(true, Ordering::Relaxed);
+            self.unsettle();
         }
     }
 
@@ -144,11 +188,12 @@ impl Pool {
             state.adopt(set, generation, now);
         }
         let stale = self.stale.swap(false, Ordering::Relaxed);
-        let expired = state.lane.expires.is_some_and(|at| at <= now);
+        let expired = state.whole.lane.expires.is_some_and(|at| at <= now);
         if stale || expired || !(same || older) {
             let Some((held, _)) = &state.adopted else { return !older };
-            state.lane = Lane::new(held, &state.members, self.settings.slow_start, now);
-            state.turns = None;
+            let lane = Lane::new(held, &state.members, &[], self.settings.slow_start, now);
+            state.whole = Chooser { lane, turns: None };
+            state.rest = None;
         }
         !older
     }
@@ -185,34 +230,49 @@ impl State {
         self.members.iter().filter(move |member| !known(member)).map(|member| member.address)
     }
 
-    fn choose(
-        &mut self,
-        algorithm: Algorithm,
-        tried: &[SocketAddr],
-        now: Instant,
-        random: Random<'_>,
-    ) -> Result<Chosen, Nothing> {
-        let excluded = self.lane.positions(tried);
-        let lane = &self.lane;
-        let position = match algorithm {
-            Algorithm::Random => WeightedRandom.pick(lane, &excluded, now, &mut *random),
-            Algorithm::LeastRequest => LeastRequest.pick(lane, &excluded, now, &mut *random),
-            Algorithm::PeakEwma => PeakEwma.pick(lane, &excluded, now, &mut *random),
+    /// Sees to it that there is a lane of those not among `besides`.
+    fn set_besides(&mut self, besides: &Arc<[SocketAddr]>, slow_start: SlowStart, now: Instant) {
+        if self.rest.as_ref().is_some_and(|(held, _)| Arc::ptr_eq(held, besides)) {
+            return;
+        }
+        let Some((set, _)) = &self.adopted else { return };
+        let lane = Lane::new(set, &self.members, besides, slow_start, now);
+        self.rest = Some((besides.clone(), Chooser { lane, turns: None }));
+    }
+
+    fn choose(&mut self, ask: &Ask<'_>, random: Random<'_>) -> Result<Chosen, Nothing> {
+        let Self { whole, rest, turn, .. } = self;
+        let chooser = match (ask.besides, rest) {
+            (Some(_), Some((_, rest))) => rest,
+            _ => whole,
+        };
+        let member = match chooser.choose(ask, turn, &mut *random) {
+            Some(member) => member,
+            None => chooser.lane.fall_back(ask.tried, &mut *random).ok_or(Nothing::Exhausted)?,
+        };
+        Ok(Chosen::new(member, false, random))
+    }
+}
+
+impl Chooser {
+    fn choose(&mut self, ask: &Ask<'_>, turn: &mut u64, random: Random<'_>) -> Option<Arc<Member>> {
+        let excluded = self.lane.positions(ask.tried);
+        let (lane, now) = (&self.lane, ask.now);
+        let position = match ask.algorithm {
+            Algorithm::Random => WeightedRandom.pick(lane, &excluded, now, random),
+            Algorithm::LeastRequest => LeastRequest.pick(lane, &excluded, now, random),
+            Algorithm::PeakEwma => PeakEwma.pick(lane, &excluded, now, random),
             Algorithm::RoundRobin => {
                 let turns = self.turns.get_or_insert_with(|| turns(lane));
-                let position = turns.pick(lane, &excluded, now, &mut *random);
+                let position = turns.pick(lane, &excluded, now, random);
                 if let (Some(position), true) = (position, excluded.is_empty()) {
-                    self.turn += 1;
-                    lane.members[position].take_turn(self.turn);
+                    *turn += 1;
+                    lane.members[position].take_turn(*turn);
                 }
                 position
             }
         };
-        let member = match position {
-            Some(position) => lane.members[position].clone(),
-            None => lane.fall_back(tried, &mut *random).ok_or(Nothing::Exhausted)?,
-        };
-        Ok(Chosen::new(member, false, random))
+        position.map(|position| lane.members[position].clone())
     }
 }
 

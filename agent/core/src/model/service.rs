@@ -28,6 +28,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// Connections to it may take the same-node fast path (`weft.dev/fast-path: disabled` says they may not).
+    pub fast_path: bool,
 }
 
 /// A port of an EndpointSlice, by its name.

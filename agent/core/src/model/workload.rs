@@ -25,6 +25,9 @@ pub struct Namespace {
     pub mesh: Option<MeshLabel>,
     /// All labels.
     pub labels: Labels,
+    /// Connections of its pods and to its Services may take the same-node fast path (`weft.dev/fast-path: disabled` says
+    /// they may not).
+    pub fast_path: bool,
 }
 
 /// A share of traffic relative to the other endpoints of a backend (`weft.dev/weight` on a Pod; 1 where absent, 0 gets nothing).

@@ -4,6 +4,7 @@
 //! ALLOW policy selects the workload, what none of them matches is refused. Policies in audit mode change nothing and
 //! are listed where they would have refused. One of those that was not understood is listed too.
 
+mod attested;
 mod changes;
 mod modes;
 mod mtls;
@@ -14,6 +15,7 @@ use crate::model::{Action, AuthorizationRule, Identity, MtlsMode, ObjectName, Pe
 use crate::reason::reasons;
 use crate::snapshot::{Facet, NamespacePolicies, Site, Snapshot, selects};
 
+pub use attested::{Admission, Sources, admission};
 pub use changes::{Changes, changes};
 pub use modes::{PlaintextMode, PlaintextModes, plaintext_modes};
 pub use mtls::mtls_mode;

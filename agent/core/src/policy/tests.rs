@@ -1,8 +1,12 @@
 //! The indexed evaluator against one that looks at everything, and the rules people rely on by name.
 
+use std::collections::HashMap;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+
+use weft_abi::{AdmitSet, Port, PortKey, Slot};
 
 use super::*;
 use crate::model::{AuthorizationPolicy, Match, PeerAuthentication, PortMatch, Scope, Selector};
@@ -149,6 +153,42 @@ proptest! {
             PlaintextMode::Pass => prop_assert!(decision.is_allowed() && decision.audited.is_empty()),
             PlaintextMode::Refuse => prop_assert_eq!(reason(&decision), Some(DenyReason::StrictMtls)),
             PlaintextMode::Judge => prop_assert_ne!(reason(&decision), Some(DenyReason::StrictMtls)),
+        }
+    }
+
+    /// The kernel's evaluator over the compiled sets comes to the verdicts user space comes to, for every pod of the node
+    /// that connects to another; and what is not compiled is what only the proxy can do.
+    #[test]
+    fn kernel_and_user_space_agree(
+        all in policies(), w in workloads(), sources in vec(workloads(), 1..6), port in ports(), step in 1..80_u32,
+    ) {
+        let s = snapshot(all.clone());
+        let numbered: Vec<(u32, &Workload)> = (0..).step_by(step as usize).zip(&sources).collect();
+        let Some(compiled) = admission(&s, &w, numbered.iter().copied()) else {
+            let selecting = Naive::new(&all, &w).authorization;
+            prop_assert!(selecting.iter().any(|policy| policy.audit), "{selecting:?}");
+            return Ok(());
+        };
+        let set = |sources: &Sources| AdmitSet::from_words(*sources.words());
+        let mut map: HashMap<PortKey, AdmitSet> =
+            compiled.ports.iter().map(|(port, of)| (PortKey { cookie: 7, port: u64::from(*port) }, set(of))).collect();
+        map.insert(PortKey { cookie: 7, port: 0 }, set(&compiled.default));
+        for (number, pod) in numbered {
+            let identity = s.identity_of(pod);
+            for source in &pod.addresses {
+                let facts = ConnectionFacts { destination: &w, port, peer: Some(&identity), source: *source };
+                let decision = authorize(&s, &facts);
+                let slot = Slot::new(number, &(*source).into());
+                let kernel = weft_abi::decide::admits(|key| map.get(&key), 7, Port::new(port), slot);
+                let alike = |ip: &&IpAddr| ip.is_ipv4() == source.is_ipv4();
+                if pod.addresses.iter().filter(alike).count() > 1 {
+                    // Such a pod is not enrolled; if it were, it would be let in nowhere that asks who it is.
+                    prop_assert!(decision.is_allowed() || !kernel);
+                    continue;
+                }
+                prop_assert_eq!(kernel, decision.is_allowed());
+                prop_assert!(decision.audited.is_empty(), "an audit that nobody writes");
+            }
         }
     }
 

@@ -110,19 +110,21 @@ pub fn plan(snapshot: &Snapshot, source: &Workload, destination: SocketAddr) -> 
     if let Some(reason) = impossible(source, destination.ip()) {
         return Plan::Refuse(reason);
     }
-    let services = snapshot.services_at(destination.ip());
-    if !services.is_empty() {
-        let owner = services.iter().find(|s| s.ports.iter().any(|p| p.port == destination.port()));
-        return match owner {
-            Some(service) => Plan::Balanced(ServicePortKey {
-                service: service.name.clone(),
-                port: destination.port(),
-                family: Family::of(destination.ip()),
-            }),
+    if !snapshot.services_at(destination.ip()).is_empty() {
+        return match service_port_at(snapshot, destination) {
+            Some(key) => Plan::Balanced(key),
             None => Plan::Refuse(RefuseReason::UnknownServicePort),
         };
     }
     plan_address(snapshot, destination)
+}
+
+/// The service port that has `destination`; `None` where no service at the address has the port.
+#[must_use]
+pub fn service_port_at(snapshot: &Snapshot, destination: SocketAddr) -> Option<ServicePortKey> {
+    let services = snapshot.services_at(destination.ip());
+    let owner = services.iter().find(|s| s.ports.iter().any(|p| p.port == destination.port()))?;
+    Some(ServicePortKey { service: owner.name.clone(), port: destination.port(), family: Family::of(destination.ip()) })
 }
 
 /// Decides for an address that is no service's: a pod's, or one the mesh knows nothing of.

@@ -16,6 +16,7 @@ mod resource;
 mod routes;
 mod settle;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -210,6 +211,18 @@ impl Snapshot {
     #[must_use]
     pub fn services_at(&self, ip: IpAddr) -> &[Arc<Service>] {
         self.primary.services_at.at(&ip.to_canonical())
+    }
+
+    /// The namespace of this name.
+    #[must_use]
+    pub fn namespace(&self, name: &Name) -> Option<&Arc<Namespace>> {
+        self.primary.namespaces.get(name)
+    }
+
+    /// The services that list an endpoint at `ip`, by name and each once.
+    #[must_use]
+    pub fn services_with_endpoint_at(&self, ip: IpAddr) -> BTreeSet<&ObjectName> {
+        self.primary.slices_at.at(&ip.to_canonical()).iter().map(|slice| &slice.service).collect()
     }
 
     /// The endpoints of a service port; `None` where there is no such service or port.

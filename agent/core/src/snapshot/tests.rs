@@ -186,7 +186,7 @@ fn labels_decide_who_is_to_be_enrolled() {
     ];
     for (namespace, on_pod, wanted) in cases {
         let w = Workload { mesh: on_pod, ..pod("a/p", "10.0.0.1") };
-        let namespace = Namespace { name: name("a"), mesh: namespace, labels: labels(&[]) };
+        let namespace = Namespace { name: name("a"), mesh: namespace, labels: labels(&[]), fast_path: true };
         let s = snapshot([Resource::Namespace(namespace.clone())]);
         assert_eq!(s.wants_mesh(&w), wanted, "{:?} {on_pod:?}", namespace.mesh);
         assert!(!s.wants_mesh(&Workload { host_network: true, ..w.clone() }), "never on the host's network");

@@ -70,7 +70,7 @@ pub(crate) fn live(uids: &[&str]) -> NodeLiveness {
 /// A service with one unnamed port.
 pub(crate) fn service(named: &str, vip: &str, port: u16) -> Service {
     let ports = vec![ServicePort { name: "".into(), port, app_protocol: None }];
-    Service { name: object(named), cluster_ips: vec![ip(vip)], ports, publish_not_ready: false }
+    Service { name: object(named), cluster_ips: vec![ip(vip)], ports, publish_not_ready: false, fast_path: true }
 }
 
 /// A slice of that service: ready endpoints that listen on 8080.

@@ -80,7 +80,13 @@ fn services() -> impl Strategy<Value = Service> {
     let port = |(name, port): (&str, u16)| ServicePort { name: name.into(), port, app_protocol: None };
     let ports = subsequence(vec![("", 80), ("other", 81)], 0..=2);
     (services_named(), addresses(VIPS), ports, any::<bool>()).prop_map(move |(name, cluster_ips, ports, early)| {
-        Service { name, cluster_ips, ports: ports.into_iter().map(port).collect(), publish_not_ready: early }
+        Service {
+            name,
+            cluster_ips,
+            ports: ports.into_iter().map(port).collect(),
+            publish_not_ready: early,
+            fast_path: true,
+        }
     })
 }
 
@@ -197,7 +203,8 @@ pub(crate) fn authentication() -> impl Strategy<Value = PeerAuthentication> {
 /// Any resource.
 pub(crate) fn resources() -> impl Strategy<Value = Resource> {
     let mesh = option::of(select(vec![MeshLabel::Enabled, MeshLabel::Disabled]));
-    let namespace = (names(), mesh).prop_map(|(name, mesh)| Namespace { name, mesh, labels: Labels::new() });
+    let namespace =
+        (names(), mesh).prop_map(|(name, mesh)| Namespace { name, mesh, labels: Labels::new(), fast_path: true });
     prop_oneof![
         1 => namespace.prop_map(Resource::Namespace),
         4 => workloads().prop_map(Resource::Workload),

@@ -33,6 +33,9 @@ pub const WEIGHT_ANNOTATION: &str = "weft.dev/weight";
 /// `weft.dev/netns`, on a Pod of a standalone agent: the path of its network namespace.
 pub const NETNS_ANNOTATION: &str = "weft.dev/netns";
 
+/// `weft.dev/fast-path`, on a Namespace or Service: `disabled` keeps connections off the same-node fast path.
+pub const FAST_PATH_ANNOTATION: &str = "weft.dev/fast-path";
+
 /// The kinds the mesh reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Kind {
@@ -203,6 +206,19 @@ pub(crate) fn mesh_label(metadata: &ObjectMeta, findings: &mut Findings) -> Opti
             let path = format!("metadata.labels[{MESH_LABEL}]");
             findings.error(path, format!("{other:?} is neither \"enabled\" nor \"disabled\""));
             None
+        }
+    }
+}
+
+/// `weft.dev/fast-path`: whether connections may go directly between pods of one node.
+pub(crate) fn fast_path(metadata: &ObjectMeta, findings: &mut Findings) -> bool {
+    match metadata.annotations.as_ref().and_then(|all| all.get(FAST_PATH_ANNOTATION)).map(String::as_str) {
+        None | Some("enabled") => true,
+        Some("disabled") => false,
+        Some(other) => {
+            let path = format!("metadata.annotations[{FAST_PATH_ANNOTATION}]");
+            findings.error(path, format!("{other:?} is neither \"enabled\" nor \"disabled\""));
+            false
         }
     }
 }

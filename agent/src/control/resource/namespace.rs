@@ -1,4 +1,4 @@
-//! `v1 Namespace`: its `weft.dev/mesh` label decides for its pods.
+//! `v1 Namespace`: its `weft.dev/mesh` label and its `weft.dev/fast-path` annotation decide for its pods.
 
 use k8s_openapi::api::core::v1 as api;
 use weft_core::model::{Name, Namespace};
@@ -10,5 +10,6 @@ pub fn convert(object: &api::Namespace, findings: &mut Findings) -> Option<Names
     let metadata = &object.metadata;
     let mesh = super::mesh_label(metadata, findings);
     let name = findings.keep("metadata.name", Name::new(metadata.name.as_deref().unwrap_or_default()))?;
-    Some(Namespace { name, mesh, labels: super::labels(metadata) })
+    let fast_path = super::fast_path(metadata, findings);
+    Some(Namespace { name, mesh, labels: super::labels(metadata), fast_path })
 }

@@ -14,11 +14,13 @@ pub fn convert(object: &api::Service, findings: &mut Findings) -> Option<Service
     }
     let cluster_ips = cluster_ips(spec, findings);
     let ports = ports(spec, findings);
+    let fast_path = super::fast_path(&object.metadata, findings);
     Some(Service {
         name: name?,
         cluster_ips,
         ports,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+        fast_path,
     })
 }
 

@@ -18,6 +18,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use weft_core::model::{Identity, ObjectName, Workload};
 
+use crate::telemetry::access::Path;
+
 /// The most series of connections; what comes after them is counted under the workload `other`.
 pub const SERIES_MAX: usize = 10_000;
 /// How long the series of a workload that is gone are kept, so that its last numbers are scraped.
@@ -113,6 +115,8 @@ pub struct ConnectionLabels {
     pub service: Option<ObjectName>,
     /// How it was protected.
     pub security: Security,
+    /// The path it took.
+    pub path: Path,
 }
 
 impl ConnectionLabels {
@@ -139,7 +143,8 @@ impl EncodeLabelSet for ConnectionLabels {
         ] {
             (label, value).encode(encoder.encode_label())?;
         }
-        ("connection_security_policy", self.security).encode(encoder.encode_label())
+        ("connection_security_policy", self.security).encode(encoder.encode_label())?;
+        ("path", self.path.as_str()).encode(encoder.encode_label())
     }
 }
 

@@ -15,6 +15,7 @@ struct Connect {
     known: bool,
     device: u32,
     holds: bool,
+    draw: Draw,
 }
 
 impl ConnectFacts for Connect {
@@ -39,6 +40,9 @@ impl ConnectFacts for Connect {
     fn holds_unclassified(&self) -> bool {
         self.holds
     }
+    fn draw(&self) -> Draw {
+        self.draw
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +53,7 @@ struct Lookup {
     destination: Address,
     port: Port,
     device: u32,
+    attested: Option<bool>,
     mode: PortMode,
 }
 
@@ -71,6 +76,9 @@ impl LookupFacts for Lookup {
     fn ingress_device(&self) -> u32 {
         self.device
     }
+    fn admits_attested(&self) -> Option<bool> {
+        self.attested
+    }
     fn mode(&self, _: Port) -> PortMode {
         self.mode
     }
@@ -87,12 +95,13 @@ fn own() -> [Address; 2] {
 fn steered() -> Connect {
     Connect {
         tcp: true,
-        pod: Some(PodEntry { flags: PodEntry::ENROLLED, own: own() }),
+        pod: Some(PodEntry { flags: PodEntry::ENROLLED, slot: 0, own: own() }),
         destination: address("10.96.0.10"),
         agent: false,
         known: true,
         device: 0,
         holds: false,
+        draw: Draw::Unmade,
     }
 }
 
@@ -104,6 +113,7 @@ fn plaintext() -> Lookup {
         destination: address("10.0.0.2"),
         port: Port::new(8080),
         device: 2,
+        attested: None,
         mode: PortMode::Pass,
     }
 }
@@ -128,19 +138,19 @@ fn any_address() -> impl Strategy<Value = Address> {
 prop_compose! {
     fn any_connect()(
         tcp: bool, enrolment in 0..4u32, unclassified: bool, destination in any_address(), agent: bool, known: bool,
-        device in 0..4u32, holds: bool,
+        device in 0..4u32, holds: bool, draw in prop_oneof![Just(Draw::Unmade), Just(Draw::Here), Just(Draw::Elsewhere)],
     ) -> Connect {
-        let pod = (!unclassified).then_some(PodEntry { flags: enrolment, own: own() });
-        Connect { tcp, pod, destination, agent, known, device, holds }
+        let pod = (!unclassified).then_some(PodEntry { flags: enrolment, slot: 0, own: own() });
+        Connect { tcp, pod, destination, agent, known, device, holds, draw }
     }
 }
 
 prop_compose! {
     fn any_lookup()(
         tcp: bool, source in any_address(), destination in any_address(), port in prop_oneof![Just(15008), any::<u16>()],
-        device in 1..4u32, mode in prop_oneof![Just(PortMode::Pass), Just(PortMode::Judge), Just(PortMode::Refuse)],
+        device in 1..4u32, attested: Option<bool>, mode in prop_oneof![Just(PortMode::Pass), Just(PortMode::Judge), Just(PortMode::Refuse)],
     ) -> Lookup {
-        Lookup { tcp, source, destination, device, mode, port: Port::new(port), ..plaintext() }
+        Lookup { tcp, source, destination, device, attested, mode, port: Port::new(port), ..plaintext() }
     }
 }
 
@@ -151,7 +161,10 @@ proptest! {
         let local = is_local(&facts.destination);
         let expected = facts.tcp && enrolled && !facts.agent && facts.known && !local
             && !own().contains(&facts.destination) && facts.device == 0;
-        prop_assert_eq!(connect(&facts) == Verdict::Steer, expected);
+        let verdict = connect(&facts);
+        prop_assert_eq!(verdict == Verdict::Steer, expected && facts.draw == Draw::Unmade);
+        prop_assert_eq!(verdict == Verdict::SteerRest, expected && facts.draw == Draw::Elsewhere);
+        prop_assert_eq!(verdict == Verdict::ConnectSameNode, expected && facts.draw == Draw::Here);
     }
 
     #[test]
@@ -181,6 +194,9 @@ proptest! {
         let arrives = facts.tcp && own().contains(&facts.destination) && facts.device != LOOPBACK_IFINDEX
             && !own().contains(&facts.source) && facts.port != Port::new(TUNNEL_PORT);
         let verdict = lookup(&facts);
+        prop_assert_eq!(verdict == Verdict::LookupSameNode, arrives && facts.attested == Some(true));
+        prop_assert_eq!(verdict == Verdict::DropSameNode, arrives && facts.attested == Some(false));
+        let arrives = arrives && facts.attested.is_none();
         prop_assert_eq!(verdict == Verdict::DropPlaintext, arrives && facts.mode == PortMode::Refuse);
         prop_assert_eq!(verdict == Verdict::LookupPlaintext, arrives && facts.mode == PortMode::Pass);
         prop_assert_eq!(verdict == Verdict::AssignPlaintext, arrives && facts.mode == PortMode::Judge);
@@ -199,7 +215,7 @@ fn each_reason_not_to_steer_has_its_own_verdict() {
         ),
         (Connect { pod: Some(PodEntry::default()), ..steered() }, Verdict::ConnectNotEnrolled),
         (
-            Connect { pod: Some(PodEntry { flags: PodEntry::LEAVING, own: own() }), ..steered() },
+            Connect { pod: Some(PodEntry { flags: PodEntry::LEAVING, slot: 0, own: own() }), ..steered() },
             Verdict::ConnectLeaving,
         ),
         (Connect { agent: true, ..steered() }, Verdict::ConnectAgent),
@@ -208,7 +224,10 @@ fn each_reason_not_to_steer_has_its_own_verdict() {
         (Connect { known: false, ..steered() }, Verdict::ConnectUnknownDestination),
         (Connect { device: 2, ..steered() }, Verdict::RefuseBoundDevice),
         (Connect { device: LOOPBACK_IFINDEX, ..steered() }, Verdict::ConnectLocal),
+        (Connect { device: 2, draw: Draw::Here, ..steered() }, Verdict::RefuseBoundDevice),
         (steered(), Verdict::Steer),
+        (Connect { draw: Draw::Here, ..steered() }, Verdict::ConnectSameNode),
+        (Connect { draw: Draw::Elsewhere, ..steered() }, Verdict::SteerRest),
     ];
     for (facts, expected) in cases {
         assert_eq!(connect(&facts), expected, "{facts:?}");
@@ -236,6 +255,9 @@ fn each_fate_of_a_syn() {
             Verdict::AssignOutbound,
         ),
         (Lookup { port: Port::new(TUNNEL_PORT), mode: PortMode::Refuse, ..plaintext() }, Verdict::AssignTunnel),
+        (Lookup { attested: Some(true), mode: PortMode::Refuse, ..plaintext() }, Verdict::LookupSameNode),
+        (Lookup { attested: Some(false), ..plaintext() }, Verdict::DropSameNode),
+        (Lookup { attested: Some(true), port: Port::new(TUNNEL_PORT), ..plaintext() }, Verdict::AssignTunnel),
         (Lookup { mode: PortMode::Judge, ..plaintext() }, Verdict::AssignPlaintext),
         (Lookup { mode: PortMode::Refuse, ..plaintext() }, Verdict::DropPlaintext),
         (plaintext(), Verdict::LookupPlaintext),
@@ -247,7 +269,30 @@ fn each_fate_of_a_syn() {
 
 #[test]
 fn a_pod_of_one_family_does_not_own_the_absence_of_the_other() {
-    let pod = PodEntry { flags: PodEntry::ENROLLED, own: [address("10.0.0.2"), Address::UNSPECIFIED] };
+    let pod = PodEntry { flags: PodEntry::ENROLLED, slot: 0, own: [address("10.0.0.2"), Address::UNSPECIFIED] };
     let facts = Connect { pod: Some(pod), destination: Address::UNSPECIFIED, ..steered() };
     assert_eq!(connect(&facts), Verdict::ConnectLocal);
+}
+
+proptest! {
+    #[test]
+    fn a_pod_sends_as_nobody_else(
+        source in proptest::option::of(any_address()), claims in proptest::option::of(any_address()), routes: bool,
+        owned in proptest::collection::vec(any_address(), 0..4), sender in 1..4_u64,
+    ) {
+        // The address at an even place is the sender's, that at an odd one is another pod's.
+        let owner = |address: &Address| {
+            let at = owned.iter().position(|owned| owned == address)?;
+            Some(if at % 2 == 0 { sender } else { sender + 1 })
+        };
+        let foreign = |address: Option<Address>| address.and_then(|a| owner(&a)).is_some_and(|o| o != sender);
+        let expected = if foreign(source) {
+            Some(Verdict::GuardSource)
+        } else if foreign(claims) {
+            Some(Verdict::GuardNeighbour)
+        } else {
+            routes.then_some(Verdict::GuardRouter)
+        };
+        prop_assert_eq!(guard(&Frame { source, claims, routes }, sender, owner), expected);
+    }
 }
