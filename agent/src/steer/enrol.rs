@@ -236,7 +236,8 @@ impl Shared {
 
     fn detach(&self, cookie: u64) -> Result<(), SteerError> {
         self.check_owner()?;
-        pins::remove(&self.programs.pins.lookup(cookie))?;
+        // Unpinned only, it would run a moment longer, find no listener below and refuse what was meant for the app.
+        pins::detach(&self.programs.pins.lookup(cookie))?;
         let mut tables = self.writable()?;
         for role in ListenerRole::ALL {
             tables.remove_listener(ListenerKey { cookie, role: role as u64 })?;

@@ -10,13 +10,14 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
 use weft_abi::{ABI_VERSION, map};
 
 use super::SteerError;
-use crate::sys::cgroup;
+use crate::sys::{bpf, cgroup};
 
 /// The directories of one instance.
 #[derive(Clone, Debug)]
@@ -119,6 +120,17 @@ pub(super) fn remove(path: &Path) -> Result<(), SteerError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SteerError::file("unpin", path)(error)),
         _ => Ok(()),
     }
+}
+
+/// Detaches a pinned link, so that its program does not run any more when this returns, and removes the pin; it is no
+/// error if it is gone.
+pub(super) fn detach(path: &Path) -> Result<(), SteerError> {
+    match bpf::open_pin(path) {
+        Ok(link) => bpf::detach_link(link.as_fd()).map_err(SteerError::file("detach", path))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(SteerError::file("open the pin", path)(error)),
+    }
+    remove(path)
 }
 
 fn remove_tree(path: &Path) -> Result<(), SteerError> {

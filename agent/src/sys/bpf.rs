@@ -1,5 +1,5 @@
-//! Two calls of bpf(2) that aya lacks: opening any pin, and exchanging the program under a live link without a moment in
-//! which neither the old nor the new one runs.
+//! Calls of bpf(2) that aya lacks: opening any pin, exchanging the program under a live link without a moment in which
+//! neither the old nor the new one runs, and detaching a link at once.
 
 use std::{
     ffi::CString,
@@ -13,6 +13,7 @@ use std::{
 
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `bpf_attr` of BPF_OBJ_GET, as far as it is used.
 #[repr(C)]
@@ -31,6 +32,12 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
+/// `bpf_attr` of BPF_LINK_DETACH.
+#[repr(C)]
+struct LinkDetach {
+    link_fd: RawFd,
+}
+
 /// Opens what is pinned at a path.
 pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let name = CString::new(path.as_os_str().as_bytes())?;
@@ -45,6 +52,12 @@ pub fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Res
     let attributes =
         LinkUpdate { link_fd: link.as_raw_fd(), new_prog_fd: program.as_raw_fd(), flags: 0, old_prog_fd: 0 };
     call(BPF_LINK_UPDATE, &attributes).map(drop)
+}
+
+/// Detaches the link's program before it returns. Dropping the last reference to a link detaches it too, but some
+/// milliseconds later: the kernel puts that off.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    call(BPF_LINK_DETACH, &LinkDetach { link_fd: link.as_raw_fd() }).map(drop)
 }
 
 fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<RawFd> {
