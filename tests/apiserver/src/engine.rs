@@ -21,6 +21,8 @@ pub struct Config {
     pub rbac: bool,
     /// Changes remembered for each kind; readers of older revisions get 410.
     pub history: usize,
+    /// Whether watches may ask for what there is first (the feature gate WatchList, on from 1.34).
+    pub streaming_lists: bool,
     /// Time between the bookmarks of a watch. Kubernetes: about a minute.
     pub bookmarks: Duration,
     /// How long a read waits for a revision that is not there yet. Kubernetes: 3 s.
@@ -35,6 +37,7 @@ impl Default for Config {
             tls: false,
             rbac: false,
             history: 20_000,
+            streaming_lists: true,
             bookmarks: Duration::from_secs(60),
             freshness: Duration::from_secs(3),
             token_sources: Vec::new(),

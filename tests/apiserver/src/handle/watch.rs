@@ -72,6 +72,9 @@ fn check_options(call: &Call) -> Result<(), ApiError> {
         Err(ApiError::new(422, "Invalid", message, Some(details)))
     };
     match (query.has("sendInitialEvents"), query.text("resourceVersionMatch")) {
+        (true, _) if !call.shared.config.streaming_lists => {
+            refuse("sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled")
+        }
         (true, "NotOlderThan") | (false, "") => Ok(()),
         (true, _) => refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
         (false, _) => refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
