@@ -4,6 +4,7 @@
 //! knows is an error wherever it stands: a policy that says `principal:` for `principals:` must not pass for one that
 //! says nothing. What the types cannot express (a malformed address block) is judged when they become the model, in
 //! [`resource`](super::resource).
+#![allow(unreachable_pub, reason = "KubeSchema repeats each struct where nobody can name it")]
 
 mod authorization_policy;
 mod peer_authentication;

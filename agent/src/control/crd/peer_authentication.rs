@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
@@ -11,14 +11,26 @@ use serde::{Deserialize, Serialize};
 use super::PodSelector;
 
 /// The mTLS mode of a namespace, of workloads in it, or of single ports of theirs; the most specific one applies.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema, CustomResource)]
 #[kube(
     group = "weft.dev",
     version = "v1alpha1",
     kind = "PeerAuthentication",
     plural = "peerauthentications",
-    namespaced
+    shortname = "pa",
+    category = "weft",
+    namespaced,
+    doc = "Whether workloads accept plaintext.",
+    printcolumn(
+        name = "Mode",
+        type_ = "string",
+        json_path = ".spec.mtls.mode",
+        description = "the mode of every port"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[x_kube(validation = Rule::new("has(self.mtls) || has(self.portLevelMtls)")
+    .message("it says nothing: set mtls.mode or portLevelMtls"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PeerAuthenticationSpec {
     /// The workloads it is for; absent means every one of its namespace.
@@ -29,7 +41,9 @@ pub struct PeerAuthenticationSpec {
     pub mtls: Option<Mtls>,
     /// Modes by port number, as the workload listens on it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, Mtls>")]
+    #[schemars(with = "BTreeMap<String, Mtls>", extend("maxProperties" = 64))]
+    #[x_kube(validation = Rule::new("self.all(port, port.matches('^[1-9][0-9]{0,4}$') && int(port) <= 65535)")
+        .message("its keys are port numbers, 1 to 65535"))]
     pub port_level_mtls: BTreeMap<PortKey, Mtls>,
 }
 

@@ -9,7 +9,16 @@ use serde::{Deserialize, Serialize};
 
 /// The pods a node's agent has enrolled, as it publishes them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
-#[kube(group = "weft.dev", version = "v1alpha1", kind = "WorkloadSlice", plural = "workloadslices", namespaced)]
+#[kube(
+    group = "weft.dev",
+    version = "v1alpha1",
+    kind = "WorkloadSlice",
+    plural = "workloadslices",
+    namespaced,
+    doc = "The pods that a node's agent serves.",
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSliceSpec {
     /// The node.
