@@ -15,6 +15,7 @@ pub mod observe;
 pub mod outbound;
 pub mod pod;
 pub mod relay;
+pub mod sandbox;
 pub mod steer;
 pub mod sys;
 pub mod telemetry;

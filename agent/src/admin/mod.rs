@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 pub use client::{Client, ClientError};
 pub use server::{Server, ServerError, ServerSettings};
 pub use views::{
-    ConnectionView, EndpointView, LogLevel, Refusal, ServicePortView, ServiceView, Status, Transition, WorkloadView,
+    ConnectionView, EndpointView, KubernetesView, LogLevel, Refusal, ServicePortView, ServiceView, Status, Transition,
+    WatchView, WorkloadView,
 };
 
 /// Where an answer goes: the answer, or in a sentence why there is none.

@@ -38,6 +38,31 @@ pub struct Status {
     pub fast_path: String,
     /// What is wrong with the configuration.
     pub problems: Vec<String>,
+    /// How the API server is followed; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesView>,
+}
+
+/// How the API server is followed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KubernetesView {
+    /// For how long changes may have been missed; absent while every watch stands.
+    pub stale_seconds: Option<u64>,
+    /// A watch for each kind.
+    pub watches: Vec<WatchView>,
+}
+
+/// The watch of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WatchView {
+    /// The kind.
+    pub kind: String,
+    /// `starting`, `current`, `absent` (the cluster does not have the kind) or `stale`.
+    pub state: String,
+    /// Why it is stale.
+    pub reason: Option<String>,
+    /// Seconds since the API server was last heard on it.
+    pub heard_seconds_ago: u64,
 }
 
 /// One of `GET /workloads`.

@@ -20,8 +20,10 @@ use weft_core::snapshot::Snapshot;
 
 use crate::admin::{self, Client, Status, Transition};
 use crate::config::{self, Config};
-use crate::control::Store;
-use crate::control::manifests::{Source, SourceSettings};
+use crate::control::kubernetes::{self, Health};
+use crate::control::manifests::{self, SourceSettings};
+use crate::control::standing::Publisher;
+use crate::control::{Source, Store};
 use crate::direct::Direct;
 use crate::drain::Drain;
 use crate::identity::ca::EmbeddedCa;
@@ -31,6 +33,7 @@ use crate::live::Live;
 use crate::observe::TunnelEvents;
 use crate::outbound::{Budget, Outbound};
 use crate::pod::Snapshots;
+use crate::sandbox::{Finder, Processes};
 use crate::steer::{FlowRecords, SteerConfig, SteerError, Steering, Unclassified};
 use crate::telemetry::{Metrics, MetricsServer, Readiness, logging};
 use crate::tunnel::{Events, Pool, PoolSettings, Protocol, Protocols, ServerSettings};
@@ -73,7 +76,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     let (requests, received) = mpsc::channel(16);
     let admin =
         admin::Server::start(&admin::ServerSettings::for_root(config.admin_socket.clone()), requests, levels.clone())?;
-    let readiness = Readiness::new(&["manifests", "enrolment"]);
+    let readiness = Readiness::new(&[config.source.name(), "enrolment"]);
     let metrics = Metrics::new();
     metrics.log(levels);
     metrics.config_problems(&[]);
@@ -85,14 +88,19 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     };
     let store = Arc::new(Store::new(Snapshot::new(config.trust_domain.clone())));
     let workers = Workers::start(config.workers).context("cannot start the workers")?;
-    let parts = Arc::new(make_parts(&config, ca, steering, metrics, &store, &workers));
+    let Followed { source, cluster, publisher, finder } = configuration(&config).await?;
+    if let Some(health) = &cluster {
+        metrics.kubernetes(health.clone());
+    }
+    let parts = Arc::new(make_parts(&config, ca, steering, metrics, (&store, &workers), (finder, publisher)));
     // Where it is off, a predecessor may still have left connections to be reported.
     if config.fast_path || parts.steering.follows_flows() {
         tokio::spawn(report(parts.steering.flow_records()?, Arc::clone(&parts.direct)));
     }
     let (pod_events, pod_events_received) = mpsc::unbounded_channel();
     let mut node = Node {
-        source: Source::start(SourceSettings::new(vec![config.manifests.clone(), config.status.clone()]))?,
+        source,
+        cluster,
         hook_events: parts.steering.events()?,
         pods: Pods::new(Arc::clone(&parts), pod_events),
         pod_events: pod_events_received,
@@ -111,6 +119,35 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     };
     let stop = node.run().await;
     finish(node, stop, admin, exporter).await
+}
+
+/// Where the configuration comes from, and what depends on that.
+struct Followed {
+    source: Source,
+    cluster: Option<Health>,
+    publisher: Publisher,
+    finder: Finder,
+}
+
+async fn configuration(config: &Config) -> anyhow::Result<Followed> {
+    Ok(match &config.source {
+        config::ConfigSource::Manifests(directory) => Followed {
+            source: manifests::follow(SourceSettings::new(vec![directory.clone(), config.status.clone()]))?,
+            cluster: None,
+            publisher: Publisher::Directory(config.status.clone()),
+            finder: Finder::Annotation,
+        },
+        config::ConfigSource::Kubernetes { kubeconfig } => {
+            let client = kubernetes::connect(kubeconfig.as_deref()).await?;
+            let cluster = kubernetes::follow(&client, &config.node);
+            Followed {
+                source: cluster.source,
+                cluster: Some(cluster.health),
+                publisher: cluster.publisher,
+                finder: Finder::Processes(Processes::default()),
+            }
+        }
+    })
 }
 
 /// Passes on what the kernel reports of connections between pods of this node, until a successor does.
@@ -159,8 +196,8 @@ fn make_parts(
     ca: EmbeddedCa,
     steering: Steering,
     metrics: Metrics,
-    store: &Arc<Store>,
-    workers: &Arc<Workers>,
+    (store, workers): (&Arc<Store>, &Arc<Workers>),
+    (finder, publisher): (Finder, Publisher),
 ) -> Parts {
     let lifetime = Settings { lifetime: config.certificate_lifetime, ..Settings::default() };
     let identities = Identities::new(Arc::new(ca), lifetime);
@@ -205,7 +242,8 @@ fn make_parts(
         live,
         direct,
         metrics,
-        status_dir: config.status.clone(),
+        finder,
+        publisher,
         grace: config.unenrol_grace,
     }
 }

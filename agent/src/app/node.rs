@@ -16,8 +16,8 @@ use super::same_node::SameNode;
 use super::serve::PodEvent;
 use crate::admin::{AdminRequest, Reply, Transition};
 use crate::config::Config;
-use crate::control::Store;
-use crate::control::manifests::Source;
+use crate::control::kubernetes::Health;
+use crate::control::{Source, Store};
 use crate::direct::{client, server};
 use crate::live;
 use crate::steer::Events;
@@ -42,6 +42,8 @@ pub(super) struct Node {
     pub(super) parts: Arc<Parts>,
     pub(super) store: Arc<Store>,
     pub(super) source: Source,
+    /// How fresh what is known of the cluster is, if there is one.
+    pub(super) cluster: Option<Health>,
     pub(super) readiness: Readiness,
     pub(super) pods: Pods,
     pub(super) pod_events: mpsc::UnboundedReceiver<PodEvent>,
@@ -74,7 +76,7 @@ impl Node {
             tokio::select! {
                 batch = self.source.deltas.recv() => match batch {
                     Some(batch) => self.changed(batch).await,
-                    None => return Stop::Broken("the manifests are no longer watched"),
+                    None => return Stop::Broken("the configuration is no longer followed"),
                 },
                 Ok(()) = self.source.problems.changed() => {
                     self.parts.metrics.config_problems(&self.source.problems.borrow_and_update());
@@ -98,16 +100,16 @@ impl Node {
 
     /// Applies a batch of changes: first what lets traffic through safely, then who is enrolled, last who must be cut off.
     async fn changed(&mut self, batch: Vec<Delta>) {
+        let first = !std::mem::replace(&mut self.settled, true);
         let (before, after) = self.store.apply(batch);
         self.parts.outbound.balancers.sync(&after);
         self.parts.metrics.snapshot_generation(after.generation());
         self.set_destinations(&after);
         self.reconcile().await;
         self.judge_again(&before, &after);
-        if !self.settled {
-            self.settled = true;
+        if first {
             self.pods.settle().await;
-            self.readiness.set("manifests", true);
+            self.readiness.set(self.config.source.name(), true);
         }
     }
 
@@ -119,6 +121,14 @@ impl Node {
     }
 
     async fn reconcile(&mut self) {
+        if !self.settled {
+            // Nothing is known yet: what a predecessor enrolled and published holds, unless the mesh is switched off.
+            if self.disabled {
+                self.pods.settle().await;
+                self.answer_waiting();
+            }
+            return;
+        }
         let snapshot = self.store.snapshot();
         self.pods.reconcile(&snapshot, self.disabled).await;
         self.same_node.sync(&self.parts, &self.pods, &snapshot, self.disabled).await;
@@ -130,9 +140,13 @@ impl Node {
         }
         self.readiness.set("enrolment", self.pods.pending.is_empty());
         if self.disabled && self.pods.enrolled.is_empty() && self.pods.all_left() {
-            for reply in self.waiting.drain(..) {
-                let _ = reply.send(Ok(Transition { done: "every pod of this node is out of the mesh".into() }));
-            }
+            self.answer_waiting();
+        }
+    }
+
+    fn answer_waiting(&mut self) {
+        for reply in self.waiting.drain(..) {
+            let _ = reply.send(Ok(Transition { done: "every pod of this node is out of the mesh".into() }));
         }
     }
 
@@ -185,7 +199,15 @@ impl Node {
         let late = std::mem::take(&mut self.judged_lately);
         self.judge_kernel(&self.store.snapshot(), &late);
         self.reconcile().await;
+        self.remark_staleness();
         self.give_memory_back();
+    }
+
+    /// An API server that is away makes nothing unready: what is known is served.
+    fn remark_staleness(&self) {
+        let stale = self.cluster.as_ref().and_then(|health| health.stale(Instant::now()));
+        let remark = stale.map(|stale| format!("kubernetes: changes of the last {} s may be missing", stale.as_secs()));
+        self.readiness.remark(remark);
     }
 
     /// Enrolling pods takes far more memory than serving them.

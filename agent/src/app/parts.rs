@@ -1,14 +1,15 @@
 //! What the node's task works with; made once by [`super::run`].
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::control::standing::Publisher;
 use crate::direct::Direct;
 use crate::identity::Identities;
 use crate::inbound::Inbound;
 use crate::live::Live;
 use crate::outbound::Outbound;
+use crate::sandbox::Finder;
 use crate::steer::Steering;
 use crate::telemetry::Metrics;
 
@@ -22,8 +23,10 @@ pub(super) struct Parts {
     pub(super) live: Arc<Live>,
     pub(super) direct: Arc<Direct>,
     pub(super) metrics: Metrics,
-    /// Where the pods served here are published.
-    pub(super) status_dir: PathBuf,
+    /// Where pods' network namespaces are.
+    pub(super) finder: Finder,
+    /// Where it is published how the pods of this node stand.
+    pub(super) publisher: Publisher,
     /// How long 15008 is served after a pod has left.
     pub(super) grace: Duration,
 }

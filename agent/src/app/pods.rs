@@ -5,11 +5,11 @@
 //! it no longer is. It decides who is enrolled; how a netns is changed and restored is `steer`'s affair.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, Error};
 use tokio::sync::{Semaphore, mpsc};
 use weft_abi::ListenerRole;
 use weft_core::model::{Identity, Workload};
@@ -19,8 +19,9 @@ use weft_core::snapshot::Snapshot;
 use super::leave::{self, Leaving};
 use super::parts::Parts;
 use super::serve::{PodEvent, Served};
-use crate::control::status;
+use crate::control::standing::{Standing, Standings};
 use crate::pod::Pod;
+use crate::sandbox::is_other;
 use crate::steer::{InboundModes, PodNetwork};
 use crate::sys::NetNs;
 use crate::tunnel::HANDSHAKES_MAX;
@@ -37,6 +38,7 @@ const CERTIFICATE_WAIT: Duration = Duration::from_millis(200);
 pub(super) struct Pending {
     /// Why not.
     pub(super) reason: String,
+    since: Instant,
     attempts: u32,
     retry: Instant,
 }
@@ -56,7 +58,9 @@ pub(super) struct Pods {
     leaving: HashMap<Arc<str>, Leaving>,
     /// Pods known and not enrolled, by UID, with the cookie under which the kernel knows them.
     classified: HashMap<Arc<str>, u64>,
-    published: Option<BTreeSet<Arc<str>>>,
+    /// Pods that were asked into the mesh and cannot be enrolled.
+    refused: BTreeSet<Arc<str>>,
+    published: Option<Standings>,
     events: mpsc::UnboundedSender<PodEvent>,
 }
 
@@ -68,6 +72,7 @@ impl Pods {
             pending: HashMap::new(),
             leaving: HashMap::new(),
             classified: HashMap::new(),
+            refused: BTreeSet::new(),
             published: None,
             events,
         }
@@ -78,6 +83,8 @@ impl Pods {
         let local: BTreeMap<_, _> =
             snapshot.workloads_on(&self.parts.node).map(|w| (w.uid.clone(), Arc::clone(w))).collect();
         let wanted = |w: &Workload| !disabled && snapshot.wants_mesh(w);
+        let refused = |w: &Workload| !disabled && w.host_network && snapshot.is_labelled(w);
+        self.refused = local.values().filter(|w| refused(w)).map(|w| w.uid.clone()).collect();
         self.withdraw_unwanted(&local, wanted).await;
         self.pending.retain(|uid, _| local.get(uid).is_some_and(|w| wanted(w)));
         self.keep_identities(local.values().filter(|w| wanted(w)).map(|w| snapshot.identity_of(w)));
@@ -91,11 +98,6 @@ impl Pods {
         self.forget_classified(&local).await;
         self.set_modes(snapshot);
         self.publish();
-    }
-
-    /// UIDs of the pods that are enrolled.
-    pub(super) fn live(&self) -> BTreeSet<Arc<str>> {
-        self.enrolled.keys().cloned().collect()
     }
 
     /// When the next pending pod is due, if one is.
@@ -140,8 +142,8 @@ impl Pods {
     /// Takes back what a predecessor left of pods that are no longer wanted, and forgets what it classified.
     pub(super) async fn settle(&mut self) {
         for entry in self.parts.steering.adopted() {
-            let wanted = self.pending.keys().chain(self.enrolled.keys()).any(|uid| **uid == *entry.uid);
-            if wanted && !is_other(&entry.netns, entry.cookie) {
+            let enrolled = self.enrolled.get(&*entry.uid).is_some_and(|e| e.pod.netns.cookie() == entry.cookie);
+            if enrolled || self.pending.contains_key(&*entry.uid) && !is_other(&entry.netns, entry.cookie) {
                 continue;
             }
             tracing::info!(pod = entry.uid, "taking back what a predecessor left");
@@ -159,8 +161,9 @@ impl Pods {
         wanted: impl Fn(&Workload) -> bool,
     ) {
         let parts = Arc::clone(&self.parts);
-        let stays =
-            |e: &Enrolled| local.get(&e.pod.uid).is_some_and(|w| wanted(w) && same_pod(e, w, &parts)) && !vanished(e);
+        let stays = |e: &Enrolled| {
+            local.get(&e.pod.uid).is_some_and(|w| wanted(w) && same_pod(e, w, &parts)) && !replaced(e, &parts)
+        };
         let gone: Vec<_> = self.enrolled.values().filter(|e| !stays(e)).map(|e| e.pod.uid.clone()).collect();
         if gone.is_empty() {
             return;
@@ -168,7 +171,9 @@ impl Pods {
         let leavers: Vec<_> = gone.iter().filter_map(|uid| self.enrolled.remove(uid)).collect();
         self.publish();
         for enrolled in leavers {
-            let dead = vanished(&enrolled);
+            // One that is still there has its netns too, though none of its processes may run just now.
+            let deleted = !local.contains_key(&enrolled.pod.uid);
+            let dead = replaced(&enrolled, &parts) || deleted && deserted(&enrolled, &parts);
             tracing::info!(pod = %enrolled.pod.name, dead, "leaving the mesh");
             let uid = enrolled.pod.uid.clone();
             let leaving =
@@ -193,19 +198,19 @@ impl Pods {
                 self.enrolled.insert(uid.clone(), enrolled);
             }
             Err(error) => {
-                let attempts = self.pending.get(uid).map_or(0, |p| p.attempts) + 1;
+                let before = self.pending.get(uid);
+                let attempts = before.map_or(0, |p| p.attempts) + 1;
+                let since = before.map_or_else(Instant::now, |p| p.since);
                 let pause = RETRY_MIN.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX);
                 let reason = format!("{error:#}");
                 tracing::warn!(pod = %workload.name, attempts, reason, "cannot enrol yet; trying again");
-                self.pending.insert(uid.clone(), Pending { reason, attempts, retry: Instant::now() + pause });
+                self.pending.insert(uid.clone(), Pending { reason, since, attempts, retry: Instant::now() + pause });
             }
         }
     }
 
     async fn enrol(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> anyhow::Result<Enrolled> {
-        let Some(path) = workload.netns.clone() else {
-            bail!("no network namespace is known: annotate the Pod with weft.dev/netns: /run/netns/NAME");
-        };
+        let path = self.parts.finder.path(workload).map_err(Error::msg)?;
         let identity = snapshot.identity_of(workload);
         let deadline = tokio::time::Instant::now() + CERTIFICATE_WAIT;
         self.parts.identities.wait(&identity, deadline).await?;
@@ -244,11 +249,11 @@ impl Pods {
 
     /// Lets the kernel know a pod that is not meshed, so that it counts as classified.
     async fn classify(&mut self, workload: &Workload) {
-        let Some(path) = &workload.netns else { return };
         if self.leaving.contains_key(&workload.uid) {
             return;
         }
-        let Ok(netns) = NetNs::open(path) else { return };
+        let Ok(path) = self.parts.finder.path(workload) else { return };
+        let Ok(netns) = NetNs::open(&path) else { return };
         let cookie = netns.cookie();
         let known = self.classified.insert(workload.uid.clone(), cookie);
         if known == Some(cookie) {
@@ -285,16 +290,28 @@ impl Pods {
 
     /// Publishes who is served here, if that changed.
     fn publish(&mut self) {
-        let live = self.live();
-        if self.published.as_ref() == Some(&live) {
+        let standings = self.standings();
+        if self.published.as_ref() == Some(&standings) {
             return;
         }
-        match status::publish(&self.parts.status_dir, &self.parts.node, &live) {
-            Ok(()) => self.published = Some(live),
+        match self.parts.publisher.publish(&self.parts.node, standings.clone()) {
+            Ok(()) => self.published = Some(standings),
             Err(error) => {
-                tracing::error!(%error, dir = %self.parts.status_dir.display(), "cannot publish which pods are served; peers will not use mTLS to new ones");
+                tracing::error!(%error, "cannot publish which pods are served; peers will not use mTLS to new ones");
             }
         }
+    }
+
+    /// How every pod stands that was asked into the mesh.
+    fn standings(&self) -> Standings {
+        let refused = || Standing::Refused("it shares the node's network namespace (hostNetwork)".into());
+        let mut standings: Standings = self.refused.iter().map(|uid| (uid.clone(), refused())).collect();
+        for (uid, pending) in &self.pending {
+            let (reason, since) = (pending.reason.clone(), pending.since);
+            standings.insert(uid.clone(), Standing::Pending { reason, since });
+        }
+        standings.extend(self.enrolled.keys().map(|uid| (uid.clone(), Standing::Enrolled)));
+        standings
     }
 
     /// Keeps certificates for the pods that need one, and for no other; all are asked for before the first is waited for.
@@ -307,18 +324,19 @@ impl Pods {
 /// Whether the workload is still the pod that was enrolled: same place, addresses and identity.
 fn same_pod(enrolled: &Enrolled, workload: &Workload, parts: &Parts) -> bool {
     *enrolled.pod.addresses == *workload.addresses
-        && workload.netns.as_deref() == Some(&*enrolled.path)
+        && !parts.finder.moved(workload, &enrolled.path)
         && workload.service_account == enrolled.pod.identity.service_account
         && workload.node == parts.node
 }
 
-/// Whether another netns, or none, is where the pod's was: the pod was deleted, or its sandbox made anew.
-fn vanished(enrolled: &Enrolled) -> bool {
-    is_other(&enrolled.path, enrolled.pod.netns.cookie())
+/// Whether the pod has another netns now: its sandbox was made anew.
+fn replaced(enrolled: &Enrolled, parts: &Parts) -> bool {
+    parts.finder.replaced(&enrolled.pod.uid, &enrolled.path, enrolled.pod.netns.cookie())
 }
 
-fn is_other(path: &Path, cookie: u64) -> bool {
-    NetNs::open(path).map_or(true, |now| now.cookie() != cookie)
+/// Whether nothing of the pod runs in its netns any more: the pod was deleted, or its sandbox made anew.
+fn deserted(enrolled: &Enrolled, parts: &Parts) -> bool {
+    parts.finder.deserted(&enrolled.pod.uid, &enrolled.path, enrolled.pod.netns.cookie())
 }
 
 /// What is told to peers of a pod, in the words Istio's tunnels use. A claim, for their traces; never believed.

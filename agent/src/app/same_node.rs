@@ -16,6 +16,7 @@ use weft_core::snapshot::Snapshot;
 use super::parts::Parts;
 use super::pods::Pods;
 use crate::direct::Known;
+use crate::sandbox::Finder;
 use crate::steer::{GuardedPod, SteerError};
 use crate::sys::NetNs;
 
@@ -113,7 +114,7 @@ impl SameNode {
         }
         let (mut guarded, mut unknown) = (Vec::new(), Vec::new());
         for workload in snapshot.workloads_on(&parts.node).filter(|w| !w.host_network && !w.addresses.is_empty()) {
-            match netns_of(workload, pods) {
+            match netns_of(workload, pods, &parts.finder) {
                 Ok(Some((netns, enrolled))) => {
                     let protects = if enrolled { workload.addresses.clone() } else { Vec::new() };
                     guarded.push(GuardedPod { name: workload.name.to_string(), netns, protects });
@@ -158,12 +159,12 @@ impl SameNode {
 }
 
 /// A pod's namespace and whether it is enrolled; `None` where there is none.
-fn netns_of(workload: &Workload, pods: &Pods) -> Result<Option<(Arc<NetNs>, bool)>, String> {
+fn netns_of(workload: &Workload, pods: &Pods, finder: &Finder) -> Result<Option<(Arc<NetNs>, bool)>, String> {
     if let Some(enrolled) = pods.enrolled.get(&workload.uid) {
         return Ok(Some((Arc::clone(&enrolled.pod.netns), true)));
     }
-    let Some(path) = &workload.netns else { return Err("its network namespace is not known".into()) };
-    match NetNs::open(path) {
+    let path = finder.path(workload)?;
+    match NetNs::open(&path) {
         Ok(netns) => Ok(Some((netns, false))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{} cannot be opened: {error}", path.display())),

@@ -1,12 +1,16 @@
 //! What the agent tells about itself on its admin socket.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use weft_core::model::ObjectName;
 use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Snapshot};
 
 use super::node::Node;
-use crate::admin::{ConnectionView, EndpointView, ServicePortView, ServiceView, Status, WorkloadView};
+use crate::admin::{
+    ConnectionView, EndpointView, KubernetesView, ServicePortView, ServiceView, Status, WatchView, WorkloadView,
+};
+use crate::control::kubernetes::{Health, WatchState};
 use crate::live::Connection;
 use crate::telemetry::access::Direction;
 
@@ -30,6 +34,7 @@ impl Node {
             tunnels: self.parts.outbound.pool.tunnels(),
             fast_path: self.same_node.status(),
             problems: problems.iter().map(ToString::to_string).collect(),
+            kubernetes: self.cluster.as_ref().map(cluster_view),
         }
     }
 
@@ -72,6 +77,7 @@ impl Node {
             return ("outside", Some("hostNetwork pods cannot be enrolled".into()));
         }
         match snapshot.wants_mesh(w) {
+            false if snapshot.is_labelled(w) => ("pending", Some("it has no address".into())),
             true => ("pending", Some(format!("node {} has not published it as served", w.node))),
             false => ("outside", None),
         }
@@ -126,6 +132,25 @@ impl Node {
             "verdicts": self.parts.steering.verdicts().unwrap_or_default().into_iter().collect::<HashMap<_, _>>(),
         })
     }
+}
+
+fn cluster_view(health: &Health) -> KubernetesView {
+    let now = Instant::now();
+    let watches = health.watches().into_iter().map(|(kind, watch)| {
+        let (state, reason) = match watch.state {
+            WatchState::Starting => ("starting", None),
+            WatchState::Current => ("current", None),
+            WatchState::Absent => ("absent", None),
+            WatchState::Stale(reason) => ("stale", Some(reason)),
+        };
+        WatchView {
+            kind: kind.as_str().into(),
+            state: state.into(),
+            reason,
+            heard_seconds_ago: now.saturating_duration_since(watch.heard).as_secs(),
+        }
+    });
+    KubernetesView { stale_seconds: health.stale(now).map(|stale| stale.as_secs()), watches: watches.collect() }
 }
 
 fn port_view(snapshot: &Snapshot, service: &ObjectName, port: u16) -> ServicePortView {

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use weft::admin::{Client, ConnectionView, LogLevel, ServiceView, Status, Transition, WorkloadView};
+use weft::admin::{Client, ConnectionView, KubernetesView, LogLevel, ServiceView, Status, Transition, WorkloadView};
 
 use super::table::{age, bytes, table};
 use super::{Ask, Output};
@@ -60,8 +60,22 @@ fn show_status(status: &Status) -> String {
         ("traffic", format!("{} connections, {} tunnels", status.connections, status.tunnels)),
         ("config", format!("generation {}, {} problems", status.generation, status.problems.len())),
     ];
+    if let Some(kubernetes) = &status.kubernetes {
+        lines.push(("cluster", show_kubernetes(kubernetes)));
+        let stale = kubernetes.watches.iter().filter(|watch| watch.state == "stale");
+        lines.extend(stale.map(|w| ("", format!("{}: {}", w.kind, w.reason.as_deref().unwrap_or("not followed")))));
+    }
     lines.extend(status.problems.iter().map(|problem| ("", problem.clone())));
     lines.into_iter().map(|(name, value)| format!("{name:8} {value}\n")).collect()
+}
+
+fn show_kubernetes(kubernetes: &KubernetesView) -> String {
+    let starting = kubernetes.watches.iter().filter(|watch| watch.state == "starting").count();
+    match kubernetes.stale_seconds {
+        Some(seconds) => format!("STALE: changes of the last {} may be missing; what is known is served", age(seconds)),
+        None if starting > 0 => format!("being read: {starting} of {} kinds to come", kubernetes.watches.len()),
+        None => "followed".to_owned(),
+    }
 }
 
 pub(super) fn workloads(ask: &Ask) -> anyhow::Result<Output> {

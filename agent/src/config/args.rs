@@ -20,8 +20,17 @@ pub struct AgentArgs {
     #[arg(long, env = "WEFT_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<PathBuf>,
 
-    /// This node's name, as in the pods' spec.nodeName [default: the host's name]
-    #[arg(long, env = "WEFT_NODE", value_name = "NAME")]
+    /// The mesh is configured by a cluster's API server, reached by the pod's service account or by --kubeconfig
+    /// [default in a pod without --manifests]
+    #[arg(long, env = "WEFT_KUBERNETES")]
+    pub kubernetes: bool,
+
+    /// A kubeconfig, whose current context says how to reach the cluster; implies --kubernetes
+    #[arg(long, env = "WEFT_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// This node's name, as in the pods' spec.nodeName [default: $NODE_NAME, or the host's name]
+    #[arg(long, alias = "node-name", env = "WEFT_NODE", value_name = "NAME")]
     pub node: Option<String>,
 
     /// The mesh's trust domain: what identities begin with

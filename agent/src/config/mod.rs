@@ -25,8 +25,8 @@ pub struct Config {
     pub node: String,
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    /// Where the mesh's objects come from.
+    pub source: ConfigSource,
     /// Where agents publish the pods they serve.
     pub status: PathBuf,
     /// Where this agent keeps what it must undo.
@@ -67,6 +67,29 @@ pub struct Config {
     pub log_format: logging::Format,
     /// Which log lines are written.
     pub log_level: String,
+}
+
+/// Where the mesh's objects come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConfigSource {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// A cluster's API server.
+    Kubernetes {
+        /// How to reach it; by the pod's service account where absent.
+        kubeconfig: Option<PathBuf>,
+    },
+}
+
+impl ConfigSource {
+    /// What the agent waits for until it has read everything once.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Manifests(_) => "manifests",
+            Self::Kubernetes { .. } => "kubernetes",
+        }
+    }
 }
 
 /// Everything that is wrong with the settings.
@@ -111,7 +134,7 @@ impl Checker {
         let node = self.keep("--node", system::node(args.node.as_deref()));
         let node = node.and_then(|node| self.keep("--node", Name::new(&node)));
         let trust_domain = self.keep("--trust-domain", TrustDomain::new(&args.trust_domain));
-        let manifests = self.manifests(args.manifests.as_deref());
+        let source = self.source(args, system::in_cluster());
         let cgroup = self.keep("--cgroup", system::cgroup(args.cgroup.as_deref()));
         let instance = self.instance(&args.instance);
         let metrics = self.metrics(&args.metrics_address);
@@ -137,7 +160,7 @@ impl Checker {
         Some(Config {
             node: node?.to_string(),
             trust_domain: trust_domain?,
-            manifests: manifests?,
+            source: source?,
             status: args.status.clone().unwrap_or_else(|| state.join("status")),
             ca: args.ca.clone().unwrap_or_else(|| state.join("ca")),
             state,
@@ -165,11 +188,34 @@ impl Checker {
         value.map_err(|error| self.0.push(format!("{flag}: {error}"))).ok()
     }
 
-    fn manifests(&mut self, given: Option<&Path>) -> Option<PathBuf> {
-        let Some(path) = given else {
-            self.0.push("--manifests: name the directory that holds the mesh's Kubernetes manifests".to_owned());
-            return None;
-        };
+    fn source(&mut self, args: &AgentArgs, in_cluster: bool) -> Option<ConfigSource> {
+        let kubernetes = args.kubernetes || args.kubeconfig.is_some();
+        match &args.manifests {
+            Some(_) if kubernetes => {
+                self.0.push(
+                    "--manifests: not together with --kubernetes or --kubeconfig: it is the one or the other".into(),
+                );
+                None
+            }
+            Some(path) => self.manifests(path).map(ConfigSource::Manifests),
+            None if kubernetes || in_cluster => {
+                if let Some(path) = &args.kubeconfig {
+                    let read =
+                        std::fs::metadata(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
+                    self.keep("--kubeconfig", read)?;
+                }
+                Some(ConfigSource::Kubernetes { kubeconfig: args.kubeconfig.clone() })
+            }
+            None => {
+                let reason = "--manifests: name the directory that holds the mesh's Kubernetes manifests, or a cluster \
+                              (--kubernetes in a pod, --kubeconfig FILE elsewhere)";
+                self.0.push(reason.into());
+                None
+            }
+        }
+    }
+
+    fn manifests(&mut self, path: &Path) -> Option<PathBuf> {
         let listed = std::fs::read_dir(path).map(|_| path.to_owned());
         self.keep("--manifests", listed.map_err(|error| format!("cannot read {}: {error}", path.display())))
     }

@@ -4,10 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The node's name: as given, or the host's.
+/// Whether this process runs in a pod that can reach its API server.
+pub(super) fn in_cluster() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty())
+}
+
+/// The node's name: as given, or as a DaemonSet's manifest customarily passes it on, or the host's.
 pub(super) fn node(given: Option<&str>) -> Result<String, String> {
-    match given {
-        Some(name) => Ok(name.to_owned()),
+    let passed = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    match given.map(str::to_owned).or(passed) {
+        Some(name) => Ok(name),
         None => fs::read_to_string("/proc/sys/kernel/hostname")
             .map(|name| name.trim().to_lowercase())
             .map_err(|error| format!("the host's name cannot be read ({error}): give one")),

@@ -55,6 +55,22 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
+fn a_cluster_or_a_directory_but_not_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = dir.path().to_str().unwrap();
+    let source = |args: &[&str]| check(&[&["--node=a"], args].concat()).map(|config| config.source);
+    assert_eq!(source(&["--kubernetes"]).unwrap(), ConfigSource::Kubernetes { kubeconfig: None });
+    let file = dir.path().join("config");
+    std::fs::write(&file, "").unwrap();
+    let kubeconfig = Some(file.clone());
+    assert_eq!(source(&["--kubeconfig", file.to_str().unwrap()]).unwrap(), ConfigSource::Kubernetes { kubeconfig });
+    assert_eq!(source(&["--manifests", directory]).unwrap(), ConfigSource::Manifests(dir.path().into()));
+    for wrong in [&["--manifests", directory, "--kubernetes"][..], &["--kubeconfig", "/nowhere/config"], &[]] {
+        assert!(source(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
 fn metrics_can_be_off() {
     let dir = tempfile::tempdir().unwrap();
     let config = check(&["--manifests", dir.path().to_str().unwrap(), "--node=a", "--metrics-address=off"]).unwrap();

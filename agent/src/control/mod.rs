@@ -4,9 +4,13 @@
 //! never learns whether a directory or an API server was behind it.
 
 pub mod crd;
+pub mod kubernetes;
 pub mod manifests;
+pub mod publish;
 pub mod resource;
-pub mod status;
+mod source;
+pub mod standing;
 mod store;
 
+pub use source::Source;
 pub use store::Store;

@@ -146,7 +146,10 @@ fn respond(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness
         },
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => match readiness.missing() {
-            missing if missing.is_empty() => text(StatusCode::OK, "ready\n".to_owned()),
+            missing if missing.is_empty() => {
+                let remark = readiness.remarked().map(|remark| remark + "\n");
+                text(StatusCode::OK, format!("ready\n{}", remark.unwrap_or_default()))
+            }
             missing => text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", "))),
         },
         _ => text(StatusCode::NOT_FOUND, "there is /metrics, /readyz and /healthz\n".to_owned()),

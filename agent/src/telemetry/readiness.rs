@@ -9,6 +9,7 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub struct Readiness {
     conditions: Arc<Mutex<BTreeMap<&'static str, bool>>>,
+    remark: Arc<Mutex<Option<String>>>,
     ready: watch::Sender<bool>,
 }
 
@@ -18,7 +19,7 @@ impl Readiness {
     pub fn new(conditions: &[&'static str]) -> Self {
         let conditions: BTreeMap<_, _> = conditions.iter().map(|name| (*name, false)).collect();
         let ready = watch::Sender::new(conditions.is_empty());
-        Self { conditions: Arc::new(Mutex::new(conditions)), ready }
+        Self { conditions: Arc::new(Mutex::new(conditions)), remark: Arc::default(), ready }
     }
 
     /// Says whether a condition holds. A name that was not there becomes a condition.
@@ -26,6 +27,17 @@ impl Readiness {
         let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         conditions.insert(condition, holds);
         self.ready.send_replace(conditions.values().all(|holds| *holds));
+    }
+
+    /// Something worth knowing that makes it no less ready.
+    pub fn remark(&self, remark: Option<String>) {
+        *self.remark.lock().unwrap_or_else(PoisonError::into_inner) = remark;
+    }
+
+    /// What was last remarked.
+    #[must_use]
+    pub fn remarked(&self) -> Option<String> {
+        self.remark.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The conditions that do not hold; empty when ready.

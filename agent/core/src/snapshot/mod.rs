@@ -159,8 +159,14 @@ impl Snapshot {
     /// own and an address.
     #[must_use]
     pub fn wants_mesh(&self, w: &Workload) -> bool {
+        self.is_labelled(w) && !w.host_network && !w.addresses.is_empty()
+    }
+
+    /// Whether a pod is asked into the mesh: by its own label, or else by its namespace's.
+    #[must_use]
+    pub fn is_labelled(&self, w: &Workload) -> bool {
         let label = w.mesh.or_else(|| self.primary.namespaces.get(&w.name.namespace).and_then(|n| n.mesh));
-        label == Some(MeshLabel::Enabled) && !w.host_network && !w.addresses.is_empty()
+        label == Some(MeshLabel::Enabled)
     }
 
     /// Whether its own node's agent publishes the pod as served. Only then do peers reach it by HBONE; labels alone do

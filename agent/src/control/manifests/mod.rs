@@ -17,7 +17,11 @@ mod watch;
 pub use check::check;
 pub use file::{MAX_DOCUMENTS, MAX_FILE_BYTES, Parsed, ParsedFile, parse};
 pub use problem::{ObjectRef, Problem, Severity};
-pub use watch::{Source, SourceError, SourceSettings};
+pub use watch::{SourceError, SourceSettings, follow};
+
+pub(super) use document::{Body, Header, Unreadable};
+pub(super) use kinds::{convert, selector_of, unknown_fields};
+pub(super) use problem::report;
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,15 @@
 //! What is wrong with a manifest, and where.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::control::resource::Kind;
+
+/// Problems logged after one look; `weft status` and `weft check` have all of them.
+const LOGGED: usize = 100;
 
 /// Which object a manifest is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -48,7 +54,7 @@ impl Severity {
 /// One problem, shown as `file:line: severity: object: reason`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Problem {
-    /// The file or directory, as it was named or found.
+    /// The file or directory, as it was named or found; `kubernetes` for an object of a cluster.
     pub file: Arc<str>,
     /// The line in it, from 1; `None` if the problem is with the file as a whole.
     pub line: Option<usize>,
@@ -72,4 +78,25 @@ impl fmt::Display for Problem {
         }
         f.write_str(&self.reason)
     }
+}
+
+/// Logs what is newly wrong and what is no longer, and publishes the list.
+pub(in crate::control) fn report(published: &watch::Sender<Arc<Vec<Problem>>>, problems: Vec<Problem>) {
+    published.send_if_modified(|current| {
+        if **current == problems {
+            return false;
+        }
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) = (current.iter().collect(), problems.iter().collect());
+        for problem in new.difference(&old).take(LOGGED) {
+            match problem.severity {
+                Severity::Error => tracing::error!(target: "weft::manifests", "{problem}"),
+                Severity::Warning => tracing::warn!(target: "weft::manifests", "{problem}"),
+            }
+        }
+        for problem in old.difference(&new).take(LOGGED) {
+            tracing::info!(target: "weft::manifests", "resolved: {problem}");
+        }
+        *current = Arc::new(problems);
+        true
+    });
 }

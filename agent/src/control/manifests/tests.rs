@@ -11,6 +11,7 @@ use weft_core::model::TrustDomain;
 use weft_core::snapshot::{Delta, Key};
 
 use super::*;
+use crate::control::Source;
 
 /// Longer than anything here takes, shorter than a person's patience.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,7 +33,7 @@ impl Fixture {
             fs::write(dir.path().join(name), text).unwrap();
         }
         let settings = SourceSettings { poll, ..SourceSettings::new(vec![dir.path().to_owned()]) };
-        Self { source: Source::start(settings).unwrap(), dir }
+        Self { source: follow(settings).unwrap(), dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -215,7 +216,7 @@ async fn a_directory_that_is_gone_keeps_everything_and_one_in_its_place_is_read(
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("a.yaml"), namespace("a", "enabled")).unwrap();
     let settings = SourceSettings { poll: Duration::from_millis(50), ..SourceSettings::new(vec![dir.clone()]) };
-    let mut f = Fixture { source: Source::start(settings).unwrap(), dir: root };
+    let mut f = Fixture { source: follow(settings).unwrap(), dir: root };
     f.batch().await;
     fs::rename(&dir, &aside).unwrap();
     f.problems(|problems| problems.len() == 1).await;
@@ -232,10 +233,10 @@ async fn the_status_of_other_nodes_comes_from_a_second_directory() {
     let manifests = tempfile::tempdir().unwrap();
     let directories = vec![manifests.path().to_owned(), status.path().to_owned()];
     let settings = SourceSettings { poll: FAR, ..SourceSettings::new(directories) };
-    let mut f = Fixture { source: Source::start(settings).unwrap(), dir: manifests };
+    let mut f = Fixture { source: follow(settings).unwrap(), dir: manifests };
     f.batch().await;
     let live: BTreeSet<std::sync::Arc<str>> = ["u1".into()].into();
-    crate::control::status::publish(status.path(), "n1", &live).unwrap();
+    crate::control::publish::publish(status.path(), "n1", &live).unwrap();
     assert_eq!(f.batch().await, ["+Liveness(\"n1\")"]);
     fs::remove_file(status.path().join("n1.yaml")).unwrap();
     assert_eq!(f.batch().await, ["-Liveness(\"n1\")"]);
@@ -245,7 +246,7 @@ async fn the_status_of_other_nodes_comes_from_a_second_directory() {
 fn a_missing_directory_is_an_error_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
-    let error = Source::start(SourceSettings::new(vec![missing.clone()])).unwrap_err().to_string();
+    let error = follow(SourceSettings::new(vec![missing.clone()])).unwrap_err().to_string();
     assert!(error.contains(missing.to_str().unwrap()) && error.contains("--manifests"), "{error}");
 }
 

@@ -3,7 +3,6 @@
 //! One thread of its own, because every step blocks: it waits for the kernel to report a change (or for the poll, on
 //! file systems that report none), lets writers finish, looks at everything, and sends the difference.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,13 +17,11 @@ use tokio::sync::{mpsc, watch};
 use weft_core::snapshot::Delta;
 
 use super::memory::{Memory, Outcome};
-use super::problem::{Problem, Severity};
+use super::problem::{Problem, report};
+use crate::control::source::Source;
 
 /// Batches of changes not yet taken; the source waits when it is full, and then sends the sum of what changed.
 const BATCHES: usize = 4;
-
-/// Problems logged after one look; `weft status` and `weft check` have all of them.
-const LOGGED: usize = 100;
 
 /// How the directories are watched.
 #[derive(Clone, Debug)]
@@ -68,17 +65,6 @@ pub enum SourceError {
     Thread(io::Error),
 }
 
-/// A running source. Dropping it ends it.
-#[derive(Debug)]
-pub struct Source {
-    /// Changes. The first batch is the whole of the directories, also when they are empty.
-    pub deltas: mpsc::Receiver<Vec<Delta>>,
-    /// All that is wrong at the moment.
-    pub problems: watch::Receiver<Arc<Vec<Problem>>>,
-    /// Held for its drop, which ends the thread.
-    _stop: Stop,
-}
-
 #[derive(Debug)]
 struct Stop(Sender<Signal>);
 
@@ -94,31 +80,29 @@ enum Signal {
     Stop,
 }
 
-impl Source {
-    /// Starts watching. The first batch is on its way when this returns.
-    ///
-    /// # Errors
-    /// [`SourceError`] if a directory is not there to begin with: later it may come and go.
-    pub fn start(settings: SourceSettings) -> Result<Self, SourceError> {
-        for path in &settings.directories {
-            let listed = std::fs::read_dir(path);
-            listed.map_err(|cause| SourceError::Directory { path: path.clone(), cause })?;
-        }
-        let (signal, signals) = channel();
-        let (send_deltas, deltas) = mpsc::channel(BATCHES);
-        let (send_problems, problems) = watch::channel(Arc::default());
-        let runner = Runner {
-            memory: Memory::default(),
-            watches: Watches::new(signal.clone()),
-            settings,
-            signals,
-            deltas: send_deltas,
-            problems: send_problems,
-        };
-        let thread = thread::Builder::new().name("manifests".to_owned());
-        thread.spawn(move || runner.run()).map_err(SourceError::Thread)?;
-        Ok(Self { deltas, problems, _stop: Stop(signal) })
+/// Starts watching directories. The first batch is on its way when this returns.
+///
+/// # Errors
+/// [`SourceError`] if a directory is not there to begin with: later it may come and go.
+pub fn follow(settings: SourceSettings) -> Result<Source, SourceError> {
+    for path in &settings.directories {
+        let listed = std::fs::read_dir(path);
+        listed.map_err(|cause| SourceError::Directory { path: path.clone(), cause })?;
     }
+    let (signal, signals) = channel();
+    let (send_deltas, deltas) = mpsc::channel(BATCHES);
+    let (send_problems, problems) = watch::channel(Arc::default());
+    let runner = Runner {
+        memory: Memory::default(),
+        watches: Watches::new(signal.clone()),
+        settings,
+        signals,
+        deltas: send_deltas,
+        problems: send_problems,
+    };
+    let thread = thread::Builder::new().name("manifests".to_owned());
+    thread.spawn(move || runner.run()).map_err(SourceError::Thread)?;
+    Ok(Source { deltas, problems, _stop: Box::new(Stop(signal)) })
 }
 
 struct Runner {
@@ -137,7 +121,7 @@ impl Runner {
             // Watches come before the look, so that no change falls between them.
             self.watches.renew(&self.settings.directories);
             let Outcome { deltas, problems } = self.memory.refresh(&self.settings.directories);
-            self.report(problems);
+            report(&self.problems, problems);
             if (first || !deltas.is_empty()) && self.deltas.blocking_send(deltas).is_err() {
                 return;
             }
@@ -164,27 +148,6 @@ impl Runner {
                 Ok(Signal::Changed) | Err(RecvTimeoutError::Timeout) => return true,
             }
         }
-    }
-
-    /// Logs what is newly wrong and what is no longer, and publishes the list.
-    fn report(&self, problems: Vec<Problem>) {
-        self.problems.send_if_modified(|current| {
-            if **current == problems {
-                return false;
-            }
-            let (old, new): (BTreeSet<_>, BTreeSet<_>) = (current.iter().collect(), problems.iter().collect());
-            for problem in new.difference(&old).take(LOGGED) {
-                match problem.severity {
-                    Severity::Error => tracing::error!(target: "weft::manifests", "{problem}"),
-                    Severity::Warning => tracing::warn!(target: "weft::manifests", "{problem}"),
-                }
-            }
-            for problem in old.difference(&new).take(LOGGED) {
-                tracing::info!(target: "weft::manifests", "resolved: {problem}");
-            }
-            *current = Arc::new(problems);
-            true
-        });
     }
 }
 

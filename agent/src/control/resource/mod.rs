@@ -28,6 +28,8 @@ use super::crd::PodSelector;
 
 /// `weft.dev/mesh`, on a Namespace or Pod: `enabled` or `disabled`.
 pub const MESH_LABEL: &str = "weft.dev/mesh";
+/// `weft.dev/status`, on a Pod: how it stands, as its node's agent writes it.
+pub const STATUS_ANNOTATION: &str = "weft.dev/status";
 /// `weft.dev/weight`, on a Pod: its share among the endpoints of a backend.
 pub const WEIGHT_ANNOTATION: &str = "weft.dev/weight";
 /// `weft.dev/netns`, on a Pod of a standalone agent: the path of its network namespace.
@@ -108,6 +110,24 @@ impl Kind {
             Self::AuthorizationPolicy | Self::PeerAuthentication | Self::TrafficPolicy | Self::WorkloadSlice => {
                 (super::crd::GROUP, &[super::crd::VERSION])
             }
+        }
+    }
+
+    /// Its name in the API server's paths.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::Pod => "pods",
+            Self::ServiceAccount => "serviceaccounts",
+            Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
+            Self::TcpRoute => "tcproutes",
+            Self::ReferenceGrant => "referencegrants",
+            Self::AuthorizationPolicy => "authorizationpolicies",
+            Self::PeerAuthentication => "peerauthentications",
+            Self::TrafficPolicy => "trafficpolicies",
+            Self::WorkloadSlice => "workloadslices",
         }
     }
 

@@ -3,6 +3,7 @@
 //! Names begin with `weft_`; labels of connections are those of Istio's standard metrics, so that dashboards written for
 //! it need another prefix and nothing else. The data path holds handles and adds to atomics; a scrape reads them.
 
+mod cluster;
 mod connections;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use weft_core::snapshot::Snapshot;
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
 
 use super::logging::LevelHandle;
+use crate::control::kubernetes::Health;
 use crate::control::manifests::{Problem, Severity};
 
 /// Which side of a tunnel this node is.
@@ -213,6 +215,11 @@ impl Metrics {
     /// Where the kernel's verdict counters are read at each scrape.
     pub fn verdicts(&self, source: VerdictSource) {
         self.registry(|registry| registry.register_collector(Box::new(Verdicts(source))));
+    }
+
+    /// How fresh what is known of the cluster is, for each scrape.
+    pub fn kubernetes(&self, health: Health) {
+        self.registry(|registry| registry.register_collector(Box::new(cluster::Watches(health))));
     }
 
     /// Where the number of dropped log lines is read at each scrape.

@@ -1,0 +1,151 @@
+//! The watches' news become one stream of deltas.
+//!
+//! Nothing is told before every kind has been read once: the agent takes the first batch for all there is. After that
+//! changes go out as soon as the agent takes them, and as one batch if it was busy when they came.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use weft_core::snapshot::Delta;
+
+use super::known::{Known, PLACE};
+use super::live::{Here, Live};
+use super::watch::News;
+use crate::control::manifests::{Problem, Severity, report};
+use crate::control::resource::Kind;
+use crate::control::standing::{Standing, Standings};
+
+/// News taken at once.
+const BATCH: usize = 1024;
+
+/// Where the news meet.
+pub(super) struct Merge {
+    pub(super) news: mpsc::Receiver<(Kind, News)>,
+    pub(super) standings: watch::Receiver<Option<Standings>>,
+    pub(super) deltas: mpsc::Sender<Vec<Delta>>,
+    pub(super) problems: watch::Sender<Arc<Vec<Problem>>>,
+    /// Pods of this node, for who writes on them.
+    pub(super) here: watch::Sender<Arc<Here>>,
+    pub(super) state: State,
+}
+
+/// What has been heard so far.
+pub(super) struct State {
+    waiting: BTreeSet<Kind>,
+    known: BTreeMap<Kind, Known>,
+    live: Live,
+    /// Deltas not yet taken.
+    ready: Vec<Delta>,
+    first: bool,
+    lost: BTreeSet<Kind>,
+}
+
+impl State {
+    pub(super) fn new(node: Arc<str>, kinds: &[Kind]) -> Self {
+        Self {
+            waiting: kinds.iter().copied().collect(),
+            known: kinds.iter().map(|kind| (*kind, Known::default())).collect(),
+            live: Live::new(node),
+            ready: Vec::new(),
+            first: true,
+            lost: BTreeSet::new(),
+        }
+    }
+
+    /// Whether there is something to tell, and everything has been read.
+    fn is_due(&self) -> bool {
+        self.waiting.is_empty() && (self.first || !self.ready.is_empty())
+    }
+
+    fn hear(&mut self, kind: Kind, news: News) {
+        let Some(known) = self.known.get_mut(&kind) else { return };
+        let deltas = &mut self.ready;
+        match news {
+            News::Listed(items) => {
+                if kind == Kind::Pod {
+                    self.live.replace(&items);
+                }
+                known.replace(items, deltas);
+                self.waiting.remove(&kind);
+                self.lost.remove(&kind);
+            }
+            News::Put(item) => {
+                self.live.put(&item);
+                known.put(*item, deltas);
+            }
+            News::Deleted(object) => {
+                self.live.forget(&object);
+                known.remove(&object, deltas);
+            }
+            // The API server deletes a kind's objects before the kind: that it is gone with its objects in force is an
+            // accident, and policy must not go with it.
+            News::Absent => {
+                self.waiting.remove(&kind);
+                if !known.is_empty() {
+                    self.lost.insert(kind);
+                }
+            }
+        }
+        self.live.changes(deltas);
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let lost = self.lost.iter().map(|kind| Problem {
+            file: PLACE.into(),
+            line: None,
+            severity: Severity::Error,
+            object: None,
+            reason: format!("the cluster no longer has the kind {}; its objects stay in force", kind.as_str()),
+        });
+        lost.chain(self.known.values().flat_map(Known::problems).cloned()).collect()
+    }
+}
+
+impl Merge {
+    /// Runs until nobody takes the deltas, or all watches have ended.
+    pub(super) async fn run(mut self) {
+        let mut heard = Vec::new();
+        let deltas = self.deltas.clone();
+        loop {
+            tokio::select! {
+                count = self.news.recv_many(&mut heard, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for (kind, news) in heard.drain(..) {
+                        self.state.hear(kind, news);
+                    }
+                    report(&self.problems, self.state.problems());
+                    self.show_own_pods();
+                }
+                Ok(()) = self.standings.changed() => self.own_pods_stand(),
+                slot = deltas.reserve(), if self.state.is_due() => {
+                    let Ok(slot) = slot else { return };
+                    slot.send(std::mem::take(&mut self.state.ready));
+                    self.state.first = false;
+                }
+            }
+        }
+    }
+
+    /// What this agent serves it knows by itself, also while the API server is away.
+    fn own_pods_stand(&mut self) {
+        let standings = self.standings.borrow_and_update();
+        let live = standings.iter().flatten().filter(|(_, standing)| **standing == Standing::Enrolled);
+        let live: BTreeSet<_> = live.map(|(uid, _)| uid.clone()).collect();
+        drop(standings);
+        let delta = self.state.live.tell(live);
+        self.state.ready.push(delta);
+    }
+
+    fn show_own_pods(&self) {
+        self.here.send_if_modified(|here| {
+            let changed = **here != self.state.live.here;
+            if changed {
+                *here = Arc::new(self.state.live.here.clone());
+            }
+            changed
+        });
+    }
+}

@@ -1,0 +1,245 @@
+//! What the API server sends, read: lines of a watch and pages of a list, as the model has them.
+//!
+//! The three kinds there are many of are read into trimmed types; all others by the very functions that read manifests,
+//! so that a policy means the same in a directory and in a cluster.
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use kube::core::Status;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use weft_core::model::ObjectName;
+use weft_core::snapshot::Resource;
+
+use super::trim;
+use crate::control::manifests::{Body, Header, ObjectRef, Unreadable, convert, selector_of, unknown_fields};
+use crate::control::resource::{self, Finding, Findings, Kind, STATUS_ANNOTATION, authorization_policy};
+
+/// Marks the bookmark that ends the initial events of a streaming list.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// An object, as it is now.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) object: ObjectRef,
+    /// What it became; `None` for what the mesh has no use for.
+    pub(super) resource: Option<Resource>,
+    /// Whether it was understood. If not, an earlier version that was stays in force.
+    pub(super) valid: bool,
+    pub(super) findings: Vec<Finding>,
+    /// Of pods only.
+    pub(super) pod: Option<PodFacts>,
+}
+
+/// What a Pod says beside what the model holds of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PodFacts {
+    pub(super) uid: Box<str>,
+    pub(super) node: Box<str>,
+    /// `weft.dev/status`, as its node's agent wrote it.
+    pub(super) status: Option<Box<str>>,
+}
+
+/// One line of a watch.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// Added or modified; with the revision to go on from.
+    Put(Box<Item>, String),
+    /// Deleted, or no longer selected.
+    Deleted(ObjectRef, String),
+    /// Nothing new up to this revision; `true` ends a streaming list.
+    Bookmark(String, bool),
+    /// The server ends the watch with this.
+    Error(Box<Status>),
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) items: Vec<Item>,
+    pub(super) revision: String,
+    /// Where the next page begins; empty after the last.
+    pub(super) next: String,
+}
+
+/// The functions that read one kind.
+#[derive(Clone, Copy)]
+pub(super) struct Reader {
+    pub(super) line: fn(Kind, &[u8]) -> Result<Line, serde_json::Error>,
+    pub(super) page: fn(Kind, &[u8]) -> Result<Page, serde_json::Error>,
+}
+
+impl Reader {
+    /// The one for a kind.
+    pub(super) fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Pod => Self { line: line::<trim::Pod>, page: page::<trim::Pod> },
+            Kind::Service => Self { line: line::<trim::Service>, page: page::<trim::Service> },
+            Kind::EndpointSlice => Self { line: line::<trim::EndpointSlice>, page: page::<trim::EndpointSlice> },
+            _ => Self { line: line::<Whole>, page: page::<Whole> },
+        }
+    }
+}
+
+/// What an object of a kind is read into.
+trait Readable: DeserializeOwned {
+    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error>;
+    fn item(self, object: ObjectRef) -> Item;
+}
+
+/// An object of a kind there are few of.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Whole(serde_json::Value);
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Event<T> {
+    object: T,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct List<T> {
+    metadata: ListMeta,
+    // Go writes an empty list as null.
+    items: Option<Vec<T>>,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self { metadata: ListMeta::default(), items: None }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ListMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    next: String,
+}
+
+fn line<T: Readable>(kind: Kind, line: &[u8]) -> Result<Line, serde_json::Error> {
+    let head: Head = serde_json::from_slice(line)?;
+    if head.kind == "ERROR" {
+        return Ok(Line::Error(Box::new(serde_json::from_slice::<Event<Status>>(line)?.object)));
+    }
+    let mut object = serde_json::from_slice::<Event<T>>(line)?.object;
+    let meta = object.meta()?;
+    match head.kind.as_str() {
+        "BOOKMARK" => {
+            let end = meta.annotation(INITIAL_EVENTS_END) == Some("true");
+            Ok(Line::Bookmark(meta.resource_version, end))
+        }
+        "DELETED" => Ok(Line::Deleted(reference(kind, &meta), meta.resource_version)),
+        _ => Ok(Line::Put(Box::new(object.item(reference(kind, &meta))), meta.resource_version)),
+    }
+}
+
+fn page<T: Readable>(kind: Kind, body: &[u8]) -> Result<Page, serde_json::Error> {
+    let list: List<T> = serde_json::from_slice(body)?;
+    let mut items = Vec::new();
+    for mut object in list.items.into_iter().flatten() {
+        let reference = reference(kind, &object.meta()?);
+        items.push(object.item(reference));
+    }
+    Ok(Page { items, revision: list.metadata.resource_version, next: list.metadata.next })
+}
+
+fn reference(kind: Kind, meta: &trim::Meta) -> ObjectRef {
+    ObjectRef { kind, namespace: meta.namespace.clone(), name: meta.name.clone() }
+}
+
+/// The item of an object that was converted with `findings`.
+fn item(object: ObjectRef, resource: Option<Resource>, findings: Findings, pod: Option<PodFacts>) -> Item {
+    Item { object, resource, valid: !findings.invalid(), findings: findings.into_vec(), pod }
+}
+
+impl Readable for trim::Pod {
+    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
+        Ok(self.metadata.clone())
+    }
+
+    fn item(self, object: ObjectRef) -> Item {
+        let pod = PodFacts {
+            uid: self.metadata.uid.as_str().into(),
+            node: self.spec.node_name.as_deref().unwrap_or_default().into(),
+            status: self.metadata.annotation(STATUS_ANNOTATION).map(Into::into),
+        };
+        let mut findings = Findings::default();
+        let mut workload = resource::pod::convert(&core::Pod::from(self), &mut findings);
+        if let Some(workload) = &mut workload {
+            // Here whoever may write a Pod would choose the namespace that is entered: it is found by the UID instead.
+            workload.netns = None;
+        }
+        item(object, workload.map(Resource::Workload), findings, Some(pod))
+    }
+}
+
+impl Readable for trim::Service {
+    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
+        Ok(self.metadata.clone())
+    }
+
+    fn item(self, object: ObjectRef) -> Item {
+        let mut findings = Findings::default();
+        let service = resource::service::convert(&core::Service::from(self), &mut findings);
+        item(object, service.map(Resource::Service), findings, None)
+    }
+}
+
+impl Readable for trim::EndpointSlice {
+    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
+        Ok(self.metadata.clone())
+    }
+
+    fn item(self, object: ObjectRef) -> Item {
+        let mut findings = Findings::default();
+        let slice = resource::endpoint_slice::convert(&discovery::EndpointSlice::from(self), &mut findings);
+        item(object, slice.map(Resource::EndpointSlice), findings, None)
+    }
+}
+
+impl Readable for Whole {
+    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
+        trim::Meta::deserialize(&self.0["metadata"])
+    }
+
+    fn item(mut self, object: ObjectRef) -> Item {
+        let mut findings = Findings::default();
+        if let Some(metadata) = self.0["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        match self.convert(object.kind, &mut findings) {
+            Ok(resource) => item(object, resource, findings, None),
+            Err(unreadable) => {
+                findings.error("", unreadable.reason);
+                let name = ObjectName::new(&object.namespace, &object.name).ok();
+                let refusing = name
+                    .filter(|_| object.kind == Kind::AuthorizationPolicy)
+                    .map(|name| authorization_policy::refusing(name, selector_of(Body::Value(&self.0))));
+                item(object, refusing.map(Resource::AuthorizationPolicy), findings, None)
+            }
+        }
+    }
+}
+
+impl Whole {
+    fn convert(&self, kind: Kind, findings: &mut Findings) -> Result<Option<Resource>, Unreadable> {
+        let body = Body::Value(&self.0);
+        let header: Header = body.read()?;
+        unknown_fields(kind, &header, body, findings);
+        convert(kind, body, findings)
+    }
+}
+
+/// Whether bytes are one whole JSON value: a watch's last line may be cut short by the end of its connection.
+pub(super) fn is_whole(line: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(line).is_ok()
+}

@@ -1,0 +1,198 @@
+//! Objects as they are read from the API server: only the fields the mesh uses. Everything else, `managedFields` and
+//! the greater part of a Pod, is passed over while it is parsed and never in memory.
+//!
+//! They become the typed objects that manifests are read into, so that both go through the same conversions.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde::Deserialize;
+
+/// The part of `metadata` that is used.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Meta {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) uid: String,
+    pub(super) resource_version: String,
+    pub(super) labels: Option<BTreeMap<String, String>>,
+    pub(super) annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<Owner>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Owner {
+    kind: String,
+    name: String,
+    controller: Option<bool>,
+}
+
+impl Meta {
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn whole(self) -> ObjectMeta {
+        let owner = |owner: Owner| OwnerReference {
+            kind: owner.kind,
+            name: owner.name,
+            controller: owner.controller,
+            ..OwnerReference::default()
+        };
+        ObjectMeta {
+            name: Some(self.name),
+            namespace: Some(self.namespace),
+            uid: Some(self.uid),
+            labels: self.labels,
+            annotations: self.annotations,
+            owner_references: self.owner_references.map(|owners| owners.into_iter().map(owner).collect()),
+            ..ObjectMeta::default()
+        }
+    }
+}
+
+/// `v1 Pod`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Pod {
+    pub(super) metadata: Meta,
+    pub(super) spec: PodSpec,
+    status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PodSpec {
+    pub(super) node_name: Option<String>,
+    service_account_name: Option<String>,
+    host_network: Option<bool>,
+    // Bookmarks of pods carry `"containers": null`.
+    containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<Container>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    ports: Option<Vec<core::ContainerPort>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<core::PodIP>>,
+}
+
+impl From<Container> for core::Container {
+    fn from(container: Container) -> Self {
+        Self { ports: container.ports, ..Self::default() }
+    }
+}
+
+impl From<Pod> for core::Pod {
+    fn from(pod: Pod) -> Self {
+        let containers = |list: Vec<Container>| list.into_iter().map(Into::into).collect();
+        Self {
+            metadata: pod.metadata.whole(),
+            spec: Some(core::PodSpec {
+                node_name: pod.spec.node_name,
+                service_account_name: pod.spec.service_account_name,
+                host_network: pod.spec.host_network,
+                containers: pod.spec.containers.map(containers).unwrap_or_default(),
+                init_containers: pod.spec.init_containers.map(containers),
+                ..core::PodSpec::default()
+            }),
+            status: Some(core::PodStatus {
+                phase: pod.status.phase,
+                pod_ip: pod.status.pod_ip,
+                pod_ips: pod.status.pod_ips,
+                ..core::PodStatus::default()
+            }),
+        }
+    }
+}
+
+/// `v1 Service`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Service {
+    pub(super) metadata: Meta,
+    spec: ServiceSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceSpec {
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Option<Vec<String>>,
+    ports: Option<Vec<core::ServicePort>>,
+    publish_not_ready_addresses: Option<bool>,
+}
+
+impl From<Service> for core::Service {
+    fn from(service: Service) -> Self {
+        let spec = service.spec;
+        Self {
+            metadata: service.metadata.whole(),
+            spec: Some(core::ServiceSpec {
+                type_: spec.type_,
+                cluster_ip: spec.cluster_ip,
+                cluster_ips: spec.cluster_ips,
+                ports: spec.ports,
+                publish_not_ready_addresses: spec.publish_not_ready_addresses,
+                ..core::ServiceSpec::default()
+            }),
+            status: None,
+        }
+    }
+}
+
+/// `discovery.k8s.io/v1 EndpointSlice`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct EndpointSlice {
+    pub(super) metadata: Meta,
+    address_type: String,
+    endpoints: Option<Vec<Endpoint>>,
+    ports: Option<Vec<discovery::EndpointPort>>,
+}
+
+/// An endpoint without its `targetRef`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Endpoint {
+    addresses: Option<Vec<String>>,
+    conditions: Option<discovery::EndpointConditions>,
+    node_name: Option<String>,
+    zone: Option<String>,
+}
+
+impl From<EndpointSlice> for discovery::EndpointSlice {
+    fn from(slice: EndpointSlice) -> Self {
+        let endpoint = |endpoint: Endpoint| discovery::Endpoint {
+            addresses: endpoint.addresses.unwrap_or_default(),
+            conditions: endpoint.conditions,
+            node_name: endpoint.node_name,
+            zone: endpoint.zone,
+            ..discovery::Endpoint::default()
+        };
+        Self {
+            metadata: slice.metadata.whole(),
+            address_type: slice.address_type,
+            endpoints: slice.endpoints.map(|all| all.into_iter().map(endpoint).collect()),
+            ports: slice.ports,
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! One kind's watch: everything there is, then every change, for as long as the agent runs.
+//!
+//! What is sent as [`News::Listed`] is always complete; whoever receives it may take what it lacks for gone. A watch that
+//! breaks off goes on where it was; one that the server cannot go on with (410) begins anew, and until the new list is
+//! complete nothing is said. kube-runtime's watcher is not used: it goes on with a revision the server has refused, takes
+//! up a broken-off initial stream as if it were whole, and never falls back from a streaming list.
+
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use kube::client::Body;
+use kube::core::params::{ListParams, WatchParams};
+use kube::core::{Request, Status};
+use rand::Rng;
+use tokio::sync::mpsc;
+
+use super::client::USER_AGENT;
+use super::end::{End, unreadable};
+use super::health::Health;
+use super::lines::{Lines, collect};
+use super::read::{Item, Line, Reader, is_whole};
+use crate::control::manifests::ObjectRef;
+use crate::control::resource::Kind;
+
+/// Seconds after which the server is asked to end a watch, drawn between the two so that agents do not come back
+/// together. kube refuses 295 and more.
+const TURN: (u32, u32) = (240, 290);
+/// How much longer than that nothing may be heard before the connection is given up.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Time for an answer to begin, or for a page to come.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Objects of a page, where lists are read in pages.
+const PAGE: u32 = 500;
+/// First pause after a failure; doubles up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Longest pause before it is looked again whether the cluster has a kind it did not have.
+const ABSENT: Duration = Duration::from_secs(30);
+/// A watch that ended sooner than this counts as failed: the pauses must grow.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// What a watch has to tell.
+#[derive(Debug)]
+pub(super) enum News {
+    /// All there is of the kind.
+    Listed(Vec<Item>),
+    /// An object is there, or has changed.
+    Put(Box<Item>),
+    /// An object has gone.
+    Deleted(ObjectRef),
+    /// The cluster does not have the kind.
+    Absent,
+}
+
+/// A watch to be run.
+pub(super) struct Watch {
+    pub(super) client: Client,
+    pub(super) kind: Kind,
+    pub(super) health: Health,
+    pub(super) news: mpsc::Sender<(Kind, News)>,
+    /// Which of the kind's versions is tried.
+    version: usize,
+    /// Lists are read in pages: the server has no streaming ones.
+    pages: bool,
+}
+
+impl Watch {
+    pub(super) fn new(client: Client, kind: Kind, health: Health, news: mpsc::Sender<(Kind, News)>) -> Self {
+        Self { client, kind, health, news, version: 0, pages: false }
+    }
+
+    /// Runs until nobody listens.
+    pub(super) async fn run(mut self) {
+        let mut position = None;
+        let mut failures = 0;
+        loop {
+            let began = Instant::now();
+            let end = match (&position, self.pages) {
+                (None, true) => self.list(&mut position).await,
+                _ => self.follow(&mut position).await,
+            };
+            // A list in pages ends well and soon.
+            let well = began.elapsed() >= SHORT || self.pages && matches!(end, End::Over);
+            failures = if well { 0 } else { failures + 1 };
+            let Some(most) = self.after(end, &mut position).await else { return };
+            let grown = (PAUSE.0 / 2).saturating_mul(2_u32.pow(failures.min(12))).min(most);
+            let least = if failures > 2 { PAUSE.0 } else { Duration::ZERO };
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::time::sleep(grown.max(least).mul_f64(jitter)).await;
+        }
+    }
+
+    /// Where to go on after an end, and the longest pause before that; `None` if nobody listens.
+    async fn after(&mut self, end: End, position: &mut Option<String>) -> Option<Duration> {
+        let kind = self.kind.as_str();
+        match end {
+            End::Deaf => return None,
+            End::Over => {}
+            End::Gone => {
+                tracing::info!(kind, "the API server has forgotten where the watch was: reading all anew");
+                *position = None;
+            }
+            End::NoStreaming => self.pages = true,
+            End::Absent => {
+                *position = None;
+                self.version += 1;
+                if self.version < self.kind.group().1.len() {
+                    return Some(Duration::ZERO);
+                }
+                self.version = 0;
+                self.health.absent(self.kind);
+                self.news.send((self.kind, News::Absent)).await.ok()?;
+                return Some(ABSENT);
+            }
+            End::Refused(code, reason) => {
+                self.health.failed(self.kind, format!("the API server answers {code}: {reason}"));
+                return Some(PAUSE.1);
+            }
+            End::Failed(reason) => {
+                self.health.failed(self.kind, reason);
+                return Some(PAUSE.1);
+            }
+        }
+        Some(Duration::ZERO)
+    }
+
+    /// Where the kind is served.
+    fn path(&self) -> String {
+        let (group, versions) = self.kind.group();
+        let version = versions[self.version];
+        let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+        format!("{root}/{}", self.kind.plural())
+    }
+
+    /// Sends a request; what comes back has begun well.
+    async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Body, End> {
+        let (mut parts, body) = request.into_parts();
+        parts.headers.insert(http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT));
+        parts.headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
+        let sent = self.client.send(http::Request::from_parts(parts, body.into()));
+        let response = tokio::time::timeout(ANSWER, sent).await.map_err(|_| late())??;
+        let (status, body) = (response.status(), response.into_body());
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text = tokio::time::timeout(ANSWER, collect(body)).await.map_err(|_| late())??;
+        let told: Option<Box<Status>> = serde_json::from_slice(&text).ok();
+        Err(self.refusal(status.as_u16(), told))
+    }
+
+    /// What a refusal means for the watch.
+    fn refusal(&self, code: u16, status: Option<Box<Status>>) -> End {
+        let message = status.map(|status| status.message).unwrap_or_default();
+        match code {
+            404 => End::Absent,
+            410 => End::Gone,
+            401 => {
+                End::Refused(401, format!("it does not know the agent: is its token or certificate valid? {message}"))
+            }
+            403 => {
+                let plural = self.kind.plural();
+                End::Refused(403, format!("the agent may not watch {plural}: does its ClusterRole allow it? {message}"))
+            }
+            code => End::Refused(code, message),
+        }
+    }
+
+    /// Reads everything in pages.
+    async fn list(&self, position: &mut Option<String>) -> End {
+        let mut items = Vec::new();
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = match self.page(&params).await {
+                Ok(page) => page,
+                // Gone: the pages went stale under us, and it begins with the first once more.
+                Err(end) => return end,
+            };
+            items.extend(page.items);
+            if page.next.is_empty() {
+                *position = Some(page.revision);
+                return self.tell_list(items).await;
+            }
+            params.continue_token = Some(page.next);
+        }
+    }
+
+    async fn page(&self, params: &ListParams) -> Result<super::read::Page, End> {
+        let request = Request::new(self.path()).list(params).map_err(|error| End::Failed(error.to_string()))?;
+        let body = self.send(request).await?;
+        let bytes = tokio::time::timeout(ANSWER, collect(body)).await.map_err(|_| late())??;
+        (Reader::of(self.kind).page)(self.kind, &bytes).map_err(|error| unreadable(&error))
+    }
+
+    async fn tell_list(&self, items: Vec<Item>) -> End {
+        self.health.listed(self.kind);
+        self.health.current(self.kind);
+        match self.news.send((self.kind, News::Listed(items))).await {
+            Ok(()) => End::Over,
+            Err(_) => End::Deaf,
+        }
+    }
+
+    /// Begins to watch from `position`, or from everything there is where there is none.
+    async fn open(&self, position: Option<&str>, seconds: u32) -> Result<Body, End> {
+        let params = WatchParams::default().timeout(seconds);
+        let params = if position.is_none() { params.initial_events() } else { params };
+        let request = Request::new(self.path()).watch(&params, position.unwrap_or_default());
+        match self.send(request.map_err(|error| End::Failed(error.to_string()))?).await {
+            // The server does not know sendInitialEvents, or has it switched off.
+            Err(End::Refused(400 | 422, _)) if position.is_none() => Err(End::NoStreaming),
+            opened => opened,
+        }
+    }
+
+    /// Watches, and keeps `position` up.
+    async fn follow(&self, position: &mut Option<String>) -> End {
+        let seconds = rand::rng().random_range(TURN.0..=TURN.1);
+        let body = match self.open(position.as_deref(), seconds).await {
+            Ok(body) => body,
+            Err(end) => return end,
+        };
+        if position.is_some() {
+            self.health.current(self.kind);
+        }
+        let silence = Duration::from_secs(seconds.into()) + SILENCE;
+        let mut lines = Lines::new(body);
+        let mut initial = position.is_none().then(Vec::new);
+        loop {
+            let line = match tokio::time::timeout(silence, lines.next()).await {
+                Err(_) => return End::Failed("nothing was heard for too long".into()),
+                Ok(Err(end)) => return end,
+                Ok(Ok(None)) if initial.is_some() => return End::Failed("the list broke off".into()),
+                Ok(Ok(None)) => return End::Over,
+                Ok(Ok(Some(line))) => line,
+            };
+            self.health.heard(self.kind);
+            let line = match (Reader::of(self.kind).line)(self.kind, &line) {
+                Ok(line) => line,
+                // Cut short by the end of the connection.
+                Err(_) if !is_whole(&line) => return End::Failed("the connection broke off".into()),
+                // One that cannot be read would be missed if the watch went on.
+                Err(error) => {
+                    *position = None;
+                    return unreadable(&error);
+                }
+            };
+            if let Err(end) = self.take(line, &mut initial, position).await {
+                return end;
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        line: Line,
+        initial: &mut Option<Vec<Item>>,
+        position: &mut Option<String>,
+    ) -> Result<(), End> {
+        let news = match line {
+            Line::Error(status) if status.code == 410 => return Err(End::Gone),
+            Line::Error(status) => return Err(self.refusal(status.code, Some(status))),
+            Line::Bookmark(revision, end) => {
+                let Some(items) = initial.take_if(|_| end) else {
+                    if initial.is_none() {
+                        *position = Some(revision);
+                    }
+                    return Ok(());
+                };
+                *position = Some(revision);
+                return match self.tell_list(items).await {
+                    End::Over => Ok(()),
+                    end => Err(end),
+                };
+            }
+            Line::Put(item, revision) => match initial {
+                Some(items) => {
+                    items.push(*item);
+                    return Ok(());
+                }
+                None => {
+                    *position = Some(revision);
+                    News::Put(item)
+                }
+            },
+            Line::Deleted(object, revision) => match initial {
+                Some(items) => {
+                    items.retain(|item| item.object != object);
+                    return Ok(());
+                }
+                None => {
+                    *position = Some(revision);
+                    News::Deleted(object)
+                }
+            },
+        };
+        self.news.send((self.kind, news)).await.map_err(|_| End::Deaf)
+    }
+}
+
+fn late() -> End {
+    End::Failed(format!("the API server did not answer within {} s", ANSWER.as_secs()))
+}

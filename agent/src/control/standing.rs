@@ -1,0 +1,63 @@
+//! How the pods of this node stand: what the agent publishes about them, in a directory or on the Pods themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::publish::{self, StatusError};
+
+/// How a pod that was asked into the mesh stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Its connections are captured and its tunnel port is served.
+    Enrolled,
+    /// It is not served yet.
+    Pending {
+        /// Why not.
+        reason: String,
+        /// Since when it has been waiting.
+        since: Instant,
+    },
+    /// It cannot be enrolled, and why.
+    Refused(String),
+}
+
+impl Standing {
+    /// What is written on an enrolled pod. Peers take a pod for live by this word and by no other.
+    pub const ENROLLED: &str = "enrolled";
+}
+
+/// Pods of this node that were asked into the mesh, by UID.
+pub type Standings = BTreeMap<Arc<str>, Standing>;
+
+/// Where the agent publishes how its pods stand.
+#[derive(Debug)]
+pub enum Publisher {
+    /// In a file of this directory, read by agents that share it.
+    Directory(PathBuf),
+    /// On the Pods, by way of the API server. `None` until the agent has looked at all of them once.
+    Cluster(watch::Sender<Option<Standings>>),
+}
+
+impl Publisher {
+    /// Publishes how the pods of `node` stand.
+    ///
+    /// # Errors
+    /// [`StatusError`]; what was published before then still stands.
+    pub fn publish(&self, node: &str, standings: Standings) -> Result<(), StatusError> {
+        match self {
+            Self::Directory(directory) => {
+                let enrolled = standings.into_iter().filter(|(_, standing)| *standing == Standing::Enrolled);
+                let live: BTreeSet<_> = enrolled.map(|(uid, _)| uid).collect();
+                publish::publish(directory, node, &live)
+            }
+            Self::Cluster(sender) => {
+                sender.send_replace(Some(standings));
+                Ok(())
+            }
+        }
+    }
+}
