@@ -29,7 +29,15 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// Everything up and unmeshed, agents running.
     pub(crate) fn unmeshed(name: &str) -> Result<Self> {
-        let lab = Lab::new(name)?;
+        Self::on(Lab::new(name)?)
+    }
+
+    /// As [`Mesh::unmeshed`], with an API server in the place of a directory of manifests.
+    pub(crate) fn in_cluster(name: &str) -> Result<Self> {
+        Self::on(Lab::cluster(name)?)
+    }
+
+    fn on(lab: Lab) -> Result<Self> {
         let (a, b) = (lab.node("a")?, lab.node("b")?);
         let client = lab.pod(&a, "client").create()?;
         let server = lab.pod(&b, "server").ports(&[8080]).create()?;

@@ -8,6 +8,7 @@ mod balancing;
 mod enrolment;
 mod fixture;
 mod interop;
+mod kubernetes;
 mod lab_itself;
 mod lifecycle;
 mod peer;

@@ -1,4 +1,5 @@
-//! The manifests all agents of a lab read: ordinary Kubernetes objects, one a file, written whole or not at all.
+//! The objects all agents of a lab read: ordinary Kubernetes objects, one a file, written whole or not at all; or in the
+//! lab's API server.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,17 +9,25 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::ApiServer;
+
 /// The manifests directory and what the lab put into it.
 #[derive(Debug)]
 pub struct Manifests {
     directory: PathBuf,
     staging: PathBuf,
     objects: Mutex<BTreeMap<String, Value>>,
+    server: Option<ApiServer>,
 }
 
 impl Manifests {
-    pub(super) fn new(run: &Path) -> Self {
-        Self { directory: run.join("manifests"), staging: run.join("staging"), objects: Mutex::default() }
+    pub(super) fn new(run: &Path, server: Option<ApiServer>) -> Self {
+        Self { directory: run.join("manifests"), staging: run.join("staging"), objects: Mutex::default(), server }
+    }
+
+    /// The API server they are in, if it is not the directory.
+    pub(super) fn server(&self) -> Option<&ApiServer> {
+        self.server.as_ref()
     }
 
     /// The directory agents are pointed at.
@@ -33,7 +42,10 @@ impl Manifests {
     /// When the file cannot be written.
     pub fn put(&self, object: Value) -> Result<()> {
         let file = file_of(&object);
-        self.write(&file, &serde_saphyr::to_string(&object).context("writing YAML")?)?;
+        match &self.server {
+            Some(server) => server.put(&object)?,
+            None => self.write(&file, &serde_saphyr::to_string(&object).context("writing YAML")?)?,
+        }
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).insert(file, object);
         Ok(())
     }
@@ -42,7 +54,14 @@ impl Manifests {
     pub fn remove(&self, kind: &str, namespace: &str, name: &str) {
         let file = file_name(kind, namespace, name);
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
-        let _ = fs::remove_file(self.directory.join(file));
+        match &self.server {
+            Some(server) => {
+                if let Err(problem) = server.remove(kind, namespace, name) {
+                    eprintln!("{problem:#}");
+                }
+            }
+            None => _ = fs::remove_file(self.directory.join(file)),
+        }
     }
 
     /// Changes an object in place; harmless when there is none.

@@ -50,9 +50,13 @@ impl Lab {
         cgroup::create(&own_cgroup)?;
         let path = |name: &str| directory.join(name).display().to_string();
         let mut command = vec![binary("weft")?.display().to_string(), "agent".into()];
+        let source = match self.api() {
+            Some(api) => ("--kubeconfig", api.kubeconfig().display().to_string()),
+            None => ("--manifests", self.manifests.directory().display().to_string()),
+        };
         for (option, value) in [
-            ("--node", node.name().to_owned()),
-            ("--manifests", self.manifests.directory().display().to_string()),
+            ("--node-name", node.name().to_owned()),
+            source,
             ("--status", self.run.path().join("status").display().to_string()),
             ("--state", path("state")),
             ("--ca", self.run.path().join("ca").display().to_string()),
@@ -127,6 +131,9 @@ impl Lab {
     /// Whether a pod's agent has published it live.
     #[must_use]
     pub fn is_live(&self, pod: &Pod) -> bool {
+        if let Some(api) = self.api() {
+            return api.mark(pod).is_ok_and(|mark| mark.as_deref() == Some("enrolled"));
+        }
         let file = self.run.path().join("status").join(format!("{}.yaml", pod.node().name()));
         std::fs::read_to_string(file).is_ok_and(|text| text.contains(pod.uid()))
     }

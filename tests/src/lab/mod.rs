@@ -6,6 +6,7 @@
 
 mod agent;
 pub mod cgroup;
+mod cluster;
 mod entries;
 mod manifests;
 mod mesh;
@@ -28,6 +29,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 pub use agent::{Agent, AgentOptions};
+pub use cluster::ApiServer;
 pub use manifests::{MESH, Manifests};
 pub use netns::NetNs;
 pub use node::Node;
@@ -70,14 +72,18 @@ impl Lab {
     /// # Errors
     /// When a privilege or a kernel feature is missing, with the remedy.
     pub fn new(name: &str) -> Result<Self> {
+        let lab = Self::bare(name)?;
+        lab.namespace(NAMESPACE)?;
+        Ok(lab)
+    }
+
+    fn bare(name: &str) -> Result<Self> {
         let run = RunDir::create(name)?;
         std::fs::create_dir(run.path().join("logs"))?;
         let fabric = NetNs::create(&run.path().join("netns/fabric"))?;
         fabric.ip(&["link add br0 type bridge".into(), "link set br0 up".into()])?;
-        let manifests = Manifests::new(run.path());
-        let lab = Self { run, fabric, manifests, contents: Mutex::default() };
-        lab.namespace(NAMESPACE)?;
-        Ok(lab)
+        let manifests = Manifests::new(run.path(), None);
+        Ok(Self { run, fabric, manifests, contents: Mutex::default() })
     }
 
     /// The directory that holds all of the lab's files.

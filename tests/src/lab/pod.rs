@@ -40,6 +40,8 @@ pub(super) struct Inner {
     pub(super) netns: NetNs,
     pub(super) link: String,
     pub(super) cgroup: PathBuf,
+    /// The cgroup of its container; its own where nothing imitates containers.
+    pub(super) container: PathBuf,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) before: NetState,
     pub(super) object: serde_json::Value,
@@ -194,11 +196,19 @@ impl Pod {
         Ok((process, cgroup))
     }
 
+    /// Starts what a container runtime keeps in every pod: a process that does nothing but hold its namespaces.
+    pub(super) fn pause(&self, lab: &Lab, sandbox: &Path) -> Result<()> {
+        let place = Place { cgroup: sandbox, ..self.place(lab, "pause") };
+        let process = Process::start(place, &["sleep".to_owned(), "infinity".to_owned()])?;
+        lab.contents().processes.push(process);
+        Ok(())
+    }
+
     fn place(&self, lab: &Lab, what: &str) -> Place<'_> {
         let number = lab.contents().processes.len();
         let name = format!("{}-{what}-{number}", self.name());
         let log = lab.log_path(&name);
-        Place { name, netns: self.netns(), cgroup: self.cgroup(), log }
+        Place { name, netns: self.netns(), cgroup: &self.inner.container, log }
     }
 }
 

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::pod::{Inner, Pod, configuration};
 use super::state::NetState;
-use super::{Lab, MESH, NAMESPACE, NetNs, Node, cgroup};
+use super::{Lab, MESH, NAMESPACE, NetNs, Node, cgroup, cluster};
 
 /// A pod to be made.
 pub struct PodSpec<'a> {
@@ -27,6 +27,7 @@ pub struct PodSpec<'a> {
     uid: Option<String>,
     netns: Option<PathBuf>,
     hidden: bool,
+    host_network: bool,
 }
 
 impl<'a> PodSpec<'a> {
@@ -45,6 +46,7 @@ impl<'a> PodSpec<'a> {
             uid: None,
             netns: None,
             hidden: false,
+            host_network: false,
         }
     }
 
@@ -133,6 +135,14 @@ impl<'a> PodSpec<'a> {
         self
     }
 
+    /// Declared to share its node's network. The lab gives it a namespace all the same: what counts is what its object
+    /// says.
+    #[must_use]
+    pub fn host_network(mut self) -> Self {
+        self.host_network = true;
+        self
+    }
+
     /// Makes the pod and its manifest.
     ///
     /// # Errors
@@ -155,13 +165,14 @@ impl<'a> PodSpec<'a> {
         let path = || self.lab.run.path().join("netns").join(format!("{}-{number}", self.name));
         let netns = NetNs::create(&self.netns.clone().unwrap_or_else(path))?;
         connect(&netns, &self.node, &link, &addresses)?;
-        let cgroup = self.node.cgroup().join("pods").join(format!("{}-{number}", self.name));
-        cgroup::create(&cgroup)?;
         let before = NetState::settled(&netns)?;
-        let uid = self
-            .uid
-            .clone()
-            .unwrap_or_else(|| format!("{:08x}-{number:04x}-4000-8000-000000000000", std::process::id()));
+        let uid = self.uid(number)?;
+        let flat = || self.node.cgroup().join("pods").join(format!("{}-{number}", self.name));
+        let (cgroup, container) = match self.lab.api() {
+            Some(_) => cluster::cgroups(self.node.cgroup(), &uid, "app"),
+            None => (flat(), flat()),
+        };
+        cgroup::create(&container)?;
         let object = self.object(&uid, &netns, &addresses);
         let pod = Pod {
             inner: Arc::new(Inner {
@@ -173,11 +184,17 @@ impl<'a> PodSpec<'a> {
                 netns,
                 link,
                 cgroup,
+                container,
                 addresses,
                 before,
                 object,
             }),
         };
+        if self.lab.api().is_some() {
+            let (_, sandbox) = cluster::cgroups(pod.node().cgroup(), pod.uid(), "pause");
+            cgroup::create(&sandbox)?;
+            pod.pause(self.lab, &sandbox)?;
+        }
         if !self.hidden {
             self.lab.reveal(&pod)?;
         }
@@ -185,8 +202,28 @@ impl<'a> PodSpec<'a> {
         Ok(pod)
     }
 
+    /// Its UID: in a cluster the API server gives it one, when the Pod is created and before it has any address.
+    fn uid(&self, number: u16) -> Result<String> {
+        if let Some(uid) = &self.uid {
+            return Ok(uid.clone());
+        }
+        let Some(api) = self.lab.api() else {
+            return Ok(format!("{:08x}-{number:04x}-4000-8000-000000000000", std::process::id()));
+        };
+        let mut object = self.object("", &self.node.netns().clone(), &[]);
+        if let Some(fields) = object.as_object_mut() {
+            fields.remove("status");
+        }
+        api.put(&object)?;
+        let made = api.get(&format!("/api/v1/namespaces/{}/pods/{}", self.namespace, self.name))?;
+        made["metadata"]["uid"].as_str().map(str::to_owned).context("the API server gave the Pod no UID")
+    }
+
     fn object(&self, uid: &str, netns: &NetNs, addresses: &[IpAddr]) -> serde_json::Value {
         let mut annotations = self.annotations.clone();
+        if self.lab.api().is_some() {
+            return self.cluster_object(&annotations, addresses);
+        }
         annotations.insert("weft.dev/netns".into(), netns.path().display().to_string());
         let ports: Vec<_> = self.ports.iter().map(|port| json!({"containerPort": port, "protocol": "TCP"})).collect();
         let ips: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
@@ -198,6 +235,28 @@ impl<'a> PodSpec<'a> {
             },
             "spec": {
                 "nodeName": self.node.name(),
+                "serviceAccountName": self.service_account,
+                "containers": [{"name": "app", "image": "lab-app", "ports": ports}]
+            },
+            "status": {"phase": "Running", "podIP": addresses.first(), "podIPs": ips}
+        })
+    }
+}
+
+impl PodSpec<'_> {
+    /// The Pod as an API server takes it: what it assigns itself is left out.
+    fn cluster_object(&self, annotations: &BTreeMap<String, String>, addresses: &[IpAddr]) -> serde_json::Value {
+        let ports: Vec<_> = self.ports.iter().map(|port| json!({"containerPort": port, "protocol": "TCP"})).collect();
+        let ips: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": self.name, "namespace": self.namespace, "labels": self.labels, "annotations": annotations
+            },
+            "spec": {
+                "nodeName": self.node.name(),
+                "hostNetwork": self.host_network,
                 "serviceAccountName": self.service_account,
                 "containers": [{"name": "app", "image": "lab-app", "ports": ports}]
             },

@@ -1,0 +1,251 @@
+//! A lab that is configured by an API server: the double as a process on the nodes' network, the lab's objects in it, and
+//! its pods laid out as kubelet and containerd do it.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use weft_apiserver::contract::Target;
+
+use super::process::Place;
+use super::{Lab, Manifests, NetNs, Pod, Process, binary, cgroup};
+use crate::wait;
+
+/// Where the API server listens; nodes are `172.18.0.1` and on.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 254);
+/// How a Pod's annotation says that its agent serves it.
+const STATUS: &str = "/metadata/annotations/weft.dev~1status";
+/// Time to start.
+const START: Duration = Duration::from_secs(30);
+
+/// The API server of a lab.
+#[derive(Clone)]
+pub struct ApiServer {
+    process: Process,
+    network: NetNs,
+    kubeconfig: PathBuf,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("kubeconfig", &self.kubeconfig).finish_non_exhaustive()
+    }
+}
+
+impl Lab {
+    /// An empty lab with an API server, which its agents will follow in the place of a directory of manifests. The kinds
+    /// of `weft.dev` are installed from `weft crds`.
+    ///
+    /// # Errors
+    /// As [`Lab::new`], and when the server does not start.
+    pub fn cluster(name: &str) -> Result<Self> {
+        let mut lab = Self::bare(name)?;
+        let server = ApiServer::start(&lab)?;
+        lab.manifests = Manifests::new(lab.run.path(), Some(server));
+        lab.install_kinds()?;
+        lab.namespace(super::NAMESPACE)?;
+        Ok(lab)
+    }
+
+    /// The API server, in a lab that has one.
+    #[must_use]
+    pub fn api(&self) -> Option<&ApiServer> {
+        self.manifests.server()
+    }
+
+    fn install_kinds(&self) -> Result<()> {
+        let Some(api) = self.api() else { return Ok(()) };
+        let crds = super::run_command(&[binary("weft")?.display().to_string(), "crds".into()], "")?;
+        let definitions: Vec<Value> = serde_saphyr::from_multiple(&crds).context("the output of weft crds")?;
+        ensure!(!definitions.is_empty(), "weft crds prints nothing");
+        for definition in &definitions {
+            api.put(definition)?;
+        }
+        for definition in &definitions {
+            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+            wait::until(&format!("{name} to be served"), START, || {
+                let now = api.get(&format!("{CRDS}/{name}"))?;
+                let conditions = now["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                let served = conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True");
+                if served { Ok(()) } else { bail!("{}", now["status"]) }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+impl ApiServer {
+    fn start(lab: &Lab) -> Result<Self> {
+        lab.fabric.ip(&[format!("addr add {ADDRESS}/24 dev br0")])?;
+        let kubeconfig = lab.run.path().join("kubeconfig");
+        let own_cgroup = lab.run.cgroup().join("apiserver");
+        cgroup::create(&own_cgroup)?;
+        let command: Vec<String> = [
+            &binary("weft-apiserver")?.display().to_string(),
+            "serve",
+            "--tls",
+            "--listen",
+            &format!("{ADDRESS}:6443"),
+            "--kubeconfig",
+            &kubeconfig.display().to_string(),
+        ]
+        .map(str::to_owned)
+        .into();
+        let log = lab.log_path("apiserver");
+        let place = Place { name: "apiserver".into(), netns: &lab.fabric, cgroup: &own_cgroup, log };
+        let server = Self { process: Process::start(place, &command)?, network: lab.fabric.clone(), kubeconfig };
+        wait::until("the API server to serve", START, || {
+            if let Some(status) = server.process.exited() {
+                bail!("it ended with {status}: {}", server.process.log());
+            }
+            server.get("/api/v1/namespaces").map(drop)
+        })?;
+        Ok(server)
+    }
+
+    /// A kubeconfig for it.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Sends a request as `system:admin`; yields the status and the answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn send(&self, method: &str, path: &str, kind: &str, body: Option<String>) -> Result<(u16, Value)> {
+        let (method, path, kind) = (method.parse()?, path.to_owned(), kind.to_owned());
+        let target = Target::from_kubeconfig(&self.kubeconfig)?;
+        self.network.run(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let reply = runtime.block_on(target.send(method, &path, &[("content-type", &kind)], body))?;
+            Ok((reply.status, reply.json()))
+        })
+    }
+
+    fn done(&self, method: &str, path: &str, kind: &str, body: Option<&Value>) -> Result<Value> {
+        let (status, answer) = self.send(method, path, kind, body.map(ToString::to_string))?;
+        ensure!(status < 300, "{method} {path}: {status} {answer}");
+        Ok(answer)
+    }
+
+    /// An object, or a list of them.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.done("GET", path, "application/json", None)
+    }
+
+    /// Changes an object by a merge patch.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn merge(&self, path: &str, change: &Value) -> Result<Value> {
+        self.done("PATCH", path, "application/merge-patch+json", Some(change))
+    }
+
+    /// Orders a fault: see the double's README.
+    ///
+    /// # Errors
+    /// When the server does not obey.
+    pub fn order(&self, what: &str, order: &Value) -> Result<()> {
+        self.done("POST", &format!("/test/{what}"), "application/json", Some(order)).map(drop)
+    }
+
+    /// Creates or replaces an object. Of a Pod only labels and status change, as in a cluster.
+    pub(super) fn put(&self, object: &Value) -> Result<()> {
+        let (collection, name) = place_of(object)?;
+        let path = format!("{collection}/{name}");
+        let (status, live) = self.send("GET", &path, "application/json", None)?;
+        let is_pod = object["kind"] == "Pod";
+        if status == 404 {
+            let mut fresh = object.clone();
+            if let (true, Some(fields)) = (is_pod, fresh.as_object_mut()) {
+                fields.remove("status");
+                self.ensure_account(object)?;
+            }
+            self.done("POST", &collection, "application/json", Some(&fresh))?;
+        } else {
+            let mut next = if is_pod { live.clone() } else { object.clone() };
+            next["metadata"]["labels"] = object["metadata"]["labels"].clone();
+            next["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
+            self.done("PUT", &path, "application/json", Some(&next))?;
+        }
+        if let (true, Some(status)) = (is_pod, object.get("status")) {
+            self.merge(&format!("{path}/status"), &json!({"status": status}))?;
+        }
+        Ok(())
+    }
+
+    fn ensure_account(&self, pod: &Value) -> Result<()> {
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": pod["spec"]["serviceAccountName"], "namespace": namespace}
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        match self.send("POST", &path, "application/json", Some(account.to_string()))? {
+            (201 | 409, _) => Ok(()),
+            (status, answer) => bail!("creating a service account: {status} {answer}"),
+        }
+    }
+
+    /// Deletes an object at once; harmless when there is none.
+    pub(super) fn remove(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
+        let object = json!({"kind": kind, "metadata": {"namespace": namespace, "name": name}});
+        let path = place_of(&object).map(|(collection, name)| format!("{collection}/{name}"))?;
+        let now = json!({"gracePeriodSeconds": 0}).to_string();
+        match self.send("DELETE", &path, "application/json", Some(now))? {
+            (status, _) if status < 300 || status == 404 => Ok(()),
+            (status, answer) => bail!("deleting {path}: {status} {answer}"),
+        }
+    }
+
+    /// A Pod as the server has it.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn pod(&self, pod: &Pod) -> Result<Value> {
+        self.get(&format!("/api/v1/namespaces/{}/pods/{}", pod.namespace(), pod.name()))
+    }
+
+    /// What its agent has written on a Pod.
+    ///
+    /// # Errors
+    /// When there is no such Pod.
+    pub fn mark(&self, pod: &Pod) -> Result<Option<String>> {
+        Ok(self.pod(pod)?.pointer(STATUS).and_then(Value::as_str).map(str::to_owned))
+    }
+}
+
+/// Where an object's kind is served, and its name.
+fn place_of(object: &Value) -> Result<(String, String)> {
+    let word = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (root, plural) = match word("/kind") {
+        "Namespace" => return Ok(("/api/v1/namespaces".into(), word("/metadata/name").into())),
+        "CustomResourceDefinition" => return Ok((CRDS.into(), word("/metadata/name").into())),
+        "Pod" => ("/api/v1", "pods"),
+        "Service" => ("/api/v1", "services"),
+        "EndpointSlice" => ("/apis/discovery.k8s.io/v1", "endpointslices"),
+        "AuthorizationPolicy" => ("/apis/weft.dev/v1alpha1", "authorizationpolicies"),
+        "PeerAuthentication" => ("/apis/weft.dev/v1alpha1", "peerauthentications"),
+        "TrafficPolicy" => ("/apis/weft.dev/v1alpha1", "trafficpolicies"),
+        other => bail!("the lab does not know where {other:?} is served"),
+    };
+    let collection = format!("{root}/namespaces/{}/{plural}", word("/metadata/namespace"));
+    Ok((collection, word("/metadata/name").into()))
+}
+
+/// The cgroup of a pod and of one of its containers, as kubelet and containerd name them with the systemd driver.
+pub(super) fn cgroups(node: &Path, uid: &str, container: &str) -> (PathBuf, PathBuf) {
+    let slice = format!("kubepods-burstable-pod{}.slice", uid.replace('-', "_"));
+    let pod = node.join("kubepods.slice/kubepods-burstable.slice").join(slice);
+    let id: String = container.bytes().chain(uid.bytes()).map(|byte| format!("{byte:02x}")).collect();
+    let scope = pod.join(format!("cri-containerd-{:0>64.64}.scope", id));
+    (pod, scope)
+}
