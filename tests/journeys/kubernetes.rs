@@ -1,7 +1,7 @@
 //! A mesh that follows an API server: pods found by their processes, marked on their objects, and served on whatever
 //! becomes of the server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -216,6 +216,12 @@ fn cluster_sandbox_made_anew() -> Result<()> {
 fn cluster_pod_deleted_with_connections_open() -> Result<()> {
     let mesh = serving("cluster-deleted")?;
     let other = mesh.lab.pod(&mesh.a, "other").create()?;
+    let addressed = Instant::now();
+    marked(&mesh, &other, |mark| mark == Some("enrolled"))?;
+    eprintln!(
+        "a new pod was enrolled, and marked so, {} ms after its object had an address",
+        addressed.elapsed().as_millis()
+    );
     let app = other.app(&mesh.lab)?;
     mesh.lab.wait_live(&other)?;
     let held = app.hold(Calls::to(mesh.echo.v4()).times(10, 5))?;
@@ -272,5 +278,38 @@ fn cluster_pods_that_cannot_be_enrolled_say_why() -> Result<()> {
     }
     mesh.lab.manifests().remove("Pod", NAMESPACE, "ghost");
     mesh.steered(1, || mesh.app.call_once(mesh.echo.v4()))?;
+    mesh.lab.finish()
+}
+
+#[test]
+fn cluster_disable_with_the_api_server_away() -> Result<()> {
+    let mesh = serving("cluster-disable")?;
+    let second = mesh.lab.pod(&mesh.b, "second").create()?;
+    let app = second.app(&mesh.lab)?;
+    let (listener, _) = mesh.app.listen(anywhere(8081), "client", Behaviour::Identify)?;
+    mesh.lab.wait_live(&second)?;
+    let looping = mesh.app.start_loop(Calls::to(mesh.echo.v4()).times(0, 4), PAUSE)?;
+    mesh.steered(1, || mesh.app.call_once(mesh.echo.v6()))?;
+    api(&mesh)?.order("away", &json!({"seconds": 12}))?;
+    let agent = mesh.agent(&mesh.b)?;
+    wait::holds("the agent to notice", || stale(&agent).unwrap_or(false))?;
+    let order = agent.clone();
+    let disabling = std::thread::spawn(move || order.weft(&["disable"]));
+    // What the node's own pods dial is direct within seconds, whatever their peers know.
+    wait::until("the pods' own connections to be direct", wait::DEADLINE, || {
+        crate::fixture::moves(&mesh.lab, &mesh.b, "connect_leaving", 1, || app.call_once(mesh.client.v4(8081)?))
+    })?;
+    ensure!(stale(&agent)?, "the API server was back too soon for this to mean anything");
+    // Peers cannot know, and are served as before: for longer than the grace period of a second.
+    let before = mesh.app.loop_report(looping)?.ok;
+    wait::holds("peers' calls to go on", || mesh.app.loop_report(looping).is_ok_and(|now| now.ok > before + 500))?;
+    disabling.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    for pod in [&mesh.server, &second] {
+        marked(&mesh, pod, |mark| mark.is_none())?;
+        mesh.lab.wait_restored(pod)?;
+    }
+    let report = mesh.app.stop_loop(looping)?;
+    ensure!(report.failed() == 0 && report.ok > 0, "{report:?}");
+    mesh.app.unlisten(listener)?;
     mesh.lab.finish()
 }

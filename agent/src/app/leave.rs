@@ -1,6 +1,6 @@
 //! A pod's way out of the mesh, in the order that leaves its open connections alone.
 //!
-//! First no new connection of its own is taken; for a grace period 15008 is still served, for peers that have not heard;
+//! First no new connection of its own is taken; 15008 is still served until peers can know, and for a grace period more;
 //! then the lookup program and the listeners go; and when its last proxied connection has ended, the rule, the route and
 //! the sysctls are as they were. A pod that is dead skips the waiting.
 
@@ -70,6 +70,7 @@ pub(super) async fn begin(
 async fn leave(parts: &Parts, pod: &Pod, served: &Served, dead: bool) {
     let cookie = pod.netns.cookie();
     if !dead {
+        parts.publisher.withdrawn(&pod.uid).await;
         tokio::time::sleep(parts.grace).await;
     }
     parts.detach(cookie).await;

@@ -99,7 +99,12 @@ impl Node {
     }
 
     /// Applies a batch of changes: first what lets traffic through safely, then who is enrolled, last who must be cut off.
-    async fn changed(&mut self, batch: Vec<Delta>) {
+    async fn changed(&mut self, mut batch: Vec<Delta>) {
+        let known = self.store.snapshot();
+        batch.retain(|delta| !known.knows(delta));
+        if batch.is_empty() && self.settled {
+            return;
+        }
         let first = !std::mem::replace(&mut self.settled, true);
         let (before, after) = self.store.apply(batch);
         self.parts.outbound.balancers.sync(&after);

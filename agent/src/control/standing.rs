@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::kubernetes::Marks;
 use super::publish::{self, StatusError};
 
 /// How a pod that was asked into the mesh stands.
@@ -38,11 +39,26 @@ pub type Standings = BTreeMap<Arc<str>, Standing>;
 pub enum Publisher {
     /// In a file of this directory, read by agents that share it.
     Directory(PathBuf),
-    /// On the Pods, by way of the API server. `None` until the agent has looked at all of them once.
-    Cluster(watch::Sender<Option<Standings>>),
+    /// On the Pods, by way of the API server.
+    Cluster {
+        /// How they stand; `None` until the agent has looked at all of them once.
+        standings: watch::Sender<Option<Standings>>,
+        /// What is written on them.
+        marks: Marks,
+    },
 }
 
 impl Publisher {
+    /// Waits until a pod is no longer published as enrolled: from then on peers stop dialling its tunnel port. With the
+    /// API server away that is when it is back.
+    pub async fn withdrawn(&self, uid: &str) {
+        match self {
+            // Written before it is asked.
+            Self::Directory(_) => {}
+            Self::Cluster { marks, .. } => marks.gone(uid).await,
+        }
+    }
+
     /// Publishes how the pods of `node` stand.
     ///
     /// # Errors
@@ -54,7 +70,7 @@ impl Publisher {
                 let live: BTreeSet<_> = enrolled.map(|(uid, _)| uid).collect();
                 publish::publish(directory, node, &live)
             }
-            Self::Cluster(sender) => {
+            Self::Cluster { standings: sender, .. } => {
                 sender.send_replace(Some(standings));
                 Ok(())
             }

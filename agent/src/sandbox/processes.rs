@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use super::cgroup::pod_uid;
 
-/// All processes are looked at no more often than this.
-const SCAN_EVERY: Duration = Duration::from_millis(200);
+/// All processes are looked at no more often than this, and no more than a tenth of the time.
+const SCAN_EVERY: Duration = Duration::from_millis(20);
+/// Times its own length that a look is not repeated.
+const SHARE: u32 = 10;
 
 /// Finds pods among the processes of the machine.
 #[derive(Debug)]
@@ -27,7 +29,8 @@ pub struct Processes {
 #[derive(Debug, Default)]
 struct State {
     found: HashMap<String, Found>,
-    scanned: Option<Instant>,
+    /// When the next look may be.
+    next: Option<Instant>,
 }
 
 /// A process in a pod's network namespace.
@@ -57,11 +60,10 @@ impl Processes {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let stands =
             |found: &&Found| self.look(found.pid).is_some_and(|(of, now)| of == uid && now.netns == found.netns);
-        if !state.found.get(uid).as_ref().is_some_and(stands)
-            && state.scanned.is_none_or(|scanned| scanned.elapsed() >= SCAN_EVERY)
-        {
+        if !state.found.get(uid).as_ref().is_some_and(stands) && state.next.is_none_or(|next| Instant::now() >= next) {
+            let began = Instant::now();
             state.found = self.scan(&state.found);
-            state.scanned = Some(Instant::now());
+            state.next = Some(Instant::now() + (began.elapsed() * SHARE).max(SCAN_EVERY));
         }
         let found = state.found.get(uid).filter(stands)?;
         Some(self.proc.join(found.pid.to_string()).join("ns/net"))
@@ -133,7 +135,7 @@ mod tests {
 
     fn pid_of(processes: &Processes, uid: &str) -> Option<String> {
         // Not behind the pause between two looks.
-        processes.state.lock().unwrap().scanned = None;
+        processes.state.lock().unwrap().next = None;
         let path = processes.path(uid)?;
         Some(path.iter().rev().nth(2)?.to_string_lossy().into_owned())
     }

@@ -25,12 +25,15 @@ const START: Duration = Duration::from_secs(30);
 pub struct ApiServer {
     process: Process,
     network: NetNs,
-    kubeconfig: PathBuf,
+    /// Of `system:admin`.
+    admin: PathBuf,
+    /// Of the agents' service account.
+    agents: PathBuf,
 }
 
 impl std::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiServer").field("kubeconfig", &self.kubeconfig).finish_non_exhaustive()
+        f.debug_struct("ApiServer").field("kubeconfig", &self.admin).finish_non_exhaustive()
     }
 }
 
@@ -45,6 +48,7 @@ impl Lab {
         let server = ApiServer::start(&lab)?;
         lab.manifests = Manifests::new(lab.run.path(), Some(server));
         lab.install_kinds()?;
+        lab.admit_agents()?;
         lab.namespace(super::NAMESPACE)?;
         Ok(lab)
     }
@@ -53,6 +57,23 @@ impl Lab {
     #[must_use]
     pub fn api(&self) -> Option<&ApiServer> {
         self.manifests.server()
+    }
+
+    /// Gives agents the rights of `deploy/agent-rbac.yaml` and no other.
+    fn admit_agents(&self) -> Result<()> {
+        let Some(api) = self.api() else { return Ok(()) };
+        let rights = include_str!("../../../deploy/agent-rbac.yaml");
+        let objects: Vec<Value> = serde_saphyr::from_multiple(rights).context("deploy/agent-rbac.yaml")?;
+        for object in &objects {
+            api.put(object)?;
+        }
+        let path = "/api/v1/namespaces/weft-system/serviceaccounts/weft-agent/token";
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
+        let granted = api.done("POST", path, "application/json", Some(&request))?;
+        let token = granted["status"]["token"].as_str().context("the API server gave no token")?;
+        let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(&api.admin)?)?;
+        config["users"] = json!([{"name": "admin", "user": {"token": token}}]);
+        std::fs::write(&api.agents, serde_saphyr::to_string(&config)?).context("writing the agents' kubeconfig")
     }
 
     fn install_kinds(&self) -> Result<()> {
@@ -76,28 +97,30 @@ impl Lab {
     }
 }
 
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 impl ApiServer {
     fn start(lab: &Lab) -> Result<Self> {
         lab.fabric.ip(&[format!("addr add {ADDRESS}/24 dev br0")])?;
-        let kubeconfig = lab.run.path().join("kubeconfig");
+        let (admin, agents) = (lab.run.path().join("kubeconfig"), lab.run.path().join("kubeconfig-agents"));
         let own_cgroup = lab.run.cgroup().join("apiserver");
         cgroup::create(&own_cgroup)?;
         let command: Vec<String> = [
             &binary("weft-apiserver")?.display().to_string(),
             "serve",
             "--tls",
+            "--rbac",
             "--listen",
             &format!("{ADDRESS}:6443"),
             "--kubeconfig",
-            &kubeconfig.display().to_string(),
+            &admin.display().to_string(),
         ]
         .map(str::to_owned)
         .into();
         let log = lab.log_path("apiserver");
         let place = Place { name: "apiserver".into(), netns: &lab.fabric, cgroup: &own_cgroup, log };
-        let server = Self { process: Process::start(place, &command)?, network: lab.fabric.clone(), kubeconfig };
+        let server = Self { process: Process::start(place, &command)?, network: lab.fabric.clone(), admin, agents };
         wait::until("the API server to serve", START, || {
             if let Some(status) = server.process.exited() {
                 bail!("it ended with {status}: {}", server.process.log());
@@ -107,10 +130,10 @@ impl ApiServer {
         Ok(server)
     }
 
-    /// A kubeconfig for it.
+    /// A kubeconfig with the rights of an agent.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
-        &self.kubeconfig
+        &self.agents
     }
 
     /// Sends a request as `system:admin`; yields the status and the answer.
@@ -119,7 +142,7 @@ impl ApiServer {
     /// When there is no answer.
     pub fn send(&self, method: &str, path: &str, kind: &str, body: Option<String>) -> Result<(u16, Value)> {
         let (method, path, kind) = (method.parse()?, path.to_owned(), kind.to_owned());
-        let target = Target::from_kubeconfig(&self.kubeconfig)?;
+        let target = Target::from_kubeconfig(&self.admin)?;
         self.network.run(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let reply = runtime.block_on(target.send(method, &path, &[("content-type", &kind)], body))?;
@@ -229,6 +252,9 @@ fn place_of(object: &Value) -> Result<(String, String)> {
     let (root, plural) = match word("/kind") {
         "Namespace" => return Ok(("/api/v1/namespaces".into(), word("/metadata/name").into())),
         "CustomResourceDefinition" => return Ok((CRDS.into(), word("/metadata/name").into())),
+        "ClusterRole" => return Ok((format!("{RBAC}/clusterroles"), word("/metadata/name").into())),
+        "ClusterRoleBinding" => return Ok((format!("{RBAC}/clusterrolebindings"), word("/metadata/name").into())),
+        "ServiceAccount" => ("/api/v1", "serviceaccounts"),
         "Pod" => ("/api/v1", "pods"),
         "Service" => ("/api/v1", "services"),
         "EndpointSlice" => ("/apis/discovery.k8s.io/v1", "endpointslices"),

@@ -52,6 +52,11 @@ impl NetNs {
         self.id
     }
 
+    /// Whether a descriptor or link leads to it.
+    pub(super) fn is(&self, link: &Path) -> bool {
+        std::fs::metadata(link).is_ok_and(|found| (found.dev(), found.ino()) == self.id)
+    }
+
     /// Runs `work` on a fresh thread inside the namespace.
     ///
     /// # Errors

@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::node::{GATEWAY_V4, GATEWAY_V6};
 use super::process::Place;
 use super::state::NetState;
 use super::{Lab, NetNs, Node, Process, binary, cgroup};
 use crate::app::App;
+use crate::wait;
 
 /// Sheds root and every capability, the bounding set included, as container runtimes do.
 const UNPRIVILEGED: [&str; 8] = [
@@ -200,8 +201,13 @@ impl Pod {
     pub(super) fn pause(&self, lab: &Lab, sandbox: &Path) -> Result<()> {
         let place = Place { cgroup: sandbox, ..self.place(lab, "pause") };
         let process = Process::start(place, &["sleep".to_owned(), "infinity".to_owned()])?;
-        lab.contents().processes.push(process);
-        Ok(())
+        lab.contents().processes.push(process.clone());
+        // A pod has a sandbox before it has an address.
+        let namespace = format!("/proc/{}/ns/net", process.pid());
+        wait::until("the pod's sandbox", wait::DEADLINE, || {
+            let inside = self.netns().is(Path::new(&namespace)) && !cgroup::members(sandbox).is_empty();
+            if inside { Ok(()) } else { bail!("process {} is not in it yet", process.pid()) }
+        })
     }
 
     fn place(&self, lab: &Lab, what: &str) -> Place<'_> {

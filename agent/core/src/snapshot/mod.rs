@@ -11,6 +11,7 @@
 mod batch;
 mod endpoints;
 mod index;
+mod news;
 mod policies;
 mod resource;
 mod routes;
@@ -99,6 +100,12 @@ impl Snapshot {
     #[must_use]
     pub fn apply(&self, deltas: impl IntoIterator<Item = Delta>) -> Self {
         batch::apply(self, deltas)
+    }
+
+    /// Whether applying a delta would change nothing.
+    #[must_use]
+    pub fn knows(&self, delta: &Delta) -> bool {
+        news::is_known(self, delta)
     }
 
     /// How many times [`Self::apply`] led here: of two snapshots of one line, the higher is the newer.

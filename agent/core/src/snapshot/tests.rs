@@ -89,6 +89,19 @@ proptest! {
 
     /// One by one, in any batches, or only what is left of them in any order: the same snapshot.
     #[test]
+    fn what_is_known_changes_nothing_and_what_was_put_is_known(
+        before in vec(deltas(), 0..30),
+        delta in deltas(),
+    ) {
+        let snapshot = Snapshot::new(domain()).apply(before);
+        let after = snapshot.apply([delta.clone()]);
+        if snapshot.knows(&delta) {
+            prop_assert_eq!(&snapshot, &after);
+        }
+        prop_assert!(after.knows(&delta), "{:?}", delta);
+    }
+
+    #[test]
     fn any_order_and_batching_give_one_snapshot(
         deltas in vec(deltas(), 0..40),
         cuts in vec(any::<Choice>(), 0..4),

@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use weft_core::model::NodeLiveness;
 use weft_core::snapshot::{Delta, Key, Resource};
 
 use super::read::{Item, PodFacts};
+use super::watch::PAUSE_MAX;
 use crate::control::manifests::ObjectRef;
 use crate::control::standing::Standing;
 
@@ -23,6 +26,27 @@ pub(super) struct Observed {
 
 /// Pods of this node by UID.
 pub(super) type Here = BTreeMap<Arc<str>, Observed>;
+
+/// Time in which a mark is written and read again while the API server is there.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What is written on the pods of this node.
+#[derive(Clone, Debug)]
+pub struct Marks(pub(super) watch::Receiver<Arc<Here>>);
+
+impl Marks {
+    /// Waits until a pod carries no word of being enrolled, or is gone, or nobody looks any more; and until every other
+    /// agent can have read so. If it took long, the API server was away, and they come back to it one by one.
+    pub(in crate::control) async fn gone(&self, uid: &str) {
+        let began = Instant::now();
+        let enrolled = |here: &Here| here.get(uid).is_some_and(|pod| pod.status.as_deref() == Some(Standing::ENROLLED));
+        // An error: the source has ended.
+        let _ = self.0.clone().wait_for(|here| !enrolled(here)).await;
+        if began.elapsed() > SOON {
+            tokio::time::sleep(PAUSE_MAX + SOON).await;
+        }
+    }
+}
 
 /// The live pods of every other node, and what is written on those of this one.
 #[derive(Debug, Default)]

@@ -31,6 +31,7 @@ use write::Writer;
 
 pub use client::{ClientError, connect};
 pub use health::{Health, WatchHealth, WatchState};
+pub use live::Marks;
 
 /// The kinds an agent watches.
 const KINDS: [Kind; 9] = [
@@ -82,10 +83,11 @@ pub fn follow(client: &Client, node: &str) -> Cluster {
         here: send_here,
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(merge.run()));
+    let marks = Marks(here.clone());
     let writer = Writer::new(client.clone(), node, stands, here);
     tokio::spawn(stop.clone().run_until_cancelled_owned(writer.run()));
     let source = Source { deltas, problems, _stop: Box::new(stop.drop_guard()) };
-    Cluster { source, health, publisher: Publisher::Cluster(standings) }
+    Cluster { source, health, publisher: Publisher::Cluster { standings, marks } }
 }
 
 #[cfg(test)]

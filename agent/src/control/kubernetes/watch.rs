@@ -31,8 +31,10 @@ const SILENCE: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Objects of a page, where lists are read in pages.
 const PAGE: u32 = 500;
-/// First pause after a failure; doubles up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// First pause after a failure; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause after a failure: when an API server is back, every agent has noticed after this.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Longest pause before it is looked again whether the cluster has a kind it did not have.
 const ABSENT: Duration = Duration::from_secs(30);
 /// A watch that ended sooner than this counts as failed: the pauses must grow.
@@ -82,8 +84,8 @@ impl Watch {
             let well = began.elapsed() >= SHORT || self.pages && matches!(end, End::Over);
             failures = if well { 0 } else { failures + 1 };
             let Some(most) = self.after(end, &mut position).await else { return };
-            let grown = (PAUSE.0 / 2).saturating_mul(2_u32.pow(failures.min(12))).min(most);
-            let least = if failures > 2 { PAUSE.0 } else { Duration::ZERO };
+            let grown = (PAUSE_MIN / 2).saturating_mul(2_u32.pow(failures.min(12))).min(most);
+            let least = if failures > 2 { PAUSE_MIN } else { Duration::ZERO };
             let jitter = rand::rng().random_range(0.5..1.0);
             tokio::time::sleep(grown.max(least).mul_f64(jitter)).await;
         }
@@ -113,11 +115,11 @@ impl Watch {
             }
             End::Refused(code, reason) => {
                 self.health.failed(self.kind, format!("the API server answers {code}: {reason}"));
-                return Some(PAUSE.1);
+                return Some(PAUSE_MAX);
             }
             End::Failed(reason) => {
                 self.health.failed(self.kind, reason);
-                return Some(PAUSE.1);
+                return Some(PAUSE_MAX);
             }
         }
         Some(Duration::ZERO)

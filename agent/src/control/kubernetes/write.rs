@@ -113,7 +113,8 @@ impl Writer {
     }
 
     async fn mark(&self, uid: &str, pod: &Observed, status: Option<&str>) -> bool {
-        let path = format!("/api/v1/namespaces/{}/pods/{}", pod.object.namespace, pod.object.name);
+        // By its status: whoever may only patch that cannot change what the pod runs.
+        let path = format!("/api/v1/namespaces/{}/pods/{}/status", pod.object.namespace, pod.object.name);
         // With another UID it is another pod by now, and the API server refuses.
         let body = json!({"metadata": {"uid": uid, "annotations": {STATUS_ANNOTATION: status}}});
         let request = http::Request::patch(path)
