@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod balancing;
+mod discovery;
 mod enrolment;
 mod fixture;
 mod interop;
