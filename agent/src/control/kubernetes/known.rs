@@ -34,7 +34,8 @@ impl Known {
         match resource {
             _ if stays => {}
             Some(resource) => {
-                self.keys.insert(key);
+                // Not `key`: this one shares its names with the resource.
+                self.keys.insert(resource.key());
                 deltas.push(Delta::Put(resource));
             }
             None => {
