@@ -106,6 +106,11 @@ impl Lane {
         self.probes.pop()
     }
 
+    /// Whether an ejected endpoint is due for a probe.
+    pub(super) fn is_probe_due(&self) -> bool {
+        !self.probes.is_empty()
+    }
+
     /// Someone of the reserve who was not tried: of the best rank that has any, each as likely.
     pub(super) fn fall_back(&self, tried: &[SocketAddr], random: Random<'_>) -> Option<Arc<Member>> {
         let mut open = self.reserve.iter().filter(|(_, member)| !tried.contains(&member.address)).peekable();

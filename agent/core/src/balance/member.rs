@@ -69,11 +69,12 @@ impl Member {
         lock(&self.condition).ewma.timing(now)
     }
 
-    /// A connection stood after `took`. Returns whether that readmits the endpoint.
-    pub(super) fn connected(&self, took: Duration, now: Instant) -> bool {
+    /// A connection stood after `took`. Returns whether that readmits the endpoint, and whether it clears it of suspicion.
+    pub(super) fn connected(&self, took: Duration, now: Instant) -> (bool, bool) {
         let mut condition = lock(&self.condition);
         condition.ewma.observe(took, now);
-        condition.outlier.succeeded(now)
+        let suspect = condition.outlier.is_suspect();
+        (condition.outlier.succeeded(now), suspect)
     }
 
     /// Reads or drives its ejection.

@@ -111,7 +111,7 @@ pub struct Balancers {
     settings: Arc<Settings>,
     pools: RwLock<HashMap<ServicePortKey, Arc<Pool>>>,
     splitters: RwLock<HashMap<ServicePortKey, Arc<Splitter>>>,
-    /// Endpoints ejected and readmitted so far.
+    /// Endpoints ejected, readmitted, suspected and cleared so far.
     changes: Arc<AtomicU64>,
 }
 
@@ -190,7 +190,13 @@ impl Balancers {
         self.pool(key).shares(set, snapshot.generation(), now)
     }
 
-    /// Rises whenever connections made an endpoint eligible, or made it stop being that: [`Self::shares`] may differ.
+    /// A connection that the kernel sent to `address` by itself was refused.
+    pub fn refused(&self, key: &ServicePortKey, address: SocketAddr, now: Instant, jitter: u64) {
+        self.pool(key).refused(address, now, jitter);
+    }
+
+    /// Rises whenever connections made an endpoint eligible or suspect, or made it stop being that: [`Self::shares`] may
+    /// differ.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)

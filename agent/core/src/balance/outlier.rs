@@ -56,6 +56,11 @@ impl Outlier {
         self.state == State::Serving
     }
 
+    /// Whether the last connection failed: whoever cannot try another endpoint had better not try this one.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.failures > 0
+    }
+
     /// When it is due for a probe; `None` while it serves or is being probed.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {

@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::lane::{Lane, Picker};
 use super::least_request::LeastRequest;
 use super::member::Member;
+use super::outlier::Outlier;
 use super::peak_ewma::PeakEwma;
 use super::random::WeightedRandom;
 use super::round_robin::RoundRobin;
@@ -20,6 +21,9 @@ use super::{PickError, Random, Settings, lock};
 use crate::model::Algorithm;
 use crate::route::ServicePortKey;
 use crate::snapshot::EndpointSet;
+
+/// While a probe is due, one connection for so many that the kernel sends to the others by itself.
+const PROBES: u64 = 32;
 
 /// The balancing state of one service port.
 #[derive(Debug)]
@@ -130,7 +134,8 @@ impl Pool {
         state.choose(ask, random)
     }
 
-    /// Who is eligible, with their weights, and the sum of these.
+    /// Who is eligible and did not fail last, with their weights, and the sum of the weights of all who are eligible. Where
+    /// an ejected endpoint is due for a probe, the sum is more by one in [`PROBES`]: somebody has to come by here to make it.
     pub(super) fn shares(
         &self,
         set: &Arc<EndpointSet>,
@@ -142,8 +147,10 @@ impl Pool {
             return (Vec::new(), 0);
         }
         let lane = &state.whole.lane;
-        let shares = lane.members.iter().enumerate().map(|(at, member)| (member.address, lane.weights.at(at)));
-        (shares.collect(), lane.weights.total())
+        let trusted = lane.members.iter().enumerate().filter(|(_, member)| !member.outlier(|o| o.is_suspect()));
+        let (scale, spare) = if lane.is_probe_due() { (PROBES, lane.weights.total()) } else { (1, 0) };
+        let shares = trusted.map(|(at, member)| (member.address, lane.weights.at(at) * scale)).collect();
+        (shares, lane.weights.total() * scale + spare)
     }
 
     /// Who is eligible has changed.
@@ -154,8 +161,18 @@ impl Pool {
 
     /// A connection to `member` stood.
     pub(super) fn connected(&self, member: &Member, took: std::time::Duration, now: Instant) {
-        if member.connected(took, now) {
-            self.unsettle();
+        match member.connected(took, now) {
+            (true, _) => self.unsettle(),
+            (false, true) => drop(self.changes.fetch_add(1, Ordering::Relaxed)),
+            (false, false) => {}
+        }
+    }
+
+    /// A connection that was not picked here failed at `address`.
+    pub(super) fn refused(&self, address: SocketAddr, now: Instant, jitter: u64) {
+        let member = lock(&self.state).members.iter().find(|member| member.address == address).cloned();
+        if let Some(member) = member {
+            self.failed(&member, false, now, jitter);
         }
     }
 
@@ -164,8 +181,14 @@ impl Pool {
     pub(super) fn failed(&self, member: &Arc<Member>, probe: bool, now: Instant, jitter: u64) {
         let state = lock(&self.state);
         let spares = || state.whole.lane.spares(member);
-        if member.outlier(|o| o.failed(&self.settings.outlier, probe, now, jitter, spares)) {
-            self.unsettle();
+        let news = |outlier: &mut Outlier| {
+            let suspect = outlier.is_suspect();
+            (outlier.failed(&self.settings.outlier, probe, now, jitter, spares), !suspect)
+        };
+        match member.outlier(news) {
+            (true, _) => self.unsettle(),
+            (false, true) => drop(self.changes.fetch_add(1, Ordering::Relaxed)),
+            (false, false) => {}
         }
     }
 

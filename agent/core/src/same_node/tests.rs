@@ -117,6 +117,51 @@ fn an_endpoint_that_fails_is_taken_out_of_the_kernels_draw() {
 }
 
 #[test]
+fn one_refusal_leaves_an_endpoint_to_the_proxy_until_that_has_connected_to_it() {
+    let (snapshot, locals) = mesh(&[1, 1], 2);
+    let (balancers, now) = (Balancers::new(), Instant::now());
+    let drawn = || same_node(&snapshot, &locals, &balancers, 16, now).drawn[&key("a/s:80")].to_vec();
+    let (one, two) = (at("10.0.0.1:8080"), at("10.0.0.2:8080"));
+    assert_eq!(drawn(), [one, two]);
+    let seen = balancers.changes();
+    balancers.refused(&key("a/s:80"), one, now, 0);
+    assert!(balancers.changes() > seen, "the plan is to be made again");
+    assert_eq!(drawn(), [two]);
+    let plan = same_node(&snapshot, &locals, &balancers, 16, now);
+    assert_eq!(plan.frontends[&at("10.9.0.1:80")].choices[0].last, (1 << 31) - 1, "the other's share stays its own");
+    let seen = balancers.changes();
+    let mut random = seeded(3);
+    let besides = plan.drawn.get(&key("a/s:80"));
+    let mut pick = balancers.pick_besides(&snapshot, &key("a/s:80"), besides, &[], now, &mut random).unwrap();
+    assert_eq!(pick.target.address, one);
+    pick.connected(std::time::Duration::from_micros(300), now);
+    assert!(balancers.changes() > seen);
+    assert_eq!(drawn(), [one, two]);
+}
+
+#[test]
+fn the_proxy_gets_to_probe_an_ejected_endpoint_where_all_others_are_here() {
+    let (snapshot, locals) = mesh(&[1, 1], 2);
+    let (balancers, now) = (Balancers::new(), Instant::now());
+    let last = |now| {
+        let plan = same_node(&snapshot, &locals, &balancers, 16, now);
+        plan.frontends[&at("10.9.0.1:80")].choices.last().map(|choice| choice.last)
+    };
+    assert_eq!(last(now), Some(u32::MAX));
+    for _ in 0..5 {
+        balancers.refused(&key("a/s:80"), at("10.0.0.1:8080"), now, 0);
+    }
+    assert_eq!(last(now), Some(u32::MAX), "ejected: the other has everything");
+    let later = now + std::time::Duration::from_secs(31);
+    let share = f64::from(last(later).unwrap()) / f64::from(u32::MAX);
+    assert!((share - 32.0 / 33.0).abs() < 1e-6, "{share}");
+    let plan = same_node(&snapshot, &locals, &balancers, 16, later);
+    let (mut random, besides) = (seeded(5), plan.drawn.get(&key("a/s:80")));
+    let pick = balancers.pick_besides(&snapshot, &key("a/s:80"), besides, &[], later, &mut random).unwrap();
+    assert_eq!(pick.target.address, at("10.0.0.1:8080"));
+}
+
+#[test]
 fn frontends_are_what_the_plan_would_balance_or_dial_directly() {
     let (snapshot, locals) = mesh(&[1, 3], 1);
     let plan = planned(&snapshot, &locals);
