@@ -32,6 +32,7 @@ pub(super) struct Direct {
     admitted: BTreeMap<PortKey, Option<Sources>>,
     counts: HashMap<MapData, u64, u64>,
     attested: HashMap<MapData, Tuple, Attested>,
+    held: HashMap<MapData, FrontendKey, u64>,
     /// The hooks that follow such connections run, with this agent's programs.
     followed: bool,
 }
@@ -50,6 +51,7 @@ impl Direct {
             admits,
             counts: take(ebpf, map::FLOW_COUNTS)?,
             attested: take(ebpf, map::ATTESTED)?,
+            held: take(ebpf, map::HELD)?,
             followed,
         };
         direct.count(0)?;
@@ -109,7 +111,14 @@ impl Direct {
         let stale: Vec<FrontendKey> = self.drawn.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         stale.into_iter().try_for_each(|key| self.remove_frontend(key))?;
         for (key, frontend) in wanted {
-            if self.drawn.get(&key).and_then(Option::as_ref) != Some(frontend) {
+            let before = self.drawn.get(&key).and_then(Option::as_ref);
+            if before != Some(frontend) {
+                let drawn = |address| before.is_some_and(|before| before.choices.iter().any(|c| c.address == address));
+                for again in frontend.choices.iter().filter(|choice| !drawn(choice.address)) {
+                    // It was left out since it refused, and has been connected to.
+                    let endpoint = self::key(again.address);
+                    optional(self.held.remove(&endpoint)).map_err(SteerError::map(map::HELD))?;
+                }
                 self.frontends.insert(key, compiled(frontend), 0).map_err(SteerError::map(map::FRONTENDS))?;
                 self.drawn.insert(key, Some(frontend.clone()));
             }

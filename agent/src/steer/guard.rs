@@ -2,14 +2,12 @@
 //!
 //! The kernel's word on who connects is worth what the addresses in packets are worth. The guard drops what a pod sends in
 //! the name of an enrolled pod it is not; while a single pod of the node has a way out that is not guarded, connections go
-//! through the proxy.
+//! through the proxy. On a bridge everybody hears everybody, so there the guard stands at every port, whoever's it is, and
+//! minds hardware addresses and the bridge's own address as well.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
 };
 
 use aya::{
@@ -17,41 +15,31 @@ use aya::{
     maps::{HashMap, MapData},
     programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions},
 };
-use weft_abi::{Address, PodIdentity, map, program};
+use weft_abi::{Address, Link, PodIdentity, Station, map, program};
 
 use super::{
     SteerError, Steering, lock,
-    object::{Programs, find, replace},
+    object::{Programs, fd, find, run},
+    survey::{GuardedPod, Plan, Post, Seen},
     tables::{optional, take},
 };
 use crate::sys::{
     NetNs,
-    link::{self, Device},
+    link::{Changes, Device},
 };
 
-/// How long is believed what was seen inside a pod: which devices it has.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// A pod of this node, enrolled or not.
-#[derive(Clone, Debug)]
-pub struct GuardedPod {
-    /// Its name, to be told who is in the way.
-    pub name: String,
-    /// Its network namespace.
-    pub netns: Arc<NetNs>,
-    /// Its addresses, if it is enrolled: nobody else may use them.
-    pub protects: Vec<IpAddr>,
-}
+/// Looks at a node whose pods do not seem to be whole.
+const LOOKS: usize = 3;
 
 /// The program, its maps, and where it runs.
 pub(super) struct Guard {
     ebpf: Ebpf,
     owners: HashMap<MapData, Address, u64>,
-    devices: HashMap<MapData, u32, u64>,
-    /// Links this agent attached or took over: (cookie, index).
-    attached: BTreeSet<(u64, u32)>,
-    /// Pods looked into: when, and how many veth ends were seen, if that is all there is.
-    seen: BTreeMap<u64, (Instant, Option<usize>)>,
+    stations: HashMap<MapData, u64, u64>,
+    links: HashMap<MapData, u32, Link>,
+    /// Devices where this agent attached it, or took it over.
+    attached: BTreeSet<u32>,
+    pub(super) seen: BTreeMap<u64, Seen>,
 }
 
 impl Guard {
@@ -60,125 +48,139 @@ impl Guard {
         let mut ebpf = programs.load(0, PodIdentity::default())?;
         Ok(Self {
             owners: take(&mut ebpf, map::GUARDED)?,
-            devices: take(&mut ebpf, map::DEVICES)?,
+            stations: take(&mut ebpf, map::STATIONS)?,
+            links: take(&mut ebpf, map::LINKS)?,
             ebpf,
             attached: BTreeSet::new(),
             seen: BTreeMap::new(),
         })
     }
 
-    fn set_owners(&mut self, wanted: &BTreeMap<IpAddr, u64>) -> Result<(), SteerError> {
-        let held: Result<Vec<_>, _> = self.owners.iter().collect();
-        let held: BTreeMap<IpAddr, u64> =
-            held.map_err(SteerError::map(map::GUARDED))?.into_iter().map(|(ip, owner)| (ip.into(), owner)).collect();
-        for (ip, owner) in wanted.iter().filter(|(ip, owner)| held.get(*ip) != Some(*owner)) {
-            self.owners.insert(Address::from(*ip), owner, 0).map_err(SteerError::map(map::GUARDED))?;
+    /// Guards as planned. What is known of a link is written before anybody's address is protected, or a pod would be
+    /// kept from using its own; the other way round where it is taken back.
+    fn apply(&mut self, programs: &Programs, node: &NetNs, mut plan: Plan) -> Result<Vec<String>, SteerError> {
+        let stations = self.settle_stations(&mut plan)?;
+        let mut wanted = BTreeSet::new();
+        for post in plan.posts.values() {
+            self.links.insert(post.device.index, post.link, 0).map_err(SteerError::map(map::LINKS))?;
+            wanted.insert(post.device.index);
+            if let Err(error) = self.attach(node, &post.device, &programs.pins.guard(post.device.index)) {
+                let reason = format!("{}: its packets cannot be guarded (Linux 6.6 can): {error}", post.of);
+                plan.open.push(reason);
+            }
         }
-        for ip in held.keys().filter(|ip| !wanted.contains_key(*ip)) {
-            optional(self.owners.remove(&(*ip).into())).map_err(SteerError::map(map::GUARDED))?;
+        exactly(&mut self.stations, map::STATIONS, &stations)?;
+        let owners = plan.owners.iter().map(|(ip, owner)| (Address::from(*ip), *owner)).collect();
+        exactly(&mut self.owners, map::GUARDED, &owners)?;
+        self.detach_others(programs, &wanted)?;
+        Ok(plan.open)
+    }
+
+    /// Whose each hardware address on a bridge is: who had it first keeps it. A link does not vouch for one that is another's.
+    fn settle_stations(&self, plan: &mut Plan) -> Result<BTreeMap<u64, u64>, SteerError> {
+        let enrolled = |post: &&Post| post.enrolled && post.link.is_shared() && post.link.station != Station::NONE;
+        let claims: Vec<(u64, u64)> =
+            plan.posts.values().filter(enrolled).map(|post| (post.link.station.number(), post.link.cookie)).collect();
+        let mut owners = BTreeMap::new();
+        for entry in self.stations.iter() {
+            let held = entry.map_err(SteerError::map(map::STATIONS))?;
+            if claims.contains(&held) {
+                owners.insert(held.0, held.1);
+            }
         }
-        Ok(())
+        for (station, cookie) in claims {
+            owners.entry(station).or_insert(cookie);
+        }
+        for post in plan.posts.values_mut() {
+            if owners.get(&post.link.station.number()).is_some_and(|owner| *owner != post.link.cookie) {
+                post.link.station = Station::NONE;
+            }
+        }
+        Ok(owners)
     }
 
     /// Runs the program on a device, in front of all others: one before it that lets a packet through would be the last.
-    fn attach(&mut self, node: &NetNs, cookie: u64, device: &Device, pin: &Path) -> Result<(), SteerError> {
-        self.devices.insert(device.index, cookie, 0).map_err(SteerError::map(map::DEVICES))?;
-        if self.attached.contains(&(cookie, device.index)) {
+    fn attach(&mut self, node: &NetNs, device: &Device, pin: &Path) -> Result<(), SteerError> {
+        if self.attached.contains(&device.index) {
             return Ok(());
         }
         let guard: &mut SchedClassifier = find(&mut self.ebpf, program::GUARD)?;
         if guard.fd().is_err() {
             guard.load().map_err(SteerError::load)?;
         }
-        if !replace(pin, guard.fd().map_err(SteerError::load)?)? {
+        run(pin, &fd(guard.fd())?, || {
             let order = TcAttachOptions::TcxOrder(LinkOrder::first());
             let attach = || guard.attach_with_options(&device.name, TcAttachType::Ingress, order);
             let link = node.run(attach).map_err(SteerError::file("enter the namespace of", "the node"))?;
             let link = guard.take_link(link.map_err(SteerError::load)?).map_err(SteerError::load)?;
-            FdLink::try_from(link).map_err(SteerError::load)?.pin(pin).map_err(SteerError::load)?;
-        }
-        self.attached.insert((cookie, device.index));
+            FdLink::try_from(link).map_err(SteerError::load)
+        })?;
+        self.attached.insert(device.index);
         Ok(())
     }
 
     /// Takes the program off every device that is not wanted.
-    fn detach_others(&mut self, programs: &Programs, wanted: &BTreeSet<(u64, u32)>) -> Result<(), SteerError> {
-        self.attached.retain(|at| wanted.contains(at));
+    fn detach_others(&mut self, programs: &Programs, wanted: &BTreeSet<u32>) -> Result<(), SteerError> {
+        self.attached.retain(|index| wanted.contains(index));
         let guard: &mut SchedClassifier = find(&mut self.ebpf, program::GUARD)?;
         if wanted.is_empty() && guard.fd().is_ok() {
             guard.unload().map_err(SteerError::load)?;
         }
-        programs.pins.remove_links(|name| guarded(name).is_some_and(|at| !wanted.contains(&at)))?;
-        let held: Result<Vec<u32>, _> = self.devices.keys().collect();
-        for index in held.map_err(SteerError::map(map::DEVICES))? {
-            if !wanted.iter().any(|(_, wanted)| *wanted == index) {
-                optional(self.devices.remove(&index)).map_err(SteerError::map(map::DEVICES))?;
+        programs.pins.remove_links(|name| guarded(name).is_some_and(|index| !wanted.contains(&index)))?;
+        let held: Result<Vec<u32>, _> = self.links.keys().collect();
+        for index in held.map_err(SteerError::map(map::LINKS))? {
+            if !wanted.contains(&index) {
+                optional(self.links.remove(&index)).map_err(SteerError::map(map::LINKS))?;
             }
         }
         Ok(())
     }
 }
 
-/// What the name of a pin says: whose link is guarded, and by which device.
-fn guarded(pin: &str) -> Option<(u64, u32)> {
-    let (cookie, index) = pin.strip_prefix("guard-")?.split_once('-')?;
-    Some((cookie.parse().ok()?, index.parse().ok()?))
+/// Makes a map hold exactly these.
+fn exactly<K: aya::Pod + Ord>(
+    map: &mut HashMap<MapData, K, u64>,
+    name: &'static str,
+    wanted: &BTreeMap<K, u64>,
+) -> Result<(), SteerError> {
+    let held: Result<BTreeMap<K, u64>, _> = map.iter().collect();
+    let held = held.map_err(SteerError::map(name))?;
+    for (key, owner) in wanted.iter().filter(|(key, owner)| held.get(*key) != Some(*owner)) {
+        map.insert(key, owner, 0).map_err(SteerError::map(name))?;
+    }
+    for key in held.keys().filter(|key| !wanted.contains_key(*key)) {
+        optional(map.remove(key)).map_err(SteerError::map(name))?;
+    }
+    Ok(())
+}
+
+/// What the name of a pin says: which device is guarded.
+fn guarded(pin: &str) -> Option<u32> {
+    pin.strip_prefix("guard-")?.parse().ok()
 }
 
 impl Steering {
-    /// Guards exactly these pods. Returns the names of those that have a way out which cannot be guarded, with the reason.
+    /// Guards exactly these pods, and whoever shares a bridge with an enrolled one. Returns who has a way out that cannot be
+    /// guarded, with the reason.
     pub async fn guard(&self, pods: &[GuardedPod]) -> Result<Vec<String>, SteerError> {
         let _turn = self.turn.lock().await;
         self.shared.check_owner()?;
         let failed = |source| SteerError::File { action: "list the devices of", path: "the node".into(), source };
-        let node = &self.shared.host;
-        let pairs = if pods.is_empty() { Vec::new() } else { link::pairs(node).await.map_err(failed)? };
-        let mut found = Vec::new();
-        let mut open = Vec::new();
-        for pod in pods {
-            let devices = link::of_pod(node, &pairs, &pod.netns).await.map_err(failed)?;
-            match self.way_out(pod, devices.len()).await {
-                Some(reason) => open.push(format!("{}: {reason}", pod.name)),
-                None => found.push((pod, devices)),
+        let mut plan = Plan::default();
+        for _ in 0..LOOKS {
+            // A pod that comes or goes between two looks, one at the node and one into the pod, is seen whole by the next.
+            if !pods.is_empty() && (plan.posts.is_empty() || !plan.open.is_empty()) {
+                plan = self.survey(pods).await.map_err(failed)?;
             }
         }
         let mut guard = lock(&self.shared.guard);
         self.shared.check_owner()?;
-        let protects =
-            pods.iter().flat_map(|pod| pod.protects.iter().map(|ip| (ip.to_canonical(), pod.netns.cookie())));
-        guard.set_owners(&protects.collect())?;
-        let mut wanted = BTreeSet::new();
-        for (cookie, device) in found.iter().flat_map(|(pod, all)| all.iter().map(|one| (pod.netns.cookie(), one))) {
-            let pin = self.shared.programs.pins.guard(cookie, device.index);
-            guard.attach(node, cookie, device, &pin)?;
-            wanted.insert((cookie, device.index));
-        }
         guard.seen.retain(|cookie, _| pods.iter().any(|pod| pod.netns.cookie() == *cookie));
-        guard.detach_others(&self.shared.programs, &wanted)?;
-        Ok(open)
+        guard.apply(&self.shared.programs, &self.shared.host, plan)
     }
 
-    /// Why a pod cannot be guarded at the node's ends of so many veth pairs, if it cannot.
-    async fn way_out(&self, pod: &GuardedPod, devices: usize) -> Option<String> {
-        let cookie = pod.netns.cookie();
-        let seen = lock(&self.shared.guard).seen.get(&cookie).copied();
-        let pairs = match seen.filter(|(when, pairs)| when.elapsed() < LOOK_AGAIN && *pairs == Some(devices)) {
-            Some((_, pairs)) => pairs,
-            None => match link::exits(&pod.netns).await {
-                Ok(exits) => {
-                    let pairs = (exits.others == 0).then_some(exits.pairs);
-                    lock(&self.shared.guard).seen.insert(cookie, (Instant::now(), pairs));
-                    pairs
-                }
-                Err(error) => return Some(format!("its devices cannot be listed: {error}")),
-            },
-        };
-        match pairs {
-            None => Some("it has a device that is no veth, at whose other end nothing can be guarded".into()),
-            Some(pairs) if pairs != devices => {
-                Some(format!("{pairs} of its devices are veths, of which {devices} end on the node"))
-            }
-            Some(_) => None,
-        }
+    /// Tells when the node's devices change, and [`Self::guard`] may have others to guard.
+    pub fn link_changes(&self) -> std::io::Result<Changes> {
+        Changes::of(&self.shared.host)
     }
 }

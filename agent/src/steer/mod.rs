@@ -15,6 +15,7 @@ mod enrol;
 mod error;
 mod events;
 mod guard;
+mod heartbeat;
 mod journal;
 mod listeners;
 mod object;
@@ -22,6 +23,7 @@ mod owner;
 mod pins;
 mod settings;
 mod slots;
+mod survey;
 mod tables;
 
 #[cfg(test)]
@@ -32,8 +34,7 @@ use std::{
     net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -56,12 +57,9 @@ use crate::{
 
 pub use error::SteerError;
 pub use events::{Events, FlowRecords};
-pub use guard::GuardedPod;
 pub use journal::Entry;
 pub use settings::{EnrolledPod, InboundModes, PodNetwork, SteerConfig, Unclassified};
-
-/// How often the hooks are told that the agent lives; a third of what they take for death.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+pub use survey::GuardedPod;
 
 /// The steering of one node, owned by one agent at a time. Dropping it changes nothing in the kernel.
 #[derive(Clone)]
@@ -138,10 +136,7 @@ impl Steering {
         shared.announce(config.unclassified)?;
         shared.adopt()?;
         shared.programs.install_connect(&shared.cgroup, 0)?;
-        tokio::spawn(beat(Arc::downgrade(&shared), shared.released.clone()));
-        if shared.holder.is_some() {
-            tokio::spawn(remind(Arc::downgrade(&shared), shared.released.clone()));
-        }
+        heartbeat::start(&shared);
         Ok(Self { shared, turn: Arc::default() })
     }
 
@@ -264,47 +259,6 @@ impl Shared {
             config.heartbeat = clock::monotonic_ns();
             config.closed = u32::from(unclassified == Unclassified::Closed);
         })
-    }
-}
-
-/// Tells the hooks that this agent lives, until it lets go or dies.
-async fn beat(shared: Weak<Shared>, released: CancellationToken) {
-    let mut ticks = tokio::time::interval(HEARTBEAT);
-    while tick(&mut ticks, &released).await {
-        let Some(shared) = shared.upgrade() else { return };
-        let told = shared
-            .writable()
-            .and_then(|mut tables| tables.update_config(|config| config.heartbeat = clock::monotonic_ns()));
-        match told {
-            Ok(()) | Err(SteerError::Released) => {}
-            Err(error) => tracing::error!(%error, "the hooks cannot be told that the agent lives"),
-        }
-    }
-}
-
-/// Keeps the holder complete, and says once when there is none and once when there is one again.
-async fn remind(shared: Weak<Shared>, released: CancellationToken) {
-    let mut ticks = tokio::time::interval(HEARTBEAT);
-    let mut answered = true;
-    while tick(&mut ticks, &released).await {
-        let Some(shared) = shared.upgrade() else { return };
-        let Ok(reminded) = tokio::task::spawn_blocking(move || shared.remind_holder()).await else { return };
-        match &reminded {
-            Err(error) if answered => tracing::warn!(
-                %error,
-                "no holder keeps the listeners: while no agent runs, pods will be refused. Is `weft hold` running with the same socket?"
-            ),
-            Ok(()) if !answered => tracing::info!("the holder keeps the listeners again"),
-            _ => {}
-        }
-        answered = reminded.is_ok();
-    }
-}
-
-async fn tick(ticks: &mut tokio::time::Interval, released: &CancellationToken) -> bool {
-    tokio::select! {
-        () = released.cancelled() => false,
-        _ = ticks.tick() => true,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{CgroupAttachMode, CgroupSockAddr, ProgramFd, SkLookup, SockOps, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramFd, SkLookup, SockOps, links::FdLink},
 };
 use weft_abi::{PodIdentity, map, program};
 
@@ -34,6 +34,14 @@ const CONNECT_HOOKS: [(&str, &str); 2] = [("connect4", program::CONNECT4), ("con
 const PEERNAME_HOOKS: [(&str, &str); 2] = [("peername4", program::PEERNAME4), ("peername6", program::PEERNAME6)];
 /// What follows a connection past the proxy: its pin.
 const FLOW: &str = "flow";
+
+/// Attaches a program by the method named, and yields the link, to be pinned.
+macro_rules! link {
+    ($program:expr, $attach:ident($($argument:expr),+)) => {{
+        let id = $program.$attach($($argument),+).map_err(SteerError::load)?;
+        FdLink::try_from($program.take_link(id).map_err(SteerError::load)?).map_err(SteerError::load)
+    }};
+}
 
 /// Loads programs on demand, each load a fresh instance over the same maps.
 #[derive(Clone, Debug)]
@@ -92,14 +100,9 @@ impl Programs {
         }
         let hook: &mut SockOps = find(&mut ebpf, program::FLOW)?;
         hook.load().map_err(SteerError::load)?;
-        let pin = self.pins.of_cgroup(FLOW, id);
-        if replace(&pin, hook.fd().map_err(SteerError::load)?)? {
-            return Ok(());
-        }
-        let link = hook.attach(open(directory)?, CgroupAttachMode::Single).map_err(SteerError::load)?;
-        let link = hook.take_link(link).map_err(SteerError::load)?;
-        FdLink::try_from(link).map_err(SteerError::load)?.pin(&pin).map_err(SteerError::load)?;
-        Ok(())
+        run(&self.pins.of_cgroup(FLOW, id), &fd(hook.fd())?, || {
+            link!(hook, attach(open(directory)?, CgroupAttachMode::Single))
+        })
     }
 
     /// Takes off what follows connections past the proxy.
@@ -121,14 +124,9 @@ impl Programs {
     ) -> Result<(), SteerError> {
         let hook: &mut CgroupSockAddr = find(ebpf, name)?;
         hook.load().map_err(SteerError::load)?;
-        let pin = self.pins.of_cgroup(pin, id);
-        if replace(&pin, hook.fd().map_err(SteerError::load)?)? {
-            return Ok(());
-        }
-        let link = hook.attach(open(directory)?, CgroupAttachMode::Single).map_err(SteerError::load)?;
-        let link = hook.take_link(link).map_err(SteerError::load)?;
-        FdLink::try_from(link).map_err(SteerError::load)?.pin(&pin).map_err(SteerError::load)?;
-        Ok(())
+        run(&self.pins.of_cgroup(pin, id), &fd(hook.fd())?, || {
+            link!(hook, attach(open(directory)?, CgroupAttachMode::Single))
+        })
     }
 
     /// Runs the lookup hook in a pod's namespace, with the pod as its constant.
@@ -136,14 +134,7 @@ impl Programs {
         let mut ebpf = self.load(log_level, pod)?;
         let hook: &mut SkLookup = find(&mut ebpf, program::LOOKUP)?;
         hook.load().map_err(SteerError::load)?;
-        let pin = self.pins.lookup(pod.cookie);
-        if replace(&pin, hook.fd().map_err(SteerError::load)?)? {
-            return Ok(());
-        }
-        let link = hook.attach(ns).map_err(SteerError::load)?;
-        let link = hook.take_link(link).map_err(SteerError::load)?;
-        FdLink::from(link).pin(&pin).map_err(SteerError::load)?;
-        Ok(())
+        run(&self.pins.lookup(pod.cookie), &fd(hook.fd())?, || link!(hook, attach(ns)))
     }
 }
 
@@ -167,8 +158,26 @@ where
     program.try_into().map_err(SteerError::load)
 }
 
+/// A loaded program, held apart from what attaches it.
+pub(super) fn fd(loaded: Result<&ProgramFd, ProgramError>) -> Result<ProgramFd, SteerError> {
+    loaded.map_err(SteerError::load)?.try_clone().map_err(SteerError::load)
+}
+
+/// Runs a program by the pinned link, in the place of what runs there; without one, by the link that is made then.
+pub(super) fn run(
+    pin: &Path,
+    program: &ProgramFd,
+    make: impl FnOnce() -> Result<FdLink, SteerError>,
+) -> Result<(), SteerError> {
+    if replace(pin, program)? {
+        return Ok(());
+    }
+    make()?.pin(pin).map_err(SteerError::load)?;
+    Ok(())
+}
+
 /// Exchanges the program of a pinned link; false if there is no link to exchange it in, or what it was attached to died.
-pub(super) fn replace(pin: &Path, program: &ProgramFd) -> Result<bool, SteerError> {
+fn replace(pin: &Path, program: &ProgramFd) -> Result<bool, SteerError> {
     let link = match bpf::open_pin(pin) {
         Ok(link) => link,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

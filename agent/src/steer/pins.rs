@@ -4,7 +4,7 @@
 //! <bpffs>/weft/<instance>/v<ABI>/maps/<NAME>
 //!                               /links/connect4-<cgroup>, connect6-, peername4-, peername6-, flow-
 //!                               /links/lookup-<netns cookie>
-//!                               /links/guard-<netns cookie>-<index of the node's device>
+//!                               /links/guard-<index of the node's device>
 //! ```
 //! The cgroup and the cookie stand in the name because a link cannot be moved: a pin made for another one is another pin.
 
@@ -67,9 +67,10 @@ impl Pins {
         self.links().join(format!("{hook}-{cgroup}"))
     }
 
-    /// The link of the guard with the node's end of a pod's link.
-    pub(super) fn guard(&self, cookie: u64, index: u32) -> PathBuf {
-        self.links().join(format!("guard-{cookie}-{index}"))
+    /// The link of the guard with a device of the node. One for all it ever leads to: the kernel does not run a program
+    /// twice at one place.
+    pub(super) fn guard(&self, index: u32) -> PathBuf {
+        self.links().join(format!("guard-{index}"))
     }
 
     /// Whether there is a link that `wanted` names.
@@ -90,10 +91,14 @@ impl Pins {
         Ok(())
     }
 
-    /// Unpins what agents of other ABI versions left.
+    /// Detaches and unpins what agents of other ABI versions left. Their hooks do not run any more when this returns: they
+    /// know nothing of what ours write, and the last hook of a namespace that chooses a socket wins.
     pub(super) fn remove_other_versions(&self) -> Result<(), SteerError> {
         for entry in fs::read_dir(&self.instance).map_err(SteerError::file("list", &self.instance))?.flatten() {
             if entry.path() != self.version {
+                for link in fs::read_dir(entry.path().join("links")).into_iter().flatten().flatten() {
+                    detach(&link.path())?;
+                }
                 remove_tree(&entry.path())?;
             }
         }

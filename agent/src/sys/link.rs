@@ -1,75 +1,169 @@
-//! The node's ends of its pods' links: which devices a pod's packets come in by, and whether there is any other way out.
+//! The node's ends of its pods' links: which devices a pod's packets come in by, who else hears them, and whether there
+//! is any other way out.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{collections::BTreeMap, io, net::IpAddr, os::fd::AsRawFd as _};
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
-    Handle,
+    Handle, MulticastGroup,
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
+        address::AddressAttribute,
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         nsid::{NsidAttribute, NsidMessage},
     },
 };
+use tokio::task::JoinHandle;
 
 use super::NetNs;
 
-/// The node's end of a veth pair.
+/// A device of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Its index in the node's namespace.
     pub index: u32,
     /// Its name there.
     pub name: String,
-    /// The node's number for the namespace of the other end.
-    peer: Option<i32>,
+    /// The bridge it is a port of, by index, or whatever else hands its frames on to other ports as they are.
+    pub bridge: Option<u32>,
+    /// For the end of a veth pair, the node's number for the namespace of the other end, if it is another one.
+    pub peer: Option<i32>,
 }
 
 /// What leads out of a namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Exits {
     /// Ends of veth pairs.
     pub pairs: usize,
     /// Devices that reach a wire in another way: physical ones, and those that ride on a device of another namespace.
     pub others: usize,
+    /// Hardware addresses of the ends, by the index of the other end.
+    pub stations: BTreeMap<u32, [u8; 6]>,
 }
 
-/// Every end of a veth pair in a namespace, for [`of_pod`] to choose from.
-pub async fn pairs(ns: &NetNs) -> io::Result<Vec<Device>> {
-    let links = list(ns).await?;
-    let devices = links.into_iter().filter(is_pair).filter_map(|link| {
-        let index = link.header.index;
-        let (mut name, mut peer) = (None, None);
-        for attribute in link.attributes {
-            match attribute {
-                LinkAttribute::IfName(found) => name = Some(found),
-                LinkAttribute::LinkNetNsId(found) => peer = Some(found),
-                _ => {}
-            }
+/// A look at a namespace's devices.
+pub struct Look {
+    handle: Handle,
+    connection: JoinHandle<()>,
+    devices: Vec<Device>,
+}
+
+impl Look {
+    /// Looks now.
+    pub async fn at(ns: &NetNs) -> io::Result<Self> {
+        let mut look = Self::open(ns)?;
+        let links = list(&look.handle).await?;
+        // Members of a VRF only share a routing table.
+        let routes = |index: &u32| {
+            links.iter().any(|link| link.header.index == *index && matches!(kind(link), Some(InfoKind::Vrf)))
+        };
+        look.devices = links.iter().filter_map(|link| device(link, routes)).collect();
+        Ok(look)
+    }
+
+    fn open(ns: &NetNs) -> io::Result<Self> {
+        let (connection, handle, _) = ns.run(rtnetlink::new_connection)??;
+        Ok(Self { handle, connection: tokio::spawn(connection), devices: Vec::new() })
+    }
+
+    /// The ends of a pod's veth pairs.
+    pub async fn of_pod(&self, pod: &NetNs) -> io::Result<Vec<&Device>> {
+        let number = number(self.handle.clone(), pod).await?;
+        Ok(self.devices.iter().filter(|device| number.is_some() && device.peer == number).collect())
+    }
+
+    /// The ports of a bridge.
+    pub fn ports(&self, bridge: u32) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(move |device| device.bridge == Some(bridge))
+    }
+
+    /// The addresses of a device.
+    pub async fn addresses(&self, index: u32) -> io::Result<Vec<IpAddr>> {
+        let request = self.handle.address().get().set_link_index_filter(index).execute();
+        let messages: Vec<_> = request.try_collect().await.map_err(other)?;
+        let addresses = messages.into_iter().flat_map(|message| message.attributes).filter_map(|it| match it {
+            AddressAttribute::Address(ip) => Some(ip),
+            _ => None,
+        });
+        Ok(addresses.collect())
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Tells when a namespace's devices change: one comes or goes, or becomes the port of a bridge.
+pub struct Changes {
+    messages: Box<dyn Stream<Item = ()> + Send + Unpin>,
+    connection: JoinHandle<()>,
+}
+
+impl Changes {
+    /// Watches from now on.
+    pub fn of(ns: &NetNs) -> io::Result<Self> {
+        let (connection, _, messages) = ns.run(|| rtnetlink::new_multicast_connection(&[MulticastGroup::Link]))??;
+        let connection = tokio::spawn(connection);
+        Ok(Self { messages: Box::new(messages.map(drop)), connection })
+    }
+
+    /// Waits for the next change; those that have come together count as one. Once the kernel says no more, for ever.
+    pub async fn next(&mut self) {
+        if self.messages.next().await.is_none() {
+            std::future::pending::<()>().await;
         }
-        Some(Device { index, name: name?, peer })
-    });
-    Ok(devices.collect())
+        while let Some(Some(())) = self.messages.next().now_or_never() {}
+    }
 }
 
-/// Those of `pairs`, listed in the namespace `node`, whose other end is in `pod`.
-pub async fn of_pod(node: &NetNs, pairs: &[Device], pod: &NetNs) -> io::Result<Vec<Device>> {
-    let number = with_handle(node, async |handle| number(handle, pod).await).await?;
-    Ok(pairs.iter().filter(|device| number.is_some() && device.peer == number).cloned().collect())
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
 }
 
 /// What leads out of a pod.
 pub async fn exits(pod: &NetNs) -> io::Result<Exits> {
+    let look = Look::open(pod)?;
     let mut exits = Exits::default();
-    for link in list(pod).await? {
+    for link in list(&look.handle).await? {
         if is_pair(&link) {
             exits.pairs += 1;
+            exits.stations.extend(station(&link));
         } else if !link.header.flags.contains(LinkFlags::Loopback) && reaches_out(&link) {
             exits.others += 1;
         }
     }
     Ok(exits)
+}
+
+fn device(link: &LinkMessage, routes: impl Fn(&u32) -> bool) -> Option<Device> {
+    let mut device = Device { index: link.header.index, name: String::new(), bridge: None, peer: None };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Controller(of) => device.bridge = Some(*of).filter(|of| !routes(of)),
+            LinkAttribute::LinkNetNsId(number) if is_pair(link) => device.peer = Some(*number),
+            _ => {}
+        }
+    }
+    (!device.name.is_empty()).then_some(device)
+}
+
+/// The hardware address of a veth pair's end, and the index of the other end.
+fn station(link: &LinkMessage) -> Option<(u32, [u8; 6])> {
+    let (mut other, mut station) = (None, None);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Link(index) => other = Some(*index),
+            LinkAttribute::Address(octets) => station = octets.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    other.zip(station)
 }
 
 /// Physical devices have no kind; what rides on a device elsewhere names that device's namespace.
@@ -92,11 +186,12 @@ fn kind(link: &LinkMessage) -> Option<&InfoKind> {
     })
 }
 
-async fn list(ns: &NetNs) -> io::Result<Vec<LinkMessage>> {
-    with_handle(ns, async |handle| {
-        handle.link().get().execute().try_collect().await.map_err(|error| io::Error::other(error.to_string()))
-    })
-    .await
+async fn list(handle: &Handle) -> io::Result<Vec<LinkMessage>> {
+    handle.link().get().execute().try_collect().await.map_err(other)
+}
+
+fn other(error: rtnetlink::Error) -> io::Error {
+    io::Error::other(error.to_string())
 }
 
 /// The number by which a namespace knows another, if anything of the one has its other end in the other.
@@ -122,12 +217,4 @@ async fn number(mut handle: Handle, of: &NetNs) -> io::Result<Option<i32>> {
         }
     }
     Ok(None)
-}
-
-async fn with_handle<R>(ns: &NetNs, work: impl AsyncFnOnce(Handle) -> io::Result<R>) -> io::Result<R> {
-    let (connection, handle, _) = ns.run(rtnetlink::new_connection)??;
-    let connection = tokio::spawn(connection);
-    let result = work(handle).await;
-    connection.abort();
-    result
 }

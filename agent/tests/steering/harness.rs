@@ -15,7 +15,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use weft::{
-    steer::{EnrolledPod, InboundModes, PodNetwork, SteerConfig, Steering, Unclassified},
+    steer::{EnrolledPod, GuardedPod, InboundModes, PodNetwork, SteerConfig, Steering, Unclassified},
     sys::{NetNs, cgroup, socket::original_destination},
 };
 
@@ -172,23 +172,43 @@ impl World {
 
     /// A pod with a veth to the node, dual-stack, with a default route through it.
     pub(crate) fn pod(&self, number: u8) -> TestPod {
-        let name = format!("pod{number}");
         let (v4, v6) = (format!("10.77.{number}"), format!("fd77:{number}:"));
+        self.linked(number, [&format!("{v4}.2"), &format!("{v6}:2")], [&format!("{v4}.1"), &format!("{v6}:1")], || {
+            ip(&format!("addr add {v4}.1/24 dev v{number}"));
+            ip(&format!("addr add {v6}:1/64 dev v{number} nodad"));
+        })
+    }
+
+    /// A pod whose veth's other end is a port of the node's bridge, which is its gateway.
+    pub(crate) fn bridged_pod(&self, number: u8) -> TestPod {
+        let (v4, v6) = (format!("10.88.0.{number}"), format!("fd88::{number}"));
+        self.linked(number, [&v4, &v6], ["10.88.0.254", "fd88::fe"], || {
+            if !Path::new("/proc/sys/net/ipv4/conf/br0").exists() {
+                ip("link add br0 type bridge");
+                ip("addr add 10.88.0.254/24 dev br0");
+                ip("addr add fd88::fe/64 dev br0 nodad");
+                ip("link set br0 up");
+            }
+            ip(&format!("link set v{number} master br0"));
+        })
+    }
+
+    fn linked(&self, number: u8, own: [&str; 2], gateways: [&str; 2], join: impl FnOnce()) -> TestPod {
+        let name = format!("pod{number}");
         ip(&format!("netns add {name}"));
         let netns = PathBuf::from(format!("/run/netns/{name}"));
         let ns = NetNs::open(&netns).unwrap();
         // Addresses that wait for duplicate detection would appear in the middle of a comparison.
         weft::sys::sysctl::write(&ns, "net.ipv6.conf.default.accept_dad", "0").unwrap();
         ip(&format!("link add v{number} type veth peer name eth0 netns {name}"));
-        ip(&format!("addr add {v4}.1/24 dev v{number}"));
-        ip(&format!("addr add {v6}:1/64 dev v{number} nodad"));
+        join();
         ip(&format!("link set v{number} up"));
         ip(&format!("-n {name} link set lo up"));
-        ip(&format!("-n {name} addr add {v4}.2/24 dev eth0"));
-        ip(&format!("-n {name} addr add {v6}:2/64 dev eth0 nodad"));
+        ip(&format!("-n {name} addr add {}/24 dev eth0", own[0]));
+        ip(&format!("-n {name} addr add {}/64 dev eth0 nodad", own[1]));
         ip(&format!("-n {name} link set eth0 up"));
-        ip(&format!("-n {name} route add default via {v4}.1"));
-        ip(&format!("-n {name} -6 route add default via {v6}:1"));
+        ip(&format!("-n {name} route add default via {}", gateways[0]));
+        ip(&format!("-n {name} -6 route add default via {}", gateways[1]));
         // Neighbour discovery that meets a link without carrier waits a second for its next try.
         while !ip(&format!("-n {name} link show eth0")).contains("state UP")
             || !ip(&format!("link show v{number}")).contains("state UP")
@@ -197,14 +217,7 @@ impl World {
         }
         let group = self.cgroup.join(&name);
         let _ = fs::create_dir(&group);
-        TestPod {
-            ns,
-            netns,
-            name,
-            v4: format!("{v4}.2").parse().unwrap(),
-            v6: format!("{v6}:2").parse().unwrap(),
-            group,
-        }
+        TestPod { ns, netns, name, v4: own[0].parse().unwrap(), v6: own[1].parse().unwrap(), group }
     }
 }
 
@@ -241,6 +254,23 @@ impl TestPod {
     /// The address of one family.
     pub(crate) fn address(&self, like: IpAddr) -> IpAddr {
         if like.is_ipv4() { self.v4 } else { self.v6 }
+    }
+
+    /// The pod as the guard is told of it.
+    pub(crate) fn guarded(&self, enrolled: bool) -> GuardedPod {
+        let protects = if enrolled { vec![self.v4, self.v6] } else { Vec::new() };
+        GuardedPod { name: self.name.clone(), netns: Arc::clone(&self.ns), protects }
+    }
+
+    /// The address of its device, with colons.
+    pub(crate) fn hardware_address(&self) -> String {
+        let link = self.ip("link show eth0");
+        link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap().to_owned()
+    }
+
+    /// The same as Python writes bytes.
+    pub(crate) fn station(&self) -> String {
+        format!("bytes.fromhex('{}')", self.hardware_address().replace(':', ""))
     }
 
     pub(crate) fn sysctl(&self, key: &str, value: &str) {

@@ -8,11 +8,15 @@
 #[macro_use]
 mod harness;
 mod app;
+mod pair;
 
+mod attacks;
 mod firewall;
+mod guard;
 mod inbound;
 mod lifecycle;
 mod outbound;
 mod reversal;
 mod same_node;
 mod unclassified;
+mod upgrade;

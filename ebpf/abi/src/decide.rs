@@ -158,36 +158,5 @@ pub fn admits<'a>(sets: impl Fn(PortKey) -> Option<&'a AdmitSet>, destination: u
     }
 }
 
-/// What a packet that a pod sends says of its sender.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Frame {
-    /// The address it says it comes from.
-    pub source: Option<Address>,
-    /// The address whose neighbour it says it is.
-    pub claims: Option<Address>,
-    /// It is one of those only routers send: an advertisement of one, or a redirect.
-    pub routes: bool,
-}
-
-/// Why a packet that left the pod `sender` is dropped; `None` lets it pass. `owner` knows the enrolled pods of the node by
-/// address. A pod may send what it likes but for what would make it another: addresses of nobody here are not looked at.
-#[inline(always)]
-pub fn guard(frame: &Frame, sender: u64, owner: impl Fn(&Address) -> Option<u64>) -> Option<Verdict> {
-    let forged = |address: &Option<Address>| match address {
-        Some(address) => owner(address).is_some_and(|owner| owner != sender),
-        None => false,
-    };
-    if forged(&frame.source) {
-        return Some(Verdict::GuardSource);
-    }
-    if forged(&frame.claims) {
-        return Some(Verdict::GuardNeighbour);
-    }
-    if frame.routes {
-        return Some(Verdict::GuardRouter);
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ extern crate std;
 mod address;
 pub mod decide;
 mod event;
+mod guard;
 mod maps;
 mod port;
 mod same_node;
@@ -20,6 +21,7 @@ mod verdict;
 
 pub use address::Address;
 pub use event::{Event, EventKind};
+pub use guard::{Frame, Link, Owners, Station, guard};
 pub use maps::{
     Config, ListenerKey, ListenerRole, Marks, PodEntry, PodIdentity, PortKey, PortMode, capacity, map, program,
 };
@@ -31,7 +33,7 @@ pub use verdict::{Effect, Refusal, Verdict};
 
 /// Version of everything in this crate that outlives an agent in a pinned map or program. Raise it with any change of
 /// layout or meaning: pins of different versions lie side by side and never mix.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Index of the loopback device, the first device of every network namespace.
 pub const LOOPBACK_IFINDEX: u32 = 1;

@@ -56,10 +56,12 @@ pub mod map {
     pub const FLOW_RECORDS: &str = "FLOW_RECORDS";
     /// An endpoint that refused -> CLOCK_MONOTONIC until when nobody is sent there directly.
     pub const HELD: &str = "HELD";
-    /// [`crate::Address`] of an enrolled pod of this node -> its netns cookie.
+    /// [`crate::Address`] of an enrolled pod of this node, or of a bridge that such pods share -> netns cookie of whose it is.
     pub const GUARDED: &str = "GUARDED";
-    /// Index of the node's end of a pod's link -> that pod's netns cookie.
-    pub const DEVICES: &str = "DEVICES";
+    /// [`crate::Station`] of an enrolled pod on a bridge -> its netns cookie.
+    pub const STATIONS: &str = "STATIONS";
+    /// Index of the node's end of a link -> [`crate::Link`].
+    pub const LINKS: &str = "LINKS";
     /// aya-log's ring.
     pub const LOGS: &str = "AYA_LOGS";
 
@@ -82,7 +84,8 @@ pub mod map {
         FLOW_RECORDS,
         HELD,
         GUARDED,
-        DEVICES,
+        STATIONS,
+        LINKS,
         LOGS,
     ];
 }
@@ -120,8 +123,10 @@ pub mod capacity {
     pub const HELD: u32 = 4_096;
     /// Two addresses a pod.
     pub const GUARDED: u32 = 16_384;
-    /// Links of pods.
-    pub const DEVICES: u32 = 16_384;
+    /// One a link.
+    pub const STATIONS: u32 = 16_384;
+    /// Links of pods, and of strangers on the same bridges.
+    pub const LINKS: u32 = 16_384;
 }
 
 /// The bits of a socket's mark that the mesh owns, clear of those of kube-proxy (0x4000, 0x8000), Cilium (0xf00),
@@ -335,6 +340,8 @@ mod pod {
     unsafe impl aya::Pod for crate::Tuple {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Attested {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Link {}
     // SAFETY: four integers, `repr(C)`.
     unsafe impl aya::Pod for crate::Address {}
 }

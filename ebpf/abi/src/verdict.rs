@@ -116,6 +116,8 @@ verdicts! {
     DropNoListener = "lookup_drop_no_listener" => Effect::Drop;
     /// Packet of a pod: its source is the address of an enrolled pod, and another one's.
     GuardSource = "guard_drop_source" => Effect::Drop;
+    /// Packet of a pod: its frame is from the hardware address of an enrolled pod on the same bridge, and another one's.
+    GuardStation = "guard_drop_station" => Effect::Drop;
     /// Packet of a pod: it claims to be the neighbour at the address of an enrolled pod, and is not.
     GuardNeighbour = "guard_drop_neighbour" => Effect::Drop;
     /// Packet of a pod: only routers send such, to change where their neighbours send theirs.

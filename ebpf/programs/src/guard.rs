@@ -2,20 +2,21 @@
 //!
 //! The kernel's word on who connects is worth what the addresses in packets are worth: on a bridge that pods share, whoever
 //! may send raw packets could answer in another's name. What concerns no enrolled pod of the node is not looked at.
+//!
+//! It runs for every packet a pod sends, so what every packet is, TCP or UDP from the pod's own addresses, passes after one
+//! look into a map and a few comparisons.
 
 use aya_ebpf::{bindings::TC_ACT_SHOT, programs::TcContext};
-use weft_abi::{
-    Address,
-    decide::{self, Frame},
-};
+use weft_abi::{Address, Frame, Link, Owners, Station};
 
-use crate::maps::{DEVICES, GUARDED, count};
+use crate::maps::{GUARDED, LINKS, STATIONS, count};
 
 /// Leaves the packet to whoever else looks at it.
 const NEXT: i32 = -1;
 
 const ETHERNET: usize = 14;
 const TAG: usize = 4;
+const IPV4: usize = 20;
 const IPV6: usize = 40;
 
 const ARP: u16 = 0x0806;
@@ -23,6 +24,8 @@ const IP: u16 = 0x0800;
 const IP6: u16 = 0x86dd;
 const VLAN: [u16; 2] = [0x8100, 0x88a8];
 
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const ICMP_REDIRECT: u8 = 5;
@@ -39,17 +42,75 @@ const DEPTH: usize = 4;
 /// What a packet of a pod may do.
 #[inline(always)]
 pub(crate) fn judge(context: &TcContext) -> i32 {
+    // SAFETY: the context is valid for the whole run of the program; user space replaces entries as a whole.
+    let link = unsafe { LINKS.get((*context.skb.skb).ifindex) }.unwrap_or(&Link::UNKNOWN);
+    if is_plain(context, link) {
+        return NEXT;
+    }
     // What is too short to be read says nothing to anybody.
     let Some(frame) = Packet(context).read() else { return NEXT };
-    // SAFETY: the context is valid for the whole run of the program; the value is one word.
-    let sender = unsafe { DEVICES.get((*context.skb.skb).ifindex) }.copied().unwrap_or(0);
-    // SAFETY: the value is one word.
-    match decide::guard(&frame, sender, |address| unsafe { GUARDED.get(address.words()) }.copied()) {
+    match weft_abi::guard(&frame, link, &Known) {
         Some(verdict) => {
             count(verdict);
             TC_ACT_SHOT
         }
         None => NEXT,
+    }
+}
+
+/// What every packet is: untagged TCP or UDP from the pod's own address, which can be nothing that is looked for.
+#[inline(always)]
+fn is_plain(context: &TcContext, link: &Link) -> bool {
+    let (start, end) = (context.data(), context.data_end());
+    if start + ETHERNET + IPV4 > end {
+        return false;
+    }
+    // SAFETY: what is read lies between the packet's bounds, which the verifier sees compared; headers have no alignment.
+    unsafe {
+        if link.is_shared() && Station::from_octets(read(start + 6)) != link.station {
+            return false;
+        }
+        match u16::from_be_bytes(read(start + 12)) {
+            IP => {
+                let source = Address::from_v4_word(read(start + ETHERNET + 12));
+                is_transport(read(start + ETHERNET + 9)) && link.owns(&source)
+            }
+            IP6 if start + ETHERNET + IPV6 <= end => {
+                let source = Address::from_v6_words(read(start + ETHERNET + 8));
+                is_transport(read(start + ETHERNET + 6)) && link.owns(&source)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[inline(always)]
+const fn is_transport(protocol: u8) -> bool {
+    protocol == TCP || protocol == UDP
+}
+
+/// # Safety
+/// The address must lie inside the packet, with all of `T`.
+#[inline(always)]
+unsafe fn read<T: Copy>(address: usize) -> T {
+    // SAFETY: as the caller promises.
+    unsafe { (address as *const T).read_unaligned() }
+}
+
+/// Who is who, from the maps.
+struct Known;
+
+impl Owners for Known {
+    #[inline(always)]
+    fn of_address(&self, address: &Address) -> Option<u64> {
+        // SAFETY: the value is one word.
+        unsafe { GUARDED.get(address.words()) }.copied()
+    }
+
+    #[inline(always)]
+    fn of_station(&self, station: Station) -> Option<u64> {
+        // SAFETY: the value is one word.
+        unsafe { STATIONS.get(station.number()) }.copied()
     }
 }
 
@@ -60,6 +121,13 @@ impl Packet<'_> {
     /// What the packet says of its sender; `None` if it ends too early.
     #[inline(always)]
     fn read(&self) -> Option<Frame> {
+        let station = Station::from_octets(self.at(6)?);
+        let frame = self.headers()?;
+        Some(Frame { station, ..frame })
+    }
+
+    #[inline(always)]
+    fn headers(&self) -> Option<Frame> {
         let mut kind = self.short(12)?;
         let mut at = ETHERNET;
         if VLAN.contains(&kind) {
@@ -71,8 +139,8 @@ impl Packet<'_> {
             IP6 => self.v6(at),
             // The sender's protocol address, and nothing but Ethernet and IPv4 is resolved here.
             ARP => {
-                let sender = Address::from_v4_word(self.at(at + 14)?);
-                Some(Frame { claims: Some(sender), ..Frame::default() })
+                let claims = Address::from_v4_word(self.at(at + 14)?);
+                Some(Frame { claims, ..Frame::default() })
             }
             // Two tags: only a router between pods would take them off, and none is to be fooled so.
             kind if VLAN.contains(&kind) => Some(Frame { routes: true, ..Frame::default() }),
@@ -83,15 +151,15 @@ impl Packet<'_> {
     #[inline(always)]
     fn v4(&self, at: usize) -> Option<Frame> {
         let header: [u8; 20] = self.at(at)?;
-        let source = Some(Address::from_v4_word(u32::from_ne_bytes([header[12], header[13], header[14], header[15]])));
+        let source = Address::from_v4_word(u32::from_ne_bytes([header[12], header[13], header[14], header[15]]));
         let length = usize::from(header[0] & 0xf) * 4;
         let routes = header[9] == ICMP && self.at::<u8>(at + length)? == ICMP_REDIRECT;
-        Some(Frame { source, claims: None, routes })
+        Some(Frame { source, routes, ..Frame::default() })
     }
 
     #[inline(always)]
     fn v6(&self, at: usize) -> Option<Frame> {
-        let source = Some(Address::from_v6_words(self.at(at + 8)?));
+        let source = Address::from_v6_words(self.at(at + 8)?);
         let mut next: u8 = self.at(at + 6)?;
         let mut at = at + IPV6;
         for _ in 0..DEPTH {
@@ -102,19 +170,21 @@ impl Packet<'_> {
             next = self.at(at)?;
             // In units of eight bytes, the first not counted; longer ones do not come before neighbour discovery.
             if length > 3 {
-                return Some(Frame { source, claims: None, routes: next == ICMP6 || EXTENSIONS.contains(&next) });
+                let routes = next == ICMP6 || EXTENSIONS.contains(&next);
+                return Some(Frame { source, routes, ..Frame::default() });
             }
             at += 8 * (1 + length as usize);
         }
         if next != ICMP6 {
-            return Some(Frame { source, claims: None, routes: EXTENSIONS.contains(&next) });
+            return Some(Frame { source, routes: EXTENSIONS.contains(&next), ..Frame::default() });
         }
         match self.at::<u8>(at)? {
             NEIGHBOUR_ADVERTISEMENT => {
-                Some(Frame { source, claims: Some(Address::from_v6_words(self.at(at + 8)?)), routes: false })
+                let claims = Address::from_v6_words(self.at(at + 8)?);
+                Some(Frame { source, claims, ..Frame::default() })
             }
-            ROUTER_ADVERTISEMENT | REDIRECT => Some(Frame { source, claims: None, routes: true }),
-            _ => Some(Frame { source, claims: None, routes: false }),
+            ROUTER_ADVERTISEMENT | REDIRECT => Some(Frame { source, routes: true, ..Frame::default() }),
+            _ => Some(Frame { source, ..Frame::default() }),
         }
     }
 

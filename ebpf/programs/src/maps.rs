@@ -9,7 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash},
 };
 use weft_abi::{
-    AdmitSet, Attested, Config, Flow, Frontend, FrontendKey, ListenerKey, PodEntry, PortKey, Tuple, Verdict, capacity,
+    AdmitSet, Attested, Config, Flow, Frontend, FrontendKey, Link, ListenerKey, PodEntry, PortKey, Tuple, Verdict,
+    capacity,
 };
 
 #[map]
@@ -72,7 +73,10 @@ pub(crate) static HELD: LruHashMap<FrontendKey, u64> = LruHashMap::with_max_entr
 pub(crate) static GUARDED: HashMap<[u32; 4], u64> = HashMap::with_max_entries(capacity::GUARDED, BPF_F_NO_PREALLOC);
 
 #[map]
-pub(crate) static DEVICES: HashMap<u32, u64> = HashMap::with_max_entries(capacity::DEVICES, BPF_F_NO_PREALLOC);
+pub(crate) static STATIONS: HashMap<u64, u64> = HashMap::with_max_entries(capacity::STATIONS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(capacity::LINKS, BPF_F_NO_PREALLOC);
 
 /// Counts an entry of a pod, or its end.
 #[inline(always)]

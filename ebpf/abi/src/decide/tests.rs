@@ -273,26 +273,3 @@ fn a_pod_of_one_family_does_not_own_the_absence_of_the_other() {
     let facts = Connect { pod: Some(pod), destination: Address::UNSPECIFIED, ..steered() };
     assert_eq!(connect(&facts), Verdict::ConnectLocal);
 }
-
-proptest! {
-    #[test]
-    fn a_pod_sends_as_nobody_else(
-        source in proptest::option::of(any_address()), claims in proptest::option::of(any_address()), routes: bool,
-        owned in proptest::collection::vec(any_address(), 0..4), sender in 1..4_u64,
-    ) {
-        // The address at an even place is the sender's, that at an odd one is another pod's.
-        let owner = |address: &Address| {
-            let at = owned.iter().position(|owned| owned == address)?;
-            Some(if at % 2 == 0 { sender } else { sender + 1 })
-        };
-        let foreign = |address: Option<Address>| address.and_then(|a| owner(&a)).is_some_and(|o| o != sender);
-        let expected = if foreign(source) {
-            Some(Verdict::GuardSource)
-        } else if foreign(claims) {
-            Some(Verdict::GuardNeighbour)
-        } else {
-            routes.then_some(Verdict::GuardRouter)
-        };
-        prop_assert_eq!(guard(&Frame { source, claims, routes }, sender, owner), expected);
-    }
-}
