@@ -6,9 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_abi::{Attested, FlowEnd, FlowRecord, Tuple};
+use weft_core::balance::Balancers;
 use weft_core::model::{Identity, Workload};
 use weft_core::policy::{ConnectionFacts, Verdict, authorize};
 use weft_core::route::service_port_at;
@@ -75,6 +76,7 @@ pub struct Direct {
     pub known: KnownPods,
     snapshots: Snapshots,
     metrics: Metrics,
+    balancers: Arc<Balancers>,
     series: Mutex<SeriesCache>,
     /// Sockets whose connections policy ended.
     killed: Mutex<HashSet<u64>>,
@@ -90,8 +92,9 @@ struct SeriesCache {
 impl Direct {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(snapshots: Snapshots, metrics: Metrics) -> Self {
-        Self { known: KnownPods::default(), snapshots, metrics, series: Mutex::default(), killed: Mutex::default() }
+    pub fn new(snapshots: Snapshots, metrics: Metrics, balancers: Arc<Balancers>) -> Self {
+        let (known, series, killed) = Default::default();
+        Self { known, snapshots, metrics, balancers, series, killed }
     }
 
     /// Counts and logs what the kernel reports.
@@ -121,6 +124,10 @@ impl Direct {
             FlowEnd::Reset if self.killed().remove(&record.socket) => ("killed", None),
             FlowEnd::Reset => ("reset", None),
             FlowEnd::Refused => {
+                // Whom the kernel has refused, the proxy tries before the kernel does again: it can try another.
+                if let Some(key) = service_port_at(snapshot, dialled(record)) {
+                    self.balancers.refused(&key, server(&record.tuple), Instant::now(), rand::random());
+                }
                 ("connection_refused", Some("the app does not accept; does it listen on the pod's address?".into()))
             }
             FlowEnd::Denied => {
@@ -191,6 +198,15 @@ impl Direct {
             })
         };
         cache.series.entry((record.source, record.destination, dialled)).or_insert_with(make).clone()
+    }
+
+    /// Both ends of a connection that stands.
+    #[must_use]
+    pub fn ends(&self, attested: &Attested) -> [Option<(String, Identity)>; 2] {
+        [attested.source, attested.destination].map(|cookie| {
+            let known = self.known.find(cookie)?;
+            Some((known.workload.name.to_string(), known.identity))
+        })
     }
 
     /// Of the connections to `pod`, those that `snapshot` refuses; they are noted as ended by policy.

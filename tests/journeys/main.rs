@@ -14,6 +14,7 @@ mod lab_itself;
 mod lifecycle;
 mod peer;
 mod same_node;
+mod same_node_life;
 mod security;
 mod transparency;
 mod tunnel;

@@ -1,5 +1,6 @@
 //! `weft agent`: makes every room, joins them, and stops them in order. The only place that knows them all.
 
+mod enrol;
 mod leave;
 mod node;
 mod parts;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use weft_core::balance::Balancers;
 use weft_core::snapshot::Snapshot;
 
@@ -94,8 +95,9 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     }
     let parts = Arc::new(make_parts(&config, ca, steering, metrics, (&store, &workers), (finder, publisher)));
     // Where it is off, a predecessor may still have left connections to be reported.
+    let (known, pods_known) = oneshot::channel();
     if config.fast_path || parts.steering.follows_flows() {
-        tokio::spawn(report(parts.steering.flow_records()?, Arc::clone(&parts.direct)));
+        tokio::spawn(report(parts.steering.flow_records()?, Arc::clone(&parts.direct), pods_known));
     }
     let (pod_events, pod_events_received) = mpsc::unbounded_channel();
     let mut node = Node {
@@ -105,9 +107,10 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         pods: Pods::new(Arc::clone(&parts), pod_events),
         pod_events: pod_events_received,
         disabled: node::marker(&config).exists(),
+        cleared: false,
         settled: false,
         trimmed: None,
-        same_node: SameNode::new(config.fast_path),
+        same_node: SameNode::new(&parts.steering, config.fast_path, known)?,
         judged_lately: BTreeSet::new(),
         waiting: Vec::new(),
         requests: received,
@@ -150,8 +153,12 @@ async fn configuration(config: &Config) -> anyhow::Result<Followed> {
     })
 }
 
-/// Passes on what the kernel reports of connections between pods of this node, until a successor does.
-async fn report(mut records: FlowRecords, direct: Arc<Direct>) {
+/// Passes on what the kernel reports of connections between pods of this node, until a successor does. What was reported
+/// while no agent ran waits until it is known whose cookies are whose.
+async fn report(mut records: FlowRecords, direct: Arc<Direct>, pods_known: oneshot::Receiver<()>) {
+    if pods_known.await.is_err() {
+        return;
+    }
     while let Some(batch) = records.next().await {
         direct.report(&batch);
     }
@@ -210,9 +217,10 @@ fn make_parts(
     let pool = PoolSettings { budget: config.connect_timeout, protocols, ..PoolSettings::default() };
     let (live, drain, read) = (Live::new(), Drain::new(), Arc::clone(store));
     let snapshots: Snapshots = Arc::new(move || read.snapshot());
+    let balancers = Arc::new(Balancers::new());
     let outbound = Outbound {
         snapshots: Arc::clone(&snapshots),
-        balancers: Arc::new(Balancers::new()),
+        balancers: Arc::clone(&balancers),
         drawn: ArcSwap::default(),
         pool: Pool::new(Arc::clone(&identities), pool, Arc::clone(&events)),
         metrics: metrics.clone(),
@@ -221,7 +229,7 @@ fn make_parts(
         budget: Budget { attempts: config.connect_attempts, each: config.connect_timeout },
         workers: Arc::clone(workers),
     };
-    let direct = Arc::new(Direct::new(Arc::clone(&snapshots), metrics.clone()));
+    let direct = Arc::new(Direct::new(Arc::clone(&snapshots), metrics.clone(), balancers));
     let inbound = Inbound {
         snapshots,
         identities: Arc::clone(&identities),

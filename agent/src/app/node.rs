@@ -51,7 +51,10 @@ pub(super) struct Node {
     pub(super) requests: mpsc::Receiver<AdminRequest>,
     /// The mesh is switched off on this node.
     pub(super) disabled: bool,
+    /// The configuration has been read once.
     pub(super) settled: bool,
+    /// What a predecessor left has been taken over or back.
+    pub(super) cleared: bool,
     /// How many pods were enrolled when memory was last given back.
     pub(super) trimmed: Option<usize>,
     pub(super) same_node: SameNode,
@@ -86,6 +89,7 @@ impl Node {
                     self.reconcile().await;
                 }
                 Some(_) = self.hook_events.next() => self.reconcile().await,
+                () = self.same_node.links_changed() => self.sync_same_node().await,
                 _ = look.tick() => self.look().await,
                 () = until(self.pods.next_retry()) => self.reconcile().await,
                 request = self.requests.recv() => match request {
@@ -113,7 +117,6 @@ impl Node {
         self.reconcile().await;
         self.judge_again(&before, &after);
         if first {
-            self.pods.settle().await;
             self.readiness.set(self.config.source.name(), true);
         }
     }
@@ -136,7 +139,10 @@ impl Node {
         }
         let snapshot = self.store.snapshot();
         self.pods.reconcile(&snapshot, self.disabled).await;
-        self.same_node.sync(&self.parts, &self.pods, &snapshot, self.disabled).await;
+        if !std::mem::replace(&mut self.cleared, true) {
+            self.pods.settle().await;
+        }
+        self.sync_same_node().await;
         self.parts.metrics.enrolled_pods(self.pods.enrolled.len());
         for state in self.parts.identities.states() {
             if let Some(expiry) = state.not_after {
@@ -152,6 +158,13 @@ impl Node {
     fn answer_waiting(&mut self) {
         for reply in self.waiting.drain(..) {
             let _ = reply.send(Ok(Transition { done: "every pod of this node is out of the mesh".into() }));
+        }
+    }
+
+    /// Has the kernel follow what concerns connections past the proxy, once what a predecessor left is dealt with.
+    async fn sync_same_node(&mut self) {
+        if self.cleared {
+            self.same_node.sync(&self.parts, &self.pods, &self.store.snapshot(), self.disabled).await;
         }
     }
 

@@ -7,11 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, Error};
-use tokio::sync::{Semaphore, mpsc};
-use weft_abi::ListenerRole;
+use tokio::sync::mpsc;
 use weft_core::model::{Identity, Workload};
 use weft_core::policy::plaintext_modes;
 use weft_core::snapshot::Snapshot;
@@ -22,46 +20,37 @@ use super::serve::{PodEvent, Served};
 use crate::control::standing::{Standing, Standings};
 use crate::pod::Pod;
 use crate::sandbox::is_other;
-use crate::steer::{InboundModes, PodNetwork};
+use crate::steer::InboundModes;
 use crate::sys::NetNs;
-use crate::tunnel::HANDSHAKES_MAX;
-use crate::tunnel::codec::{Claims, format_baggage};
-
-/// First pause before a failed enrolment is tried again; doubles up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_millis(250);
-/// Longest pause between two attempts.
-const RETRY_MAX: Duration = Duration::from_secs(15);
-/// How long an enrolment waits for the pod's first certificate before it is put off. Short: other pods wait meanwhile.
-const CERTIFICATE_WAIT: Duration = Duration::from_millis(200);
 
 /// A pod that is to be enrolled and is not yet.
 pub(super) struct Pending {
     /// Why not.
     pub(super) reason: String,
-    since: Instant,
-    attempts: u32,
-    retry: Instant,
+    pub(super) since: Instant,
+    pub(super) attempts: u32,
+    pub(super) retry: Instant,
 }
 
 /// An enrolled pod.
 pub(super) struct Enrolled {
     pub(super) pod: Arc<Pod>,
-    path: PathBuf,
-    served: Served,
+    pub(super) path: PathBuf,
+    pub(super) served: Served,
 }
 
 /// The node's pods. See the module's words on order.
 pub(super) struct Pods {
-    parts: Arc<Parts>,
+    pub(super) parts: Arc<Parts>,
     pub(super) enrolled: HashMap<Arc<str>, Enrolled>,
     pub(super) pending: HashMap<Arc<str>, Pending>,
-    leaving: HashMap<Arc<str>, Leaving>,
+    pub(super) leaving: HashMap<Arc<str>, Leaving>,
     /// Pods known and not enrolled, by UID, with the cookie under which the kernel knows them.
-    classified: HashMap<Arc<str>, u64>,
+    pub(super) classified: HashMap<Arc<str>, u64>,
     /// Pods that were asked into the mesh and cannot be enrolled.
     refused: BTreeSet<Arc<str>>,
     published: Option<Standings>,
-    events: mpsc::UnboundedSender<PodEvent>,
+    pub(super) events: mpsc::UnboundedSender<PodEvent>,
 }
 
 impl Pods {
@@ -182,71 +171,6 @@ impl Pods {
         }
     }
 
-    async fn enrol_if_due(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) {
-        let uid = &workload.uid;
-        if self.enrolled.contains_key(uid) || self.pending.get(uid).is_some_and(|p| p.retry > Instant::now()) {
-            return;
-        }
-        match self.enrol(snapshot, workload).await {
-            Ok(enrolled) => {
-                tracing::info!(pod = %workload.name, identity = %enrolled.pod.identity, "enrolled");
-                self.pending.remove(uid);
-                let before = self.classified.remove(uid);
-                if let Some(old) = before.filter(|old| *old != enrolled.pod.netns.cookie()) {
-                    self.parts.forget(old).await;
-                }
-                self.enrolled.insert(uid.clone(), enrolled);
-            }
-            Err(error) => {
-                let before = self.pending.get(uid);
-                let attempts = before.map_or(0, |p| p.attempts) + 1;
-                let since = before.map_or_else(Instant::now, |p| p.since);
-                let pause = RETRY_MIN.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX);
-                let reason = format!("{error:#}");
-                tracing::warn!(pod = %workload.name, attempts, reason, "cannot enrol yet; trying again");
-                self.pending.insert(uid.clone(), Pending { reason, since, attempts, retry: Instant::now() + pause });
-            }
-        }
-    }
-
-    async fn enrol(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> anyhow::Result<Enrolled> {
-        let path = self.parts.finder.path(workload).map_err(Error::msg)?;
-        let identity = snapshot.identity_of(workload);
-        let deadline = tokio::time::Instant::now() + CERTIFICATE_WAIT;
-        self.parts.identities.wait(&identity, deadline).await?;
-        if let Some(leaving) = self.leaving.remove(&workload.uid) {
-            let (cookie, gone) = (leaving.cookie, is_other(&path, leaving.cookie));
-            leaving.cancel(&self.parts).await;
-            if gone {
-                // Its sandbox was made anew: what the old one still holds would stay for ever.
-                self.parts.live.kill_pod(&workload.uid);
-                self.parts.forget(cookie).await;
-            }
-        }
-        let network = PodNetwork {
-            uid: workload.uid.to_string(),
-            netns: path.clone(),
-            addresses: workload.addresses.clone(),
-            avoid_ports: workload.declared_ports.clone(),
-            modes: InboundModes::from(&plaintext_modes(snapshot, workload)),
-        };
-        let steered = self.parts.steering.enrol(network).await.context("cannot steer the pod's connections")?;
-        let pod = Arc::new(Pod {
-            uid: workload.uid.clone(),
-            name: workload.name.clone(),
-            identity,
-            netns: steered.netns,
-            addresses: workload.addresses.clone().into(),
-            baggage: baggage(workload),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-            budget: Arc::default(),
-        });
-        let served = Served::new(Arc::clone(&self.parts), Arc::clone(&pod), self.events.clone());
-        served.accept(ListenerRole::Outbound, steered.outbound)?;
-        served.accept(ListenerRole::Inbound, steered.inbound)?;
-        Ok(Enrolled { pod, path, served })
-    }
-
     /// Lets the kernel know a pod that is not meshed, so that it counts as classified.
     async fn classify(&mut self, workload: &Workload) {
         if self.leaving.contains_key(&workload.uid) {
@@ -337,15 +261,4 @@ fn replaced(enrolled: &Enrolled, parts: &Parts) -> bool {
 /// Whether nothing of the pod runs in its netns any more: the pod was deleted, or its sandbox made anew.
 fn deserted(enrolled: &Enrolled, parts: &Parts) -> bool {
     parts.finder.deserted(&enrolled.pod.uid, &enrolled.path, enrolled.pod.netns.cookie())
-}
-
-/// What is told to peers of a pod, in the words Istio's tunnels use. A claim, for their traces; never believed.
-fn baggage(workload: &Workload) -> Option<Arc<str>> {
-    let claims = Claims {
-        namespace: Some(workload.name.namespace.to_string()),
-        workload: Some(("pod".into(), workload.name.name.to_string())),
-        service: Some(workload.owner.to_string()),
-        ..Claims::default()
-    };
-    Some(format_baggage(&claims).into())
 }

@@ -6,39 +6,78 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use weft_core::model::Workload;
 use weft_core::policy::Sources;
-use weft_core::same_node::{Local, same_node};
+use weft_core::same_node::{self, Local, same_node};
 use weft_core::snapshot::Snapshot;
 
 use super::parts::Parts;
 use super::pods::Pods;
 use crate::direct::Known;
 use crate::sandbox::Finder;
-use crate::steer::{GuardedPod, SteerError};
+use crate::steer::{GuardedPod, SteerError, Steering};
 use crate::sys::NetNs;
+use crate::sys::link::Changes;
 
 /// Endpoints of one service port that the kernel's table holds.
 const CHOICES: usize = weft_abi::Frontend::CHOICES;
 
-/// What the kernel was told last depends on these: the snapshot, balancing, the pods, and whether it is on.
-type Basis = (u64, u64, BTreeSet<u64>, bool);
+/// How often it is seen to that all is guarded, when nothing says that it may not be: what a pod adds inside is not reported.
+const GUARD_EVERY: Duration = Duration::from_secs(5);
+
+/// A connection past the proxy has two pods.
+const PODS_MIN: usize = 2;
+
+/// How often shares are worked out anew although nothing is known to have changed: some change with time alone.
+const SHARES_EVERY: Duration = Duration::from_secs(5);
+
+/// What the kernel was told last depends on these: the snapshot, balancing, the pods, the time, and whether it is on.
+type Basis = (u64, u64, BTreeSet<u64>, u64, bool);
 
 /// The same-node fast path of this node.
 pub(super) struct SameNode {
     wanted: bool,
+    /// Tells when devices of the node come and go, where it is wanted.
+    links: Option<Changes>,
     /// Numbers of pods, by cookie.
     numbers: BTreeMap<u64, u32>,
+    guard: Guard,
     told: Option<Basis>,
+    started: Instant,
+    /// Has what the kernel reports read, once it is known who is who.
+    report: Option<oneshot::Sender<()>>,
     /// Why it is off, if it is.
     off: Option<String>,
 }
 
+/// What is known of the guard.
+enum Guard {
+    /// Nothing, or that something has changed since.
+    Unknown,
+    /// Nobody is guarded.
+    Down,
+    /// All are but these, seen at that moment, for a generation of the snapshot and so many enrolled pods.
+    Up { at: Instant, generation: u64, enrolled: usize, open: Vec<String> },
+}
+
 impl SameNode {
-    pub(super) fn new(wanted: bool) -> Self {
-        Self { wanted, numbers: BTreeMap::new(), told: None, off: None }
+    /// Nothing is decided before the first [`Self::sync`]; `report` hears of it.
+    pub(super) fn new(steering: &Steering, wanted: bool, report: oneshot::Sender<()>) -> std::io::Result<Self> {
+        let links = if wanted { Some(steering.link_changes()?) } else { None };
+        let off = Some("the agent is starting".into());
+        Ok(Self {
+            wanted,
+            links,
+            numbers: BTreeMap::new(),
+            guard: Guard::Unknown,
+            told: None,
+            started: Instant::now(),
+            report: Some(report),
+            off,
+        })
     }
 
     /// `on`, or `off` and why.
@@ -49,33 +88,46 @@ impl SameNode {
         }
     }
 
-    /// Has the kernel follow `snapshot`. Cheap when nothing changed.
-    pub(super) async fn sync(&mut self, parts: &Parts, pods: &Pods, snapshot: &Snapshot, disabled: bool) {
-        if let Err(error) = self.try_sync(parts, pods, snapshot, disabled).await {
-            // What it was told stays in force; to tell it nothing new would leave policy behind.
-            self.told = None;
-            tracing::error!(%error, "the same-node fast path cannot follow the configuration");
+    /// Waits until devices of the node have changed; [`Self::sync`] then looks at them.
+    pub(super) async fn links_changed(&mut self) {
+        match &mut self.links {
+            Some(links) => links.next().await,
+            None => std::future::pending().await,
+        }
+        if matches!(self.guard, Guard::Up { .. }) {
+            self.guard = Guard::Unknown;
         }
     }
 
-    async fn try_sync(
-        &mut self,
-        parts: &Parts,
-        pods: &Pods,
-        snapshot: &Snapshot,
-        disabled: bool,
-    ) -> Result<(), SteerError> {
-        let off = self.obstacle(parts, pods, snapshot, disabled).await?;
-        if off != self.off || self.told.is_none() {
+    /// Has the kernel follow `snapshot`. Cheap when nothing changed. Not to be called before what a predecessor left has
+    /// been taken over or back: until then what that one told the kernel stays in force.
+    pub(super) async fn sync(&mut self, parts: &Parts, pods: &Pods, snapshot: &Snapshot, disabled: bool) {
+        let off = self.obstacle(parts, pods, snapshot, disabled).await;
+        if let Err(error) = self.tell(parts, pods, snapshot, off) {
+            // What is let in must not be what policy was once.
+            let nothing = same_node::SameNode::default();
+            let stopped = parts.steering.set_same_node(&nothing, false).is_ok();
+            tracing::error!(%error, stopped, "the same-node fast path cannot follow the configuration");
+            self.told = None;
+            self.off = Some(error.to_string());
+        }
+        if let Some(report) = self.report.take() {
+            let _ = report.send(());
+        }
+    }
+
+    fn tell(&mut self, parts: &Parts, pods: &Pods, snapshot: &Snapshot, off: Option<String>) -> Result<(), SteerError> {
+        if off != self.off {
             match &off {
                 None => tracing::info!("the same-node fast path is on"),
-                Some(reason) if self.wanted => tracing::warn!(reason, "the same-node fast path is off"),
-                Some(_) => {}
+                Some(reason) => tracing::info!(reason, "the same-node fast path is off"),
             }
         }
         self.off = off;
         let cookies: BTreeSet<u64> = pods.enrolled.values().map(|enrolled| enrolled.pod.netns.cookie()).collect();
-        let basis = (snapshot.generation(), parts.outbound.balancers.changes(), cookies, self.off.is_none());
+        let period = self.started.elapsed().as_secs() / SHARES_EVERY.as_secs();
+        let changes = parts.outbound.balancers.changes();
+        let basis = (snapshot.generation(), changes, cookies, period, self.off.is_none());
         if self.told.as_ref() == Some(&basis) {
             // Off, and told so before: what follows connections goes with the last of them.
             return if self.off.is_some() { parts.steering.retire_same_node() } else { Ok(()) };
@@ -84,7 +136,7 @@ impl SameNode {
         let locals = self.locals(pods, snapshot);
         let plan = match self.off {
             None => same_node(snapshot, &locals, &parts.outbound.balancers, CHOICES, Instant::now()),
-            Some(_) => weft_core::same_node::SameNode::default(),
+            Some(_) => same_node::SameNode::default(),
         };
         for local in &locals {
             parts.direct.known.learn(local.cookie, Known::of(snapshot, &local.workload));
@@ -97,35 +149,43 @@ impl SameNode {
     }
 
     /// What keeps the fast path off, after every pod that can be guarded is.
-    async fn obstacle(
-        &self,
-        parts: &Parts,
-        pods: &Pods,
-        snapshot: &Snapshot,
-        disabled: bool,
-    ) -> Result<Option<String>, SteerError> {
-        if !self.wanted {
-            parts.steering.guard(&[]).await?;
-            return Ok(Some("it is not asked for (--fast-path)".into()));
-        }
-        if disabled || pods.enrolled.is_empty() {
-            parts.steering.guard(&[]).await?;
-            return Ok(Some("no pod of this node is enrolled".into()));
-        }
-        let (mut guarded, mut unknown) = (Vec::new(), Vec::new());
-        for workload in snapshot.workloads_on(&parts.node).filter(|w| !w.host_network && !w.addresses.is_empty()) {
-            match netns_of(workload, pods, &parts.finder) {
-                Ok(Some((netns, enrolled))) => {
-                    let protects = if enrolled { workload.addresses.clone() } else { Vec::new() };
-                    guarded.push(GuardedPod { name: workload.name.to_string(), netns, protects });
-                }
-                // A namespace that is not there sends nothing.
-                Ok(None) => {}
-                Err(reason) => unknown.push(format!("{}: {reason}", workload.name)),
+    async fn obstacle(&mut self, parts: &Parts, pods: &Pods, snapshot: &Snapshot, disabled: bool) -> Option<String> {
+        let reason = match () {
+            () if !self.wanted => "it is not wanted (--fast-path off)",
+            () if disabled => "the mesh is off on this node",
+            () if pods.enrolled.len() < PODS_MIN => "fewer than two pods of this node are enrolled",
+            () => return self.guard(parts, pods, snapshot).await,
+        };
+        if !matches!(self.guard, Guard::Down) {
+            match parts.steering.guard(&[]).await {
+                Ok(_) => self.guard = Guard::Down,
+                Err(error) => tracing::warn!(%error, "the guard of pods' links cannot be taken off"),
             }
         }
-        unknown.extend(parts.steering.guard(&guarded).await?);
-        Ok((!unknown.is_empty()).then(|| format!("pods that cannot be guarded: {}", unknown.join("; "))))
+        Some(reason.into())
+    }
+
+    /// Guards every pod of the node; yields who cannot be guarded, if that is anybody.
+    async fn guard(&mut self, parts: &Parts, pods: &Pods, snapshot: &Snapshot) -> Option<String> {
+        let basis = (snapshot.generation(), pods.enrolled.len());
+        let open = match &self.guard {
+            Guard::Up { at, generation, enrolled, open }
+                if open.is_empty() && at.elapsed() < GUARD_EVERY && (*generation, *enrolled) == basis =>
+            {
+                Vec::new()
+            }
+            _ => {
+                let (pods, mut open) = candidates(parts, pods, snapshot);
+                match parts.steering.guard(&pods).await {
+                    Ok(others) => open.extend(others),
+                    Err(error) => open.push(error.to_string()),
+                }
+                let (generation, enrolled) = basis;
+                self.guard = Guard::Up { at: Instant::now(), generation, enrolled, open: open.clone() };
+                open
+            }
+        };
+        (!open.is_empty()).then(|| format!("pods that cannot be guarded: {}", open.join("; ")))
     }
 
     /// Gives every enrolled pod a number, the one it had if it had one.
@@ -156,6 +216,25 @@ impl SameNode {
         };
         pods.enrolled.values().filter_map(|enrolled| local(&enrolled.pod)).collect()
     }
+}
+
+/// The pods of the node that have a link of their own, and those of which is not known where.
+fn candidates(parts: &Parts, pods: &Pods, snapshot: &Snapshot) -> (Vec<GuardedPod>, Vec<String>) {
+    let (mut guarded, mut unknown) = (Vec::new(), Vec::new());
+    for workload in snapshot.workloads_on(&parts.node).filter(|w| !w.host_network) {
+        match netns_of(workload, pods, &parts.finder) {
+            Ok(Some((netns, enrolled))) => {
+                let protects = if enrolled { workload.addresses.clone() } else { Vec::new() };
+                guarded.push(GuardedPod { name: workload.name.to_string(), netns, protects });
+            }
+            // A namespace that is not there sends nothing.
+            Ok(None) => {}
+            // One that has no address yet has not begun.
+            Err(_) if workload.addresses.is_empty() => {}
+            Err(reason) => unknown.push(format!("{}: {reason}", workload.name)),
+        }
+    }
+    (guarded, unknown)
 }
 
 /// A pod's namespace and whether it is enrolled; `None` where there is none.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use weft_abi::{Attested, Tuple};
 use weft_core::model::ObjectName;
 use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Snapshot};
 
@@ -11,8 +12,10 @@ use crate::admin::{
     ConnectionView, EndpointView, KubernetesView, ServicePortView, ServiceView, Status, WatchView, WorkloadView,
 };
 use crate::control::kubernetes::{Health, WatchState};
+use crate::direct::{client, server};
 use crate::live::Connection;
-use crate::telemetry::access::Direction;
+use crate::sys::clock::monotonic_ns;
+use crate::telemetry::access::{Direction, Path};
 
 impl Node {
     pub(super) fn status(&self) -> Status {
@@ -30,7 +33,7 @@ impl Node {
             generation: self.store.snapshot().generation(),
             enrolled: self.pods.enrolled.len(),
             pending: self.pods.pending.len(),
-            connections: self.parts.live.list().len(),
+            connections: self.parts.live.list().len() + self.parts.steering.attested().map_or(0, |open| open.len()),
             tunnels: self.parts.outbound.pool.tunnels(),
             fast_path: self.same_node.status(),
             problems: problems.iter().map(ToString::to_string).collect(),
@@ -120,7 +123,31 @@ impl Node {
                 age_ms: u64::try_from(c.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
             }
         };
-        self.parts.live.list().into_iter().map(view).collect()
+        self.parts.live.list().into_iter().map(view).chain(self.direct_connections()).collect()
+    }
+
+    /// Those between pods of this node that go past the proxy; what the kernel says of their bytes, it says at their end.
+    fn direct_connections(&self) -> Vec<ConnectionView> {
+        let open = self.parts.steering.attested().unwrap_or_default();
+        let now = monotonic_ns();
+        let view = |(tuple, attested): &(Tuple, Attested)| {
+            let [from, to] = self.parts.direct.ends(attested);
+            ConnectionView {
+                id: attested.socket,
+                direction: Direction::Outbound.as_str().into(),
+                path: Path::SameNode.as_str().into(),
+                source: client(tuple).to_string(),
+                source_workload: from.map(|(name, _)| name),
+                destination: server(tuple).to_string(),
+                endpoint: Some(server(tuple).to_string()),
+                destination_workload: to.as_ref().map(|(name, _)| name.clone()),
+                peer_identity: to.map(|(_, identity)| identity.to_string()),
+                sent: 0,
+                received: 0,
+                age_ms: now.saturating_sub(attested.opened) / 1_000_000,
+            }
+        };
+        open.iter().filter(|(_, attested)| attested.established != 0).map(view).collect()
     }
 
     pub(super) fn dump(&self) -> serde_json::Value {

@@ -93,8 +93,8 @@ pub struct AgentArgs {
     #[arg(long, env = "WEFT_WORKERS", value_name = "N")]
     pub workers: Option<String>,
 
-    /// Whether connections between pods of this node may go directly, attested by the kernel and not encrypted: on or off
-    #[arg(long, env = "WEFT_FAST_PATH", value_name = "MODE", default_value = "off")]
+    /// Whether connections between pods of this node go directly where that is safe, attested by the kernel and not encrypted: on or off
+    #[arg(long, env = "WEFT_FAST_PATH", value_name = "MODE", default_value = "on")]
     pub fast_path: String,
 
     /// Time for each attempt to connect to an endpoint

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{HashMap, Map, MapData, SockHash};
-use weft_abi::{Address, AdmitSet, Attested, Frontend, FrontendKey, ListenerKey, PodEntry, PortKey, Tuple, map};
+use weft_abi::{Address, AdmitSet, Attested, Frontend, FrontendKey, Link, ListenerKey, PodEntry, PortKey, Tuple, map};
 
 use super::Lab;
 
@@ -36,13 +36,15 @@ pub(super) fn all_gone(directories: &[PathBuf]) -> Result<()> {
         let admits: HashMap<_, PortKey, AdmitSet> = Map::HashMap(open(map::ADMITS)?).try_into()?;
         let attested: HashMap<_, Tuple, Attested> = Map::HashMap(open(map::ATTESTED)?).try_into()?;
         let guarded: HashMap<_, Address, u64> = Map::HashMap(open(map::GUARDED)?).try_into()?;
-        let devices: HashMap<_, u32, u64> = Map::HashMap(open(map::DEVICES)?).try_into()?;
+        let stations: HashMap<_, u64, u64> = Map::HashMap(open(map::STATIONS)?).try_into()?;
+        let links: HashMap<_, u32, Link> = Map::HashMap(open(map::LINKS)?).try_into()?;
         for (name, left) in [
             (map::FRONTENDS, frontends.keys().count()),
             (map::ADMITS, admits.keys().count()),
             (map::ATTESTED, attested.keys().count()),
             (map::GUARDED, guarded.keys().count()),
-            (map::DEVICES, devices.keys().count()),
+            (map::STATIONS, stations.keys().count()),
+            (map::LINKS, links.keys().count()),
         ] {
             if left > 0 {
                 bail!("{}: {name} still has {left} entries", directory.display());

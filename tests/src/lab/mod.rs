@@ -32,7 +32,7 @@ pub use agent::{Agent, AgentOptions};
 pub use cluster::ApiServer;
 pub use manifests::{MESH, Manifests};
 pub use netns::NetNs;
-pub use node::Node;
+pub use node::{Layout, Node};
 pub use pod::Pod;
 pub use pod_spec::PodSpec;
 pub use process::{Process, binary};
@@ -109,8 +109,16 @@ impl Lab {
     /// # Errors
     /// When the kernel refuses.
     pub fn node(&self, name: &str) -> Result<Node> {
+        self.node_with(name, Layout::default())
+    }
+
+    /// Adds a node whose pods are linked to it so.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn node_with(&self, name: &str, layout: Layout) -> Result<Node> {
         let mut contents = self.contents();
-        let node = Node::create(&self.run, &self.fabric, name, &contents.nodes)?;
+        let node = Node::create(&self.run, &self.fabric, name, layout, &contents.nodes)?;
         contents.nodes.push(node.clone());
         Ok(node)
     }

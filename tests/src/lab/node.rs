@@ -10,6 +10,16 @@ use super::cgroup;
 use super::netns::NetNs;
 use super::rundir::RunDir;
 
+/// How a node's pods are linked to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Layout {
+    /// A link each with a route to it, as Calico, Cilium and ptp do it.
+    #[default]
+    Routed,
+    /// All on one bridge, as bridge, flannel and kubenet do it.
+    Bridged,
+}
+
 /// A node of the lab. Clones are the same node.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -20,17 +30,18 @@ pub struct Node {
 struct Inner {
     name: String,
     index: u8,
+    layout: Layout,
     netns: NetNs,
     cgroup: PathBuf,
 }
 
 impl Node {
-    pub(super) fn create(run: &RunDir, fabric: &NetNs, name: &str, others: &[Self]) -> Result<Self> {
+    pub(super) fn create(run: &RunDir, fabric: &NetNs, name: &str, layout: Layout, others: &[Self]) -> Result<Self> {
         let index = u8::try_from(others.len() + 1)?;
         let netns = NetNs::create(&run.path().join("netns").join(format!("node-{name}")))?;
         let node_cgroup = run.cgroup().join(name);
         cgroup::create(&node_cgroup.join("pods"))?;
-        let node = Self { inner: Arc::new(Inner { name: name.to_owned(), index, netns, cgroup: node_cgroup }) };
+        let node = Self { inner: Arc::new(Inner { name: name.to_owned(), index, layout, netns, cgroup: node_cgroup }) };
         node.connect(fabric)?;
         for other in others {
             node.netns().ip(&other.routes_to())?;
@@ -59,7 +70,30 @@ impl Node {
             format!("addr add {v6}/64 dev eth0 nodad"),
             "link set eth0 up".into(),
         ])?;
-        fabric.ip(&[format!("link set {port} master br0"), format!("link set {port} up")])
+        fabric.ip(&[format!("link set {port} master br0"), format!("link set {port} up")])?;
+        if self.inner.layout == Layout::Bridged {
+            let (v4, v6) = self.gateways();
+            ns.ip(&[
+                format!("link add {BRIDGE} type bridge"),
+                format!("addr add {v4}/24 dev {BRIDGE}"),
+                format!("addr add {v6}/64 dev {BRIDGE} nodad"),
+                format!("link set {BRIDGE} up"),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// What its pods route everything beyond their links by.
+    pub(super) fn gateways(&self) -> (Ipv4Addr, Ipv6Addr) {
+        match self.inner.layout {
+            Layout::Routed => (GATEWAY_V4, GATEWAY_V6),
+            Layout::Bridged => self.pod_addresses(1),
+        }
+    }
+
+    /// How its pods are linked to it.
+    pub(super) fn layout(&self) -> Layout {
+        self.inner.layout
     }
 
     /// Its name.
@@ -117,8 +151,11 @@ impl Node {
         ]
     }
 
-    /// Adds or replaces the host routes to a pod behind the node's end of its link.
-    pub(super) fn route_pod(&self, link: &str, addresses: &[IpAddr]) -> Result<()> {
+    /// Joins the node's end of a pod's link to the bridge, or adds the host routes to the pod behind it.
+    pub(super) fn connect_pod(&self, link: &str, addresses: &[IpAddr]) -> Result<()> {
+        if self.inner.layout == Layout::Bridged {
+            return self.netns().ip(&[format!("link set {link} master {BRIDGE}"), format!("link set {link} up")]);
+        }
         let mut lines = vec![
             format!("link set {link} up"),
             format!("addr add {GATEWAY_V4}/32 dev {link}"),
@@ -129,7 +166,10 @@ impl Node {
     }
 }
 
+/// The bridge of a node whose pods share one.
+const BRIDGE: &str = "cni0";
+
 /// What pods route everything by: the same address on the node's end of every pod's link.
-pub(super) const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// As [`GATEWAY_V4`].
-pub(super) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);

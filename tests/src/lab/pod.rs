@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use aya::programs::{SchedClassifier, TcAttachType};
 
-use super::node::{GATEWAY_V4, GATEWAY_V6};
+use super::node::Layout;
 use super::process::Place;
 use super::state::NetState;
 use super::{Lab, NetNs, Node, Process, binary, cgroup};
@@ -132,12 +133,34 @@ impl Pod {
         super::state::listening_ports(self.netns())
     }
 
+    /// Whether something looks at its packets where they reach the node.
+    ///
+    /// # Errors
+    /// When the node's namespace cannot be entered.
+    pub fn is_guarded(&self) -> Result<bool> {
+        let link = self.inner.link.clone();
+        self.node().netns().run(move || {
+            let (_, programs) = SchedClassifier::query_tcx(&link, TcAttachType::Ingress)?;
+            Ok(!programs.is_empty())
+        })
+    }
+
+    /// The hardware address of its end of its link.
+    ///
+    /// # Errors
+    /// When its namespace cannot be entered.
+    pub fn hardware_address(&self) -> Result<String> {
+        let said = self.netns().output(&["ip", "-o", "link", "show", "eth0"])?;
+        let mut words = said.split_whitespace().skip_while(|word| *word != "link/ether");
+        words.nth(1).map(str::to_owned).with_context(|| format!("no hardware address: {said}"))
+    }
+
     /// Brings its link up again, with what was lost when it went down.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn reconnect(&self) -> Result<()> {
-        self.netns().ip(&configuration(self.addresses(), "replace"))
+        self.netns().ip(&configuration(self.node(), self.addresses(), "replace"))
     }
 
     /// Starts a `lab-app` in it.
@@ -269,21 +292,26 @@ impl Lab {
 }
 
 /// `ip` lines for a pod's end of its link.
-pub(super) fn configuration(addresses: &[IpAddr], verb: &str) -> Vec<String> {
+pub(super) fn configuration(node: &Node, addresses: &[IpAddr], verb: &str) -> Vec<String> {
+    let routed = node.layout() == Layout::Routed;
+    let (v4_length, v6_length) = if routed { (32, 128) } else { (24, 64) };
     let mut lines: Vec<_> = addresses
         .iter()
         .map(|ip| match ip {
-            IpAddr::V4(v4) => format!("addr {verb} {v4}/32 dev eth0"),
-            IpAddr::V6(v6) => format!("addr {verb} {v6}/128 dev eth0 nodad"),
+            IpAddr::V4(v4) => format!("addr {verb} {v4}/{v4_length} dev eth0"),
+            IpAddr::V6(v6) => format!("addr {verb} {v6}/{v6_length} dev eth0 nodad"),
         })
         .collect();
     lines.push("link set eth0 up".into());
+    let (v4, v6) = node.gateways();
     if addresses.iter().any(IpAddr::is_ipv4) {
-        lines.push(format!("route {verb} {GATEWAY_V4} dev eth0 scope link"));
-        lines.push(format!("route {verb} default via {GATEWAY_V4} dev eth0"));
+        if routed {
+            lines.push(format!("route {verb} {v4} dev eth0 scope link"));
+        }
+        lines.push(format!("route {verb} default via {v4} dev eth0"));
     }
     if addresses.iter().any(IpAddr::is_ipv6) {
-        lines.push(format!("route {verb} default via {GATEWAY_V6} dev eth0"));
+        lines.push(format!("route {verb} default via {v6} dev eth0"));
     }
     lines
 }

@@ -265,10 +265,10 @@ impl PodSpec<'_> {
     }
 }
 
-/// Links a pod's namespace to its node the way point-to-point CNI plugins do.
+/// Links a pod's namespace to its node.
 fn connect(netns: &NetNs, node: &Node, link: &str, addresses: &[IpAddr]) -> Result<()> {
     netns.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
     netns.ip(&[format!("link add eth0 type veth peer name {link} netns {}", node.netns().path().display())])?;
-    node.route_pod(link, addresses)?;
-    netns.ip(&configuration(addresses, "add"))
+    node.connect_pod(link, addresses)?;
+    netns.ip(&configuration(node, addresses, "add"))
 }

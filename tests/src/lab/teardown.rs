@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use aya::programs::{SchedClassifier, TcAttachType};
 
-use super::netns::NsId;
+use super::netns::{NetNs, NsId};
 use super::{Agent, Lab, Pod, cgroup, entries, state};
 use crate::wait;
 
@@ -106,6 +107,13 @@ impl Lab {
                 bail!("pinned and left: {left:?}");
             }
         }
+        if running.len() == agents.len() {
+            let nodes = self.contents().nodes.clone();
+            // The kernel takes a program off a moment after its last reference went.
+            wait::until("nothing to look at packets any more", DEADLINE, || {
+                nodes.iter().try_for_each(|node| nothing_on_links(node.netns()))
+            })?;
+        }
         Ok(())
     }
 
@@ -188,6 +196,26 @@ fn descriptors_returned(agent: &Agent) -> Result<()> {
             .map(|(kind, count)| format!("{kind}: {} -> {count}", baseline.get(kind).copied().unwrap_or_default()))
             .collect();
         if grown.is_empty() { Ok(()) } else { bail!("{}: {}", agent.process().name(), grown.join(", ")) }
+    })
+}
+
+/// Neither a program that looks at packets nor a qdisc for one is on any device of a namespace.
+pub(super) fn nothing_on_links(netns: &NetNs) -> Result<()> {
+    netns.run(|| {
+        for link in super::run_command(&["ip", "-o", "link", "show"].map(str::to_owned), "")?.lines() {
+            let name = link.split([':', '@']).nth(1).unwrap_or_default().trim();
+            for at in [TcAttachType::Ingress, TcAttachType::Egress] {
+                let (_, programs) = SchedClassifier::query_tcx(name, at)?;
+                if !programs.is_empty() {
+                    bail!("{name} still has {} programs at its {at:?}", programs.len());
+                }
+            }
+        }
+        let disciplines = super::run_command(&["tc", "qdisc", "show"].map(str::to_owned), "")?;
+        match disciplines.lines().find(|line| line.contains("clsact") || line.contains("ingress")) {
+            Some(line) => bail!("a qdisc is left: {line}"),
+            None => Ok(()),
+        }
     })
 }
 
