@@ -45,11 +45,15 @@ impl Served {
 
     /// Accepts from `listener` until told to stop.
     pub(super) fn accept(&self, role: ListenerRole, listener: std::net::TcpListener) -> std::io::Result<()> {
-        let listener = TcpListener::from_std(listener)?;
+        let home = self.parts.outbound.workers.home();
+        let listener = {
+            let _home = home.enter();
+            TcpListener::from_std(listener)?
+        };
         let (parts, pod) = (Arc::clone(&self.parts), Arc::clone(&self.pod));
         let (stop, leaving) = (self.stop.clone(), self.leaving.clone());
         let (events, lost) = (self.events.clone(), Arc::clone(&self.lost));
-        self.loops.spawn(async move {
+        let accepting = async move {
             let ended = match role {
                 ListenerRole::Outbound => {
                     accept(&listener, &stop, |tcp, from| parts.outbound.serve(&pod, tcp, from)).await
@@ -63,7 +67,8 @@ impl Served {
                 lost.lock().unwrap_or_else(PoisonError::into_inner).push(role);
                 let _ = events.send(PodEvent::ListenerLost(pod.uid.clone()));
             }
-        });
+        };
+        self.loops.spawn_on(accepting, home);
         Ok(())
     }
 

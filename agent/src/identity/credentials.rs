@@ -105,6 +105,8 @@ impl Credentials {
         server.alpn_protocols = vec![ALPN.to_vec()];
         // Tunnels are few and long: a ticket would only be a way to outlive a certificate.
         server.send_tls13_tickets = 0;
+        // Tunnels seal their records themselves once the handshake is over.
+        server.enable_secret_extraction = true;
         Ok(Self {
             leaf,
             key,
@@ -189,6 +191,7 @@ impl Credentials {
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
+        client.enable_secret_extraction = true;
         Ok(client)
     }
 

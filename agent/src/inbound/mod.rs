@@ -24,7 +24,7 @@ use crate::sys::{self, socket};
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
 use crate::tunnel::{self, Events, HBONE_PORT, Incoming, Refusal, ServerContext, ServerSettings};
-use crate::workers::Workers;
+use crate::workers::{Load, Workers};
 
 /// The inbound half; one for all pods of the node.
 pub struct Inbound {
@@ -100,15 +100,14 @@ impl Inbound {
     /// pod leaves the mesh and its tunnels are to take no more connections.
     pub fn serve(self: &Arc<Self>, pod: &Arc<Pod>, tcp: TcpStream, source: SocketAddr, leaving: &CancellationToken) {
         let (inbound, pod, leaving) = (Arc::clone(self), Arc::clone(pod), leaving.clone());
-        let Ok(tcp) = tcp.into_std() else { return };
-        self.drain.spawn_on(self.workers.next(), async move {
-            let Ok(tcp) = TcpStream::from_std(tcp) else { return };
-            match socket::original_destination(&tcp) {
-                Ok(to) if to.port() == HBONE_PORT => inbound.tunnel(&pod, tcp, leaving).await,
-                Ok(to) if !to.ip().is_loopback() => inbound.plaintext(&pod, tcp, socket::canonical(source), to).await,
-                // Dialled from inside the pod, at the listener's own address: nobody's traffic.
-                _ => inbound.metrics.inbound_rejected("own_listener"),
-            }
+        let to = socket::original_destination(&tcp);
+        let tunnel = to.as_ref().is_ok_and(|to| to.port() == HBONE_PORT);
+        let load = if tunnel { Load::Tunnel } else { Load::Connection };
+        self.workers.carry(&self.drain, tcp, load, async move |tcp| match to {
+            Ok(_) if tunnel => inbound.tunnel(&pod, tcp, leaving).await,
+            Ok(to) if !to.ip().is_loopback() => inbound.plaintext(&pod, tcp, socket::canonical(source), to).await,
+            // Dialled from inside the pod, at the listener's own address: nobody's traffic.
+            _ => inbound.metrics.inbound_rejected("own_listener"),
         });
     }
 

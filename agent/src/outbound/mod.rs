@@ -28,8 +28,8 @@ use crate::relay;
 use crate::sys::socket;
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
-use crate::tunnel::Pool;
-use crate::workers::Workers;
+use crate::tunnel::{FirstBytes, Pool};
+use crate::workers::{Load, Workers};
 
 use dial::{Dial, Dialled, Upstream};
 pub use refused::Refused;
@@ -69,12 +69,8 @@ impl Outbound {
     /// Carries a connection of `pod` that its listener accepted, in a task of its own on one of the workers.
     pub fn serve(self: &Arc<Self>, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) {
         let (outbound, pod) = (Arc::clone(self), Arc::clone(pod));
-        // It is told to the worker's own poll, and forgotten by the listener's.
-        let Ok(app) = app.into_std() else { return };
-        self.drain.spawn_on(self.workers.next(), async move {
-            if let Ok(app) = TcpStream::from_std(app) {
-                outbound.carry(&pod, app, socket::canonical(client)).await;
-            }
+        self.workers.carry(&self.drain, app, Load::Connection, async move |app| {
+            outbound.carry(&pod, app, socket::canonical(client)).await;
         });
     }
 
@@ -112,7 +108,7 @@ impl Outbound {
         }
         let source = workload.ok_or(Refused::UnknownPod)?;
         let drawn = socket::mark(app).is_ok_and(Marks::is_drawn);
-        let dial = Dial { outbound: self, pod, source, client, destination, drawn };
+        let dial = Dial { outbound: self, pod, source, client, destination, first: FirstBytes::of(app), drawn };
         let dialled = dial.run(snapshot, seen).await?;
         let identity = match &dialled.target.transport {
             Transport::Hbone { server } => Some(server),

@@ -1,10 +1,10 @@
-//! TCP to a stream of a Weft tunnel: the tunnel's driver writes to the app itself, this reads from it.
+//! TCP to a stream of a Weft tunnel: the tunnel's driver writes to the app itself, and reads from it when many want to send.
 //!
 //! One small future per connection, without a buffer: what it reads goes through the thread's scratch into the tunnel, as far
 //! as the tunnel has room, which is also what keeps one app from taking the tunnel for itself.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::socket::{broken, finish, reset_on_close, write_some};
+use super::socket::{broken, finish, reset_on_close, skip, write_some, write_some_vectored};
 use super::{End, LAST_BYTES, Side, Traffic};
-use crate::tunnel::{Drained, Handle, Sent, Sink};
+use crate::tunnel::{App, Drained, Handle, Sent};
 
 /// Reads in a row before others get a turn.
 const TURN: usize = 8;
@@ -28,9 +28,18 @@ struct Near {
     traffic: Arc<Traffic>,
 }
 
-impl Sink for Near {
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let written = write_some(&self.tcp, bytes)?;
+impl App for Near {
+    fn read(&self, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let read = self.tcp.try_read_vectored(room)?;
+        self.traffic.sent.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = match pieces {
+            [piece] => write_some(&self.tcp, piece)?,
+            pieces => write_some_vectored(&self.tcp, pieces)?,
+        };
         self.traffic.received.fetch_add(written as u64, Ordering::Relaxed);
         Ok(written)
     }
@@ -41,9 +50,20 @@ impl Sink for Near {
 }
 
 /// Relays until both sides have finished, one is reset, or `kill` is cancelled.
-pub(super) async fn relay(near: TcpStream, far: Handle, traffic: Arc<Traffic>, kill: &CancellationToken) -> End {
+///
+/// `far` comes with how many of the app's first bytes it has already.
+pub(super) async fn relay(
+    near: TcpStream,
+    (far, first): (Handle, usize),
+    traffic: Arc<Traffic>,
+    kill: &CancellationToken,
+) -> End {
+    if skip(&near, first).is_err() {
+        return End::Reset(Side::Near);
+    }
+    traffic.sent.fetch_add(first as u64, Ordering::Relaxed);
     let near = Arc::new(Near { tcp: near, traffic });
-    far.attach(Arc::clone(&near) as Arc<dyn Sink>);
+    far.attach(Arc::clone(&near) as Arc<dyn App>);
     let mut pump = Pump { near: Arc::clone(&near), far, sent: false, received: false, watch: None, last: None };
     let end = tokio::select! {
         biased;
@@ -125,10 +145,12 @@ impl Pump {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Reset(Side::Near)),
                 Poll::Ready(Ok(())) => {}
             }
-            match self.far.send(|room| self.near.tcp.try_read(room)) {
-                Sent::Some(size) => {
+            match self.far.send() {
+                Sent::Some => self.watch = None,
+                // First the tunnel's driver writes it, then the app is asked for more.
+                Sent::All => {
                     self.watch = None;
-                    self.near.traffic.sent.fetch_add(size as u64, Ordering::Relaxed);
+                    break;
                 }
                 Sent::End => {
                     self.sent = true;
@@ -136,7 +158,7 @@ impl Pump {
                     return Poll::Pending;
                 }
                 Sent::Nothing => {}
-                // Whoever makes room or gives credit wakes this task.
+                // The driver reads from the app when it is this stream's turn, and wakes this task when there is nothing.
                 Sent::NoRoom => return Poll::Pending,
                 Sent::NoCredit => return self.watch(cx),
                 Sent::Near => return Poll::Ready(End::Reset(Side::Near)),

@@ -1,20 +1,15 @@
 //! The compiled programs: loading them onto the pinned maps, and putting them into links old and new.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io, os::fd::AsFd, path::Path, sync::LazyLock};
 
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf,
     programs::{CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramFd, SkLookup, SockOps, links::FdLink},
 };
 use weft_abi::{PodIdentity, map, program};
 
 use super::{SteerError, pins, pins::Pins};
-use crate::sys::{NetNs, bpf, cgroup};
+use crate::sys::{NetNs, bpf, cgroup, loader};
 
 /// The object, as the build script found it.
 #[cfg(weft_programs)]
@@ -27,6 +22,11 @@ fn bytes() -> Result<&'static [u8], SteerError> {
 fn bytes() -> Result<&'static [u8], SteerError> {
     Err(SteerError::NoPrograms)
 }
+
+/// aya-log's levels: 0 is off, 5 is trace.
+static LEVELS: [u8; 6] = [0, 1, 2, 3, 4, 5];
+/// The pod of programs that are no pod's.
+static NOBODY: LazyLock<PodIdentity> = LazyLock::new(PodIdentity::default);
 
 /// The connect hooks: their pins and their names.
 const CONNECT_HOOKS: [(&str, &str); 2] = [("connect4", program::CONNECT4), ("connect6", program::CONNECT6)];
@@ -59,17 +59,16 @@ impl Programs {
 
     /// Parses the object, with maps and constants in place; no program is in the kernel yet.
     pub(super) fn load(&self, log_level: u8, pod: PodIdentity) -> Result<Ebpf, SteerError> {
-        let paths: Vec<(&str, PathBuf)> = map::SHARED.iter().map(|name| (*name, self.pins.map(name))).collect();
-        let mut loader = EbpfLoader::new();
-        loader
-            .verifier_log_level(VerifierLogLevel::STATS)
-            .map_max_entries(map::DESTINATIONS, self.destinations)
-            .override_global(aya_log::LEVEL, &log_level, true)
-            .override_global(program::POD, &pod, true);
-        for (name, path) in &paths {
-            loader.map_pin_path(name, path.as_path());
-        }
-        loader.load(bytes()?).map_err(SteerError::load)
+        let level = LEVELS.get(usize::from(log_level)).unwrap_or(&0);
+        let load = loader::Load {
+            object: bytes()?,
+            pins: map::SHARED.iter().map(|name| (*name, self.pins.map(name))).collect(),
+            sizes: vec![(map::DESTINATIONS, self.destinations)],
+            fixed: (aya_log::LEVEL, level),
+            own: (program::POD, pod),
+            none: &NOBODY,
+        };
+        load.run().map_err(SteerError::load)
     }
 
     /// Runs the connect hooks for everything below a cgroup. Where a predecessor's run already, they are exchanged

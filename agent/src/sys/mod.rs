@@ -11,6 +11,7 @@ pub mod clock;
 pub mod diag;
 pub mod dial;
 pub mod link;
+pub mod loader;
 pub mod memory;
 pub mod netns;
 pub mod readiness;

@@ -3,11 +3,12 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 
-/// The size most buffers have, in bytes: four full TLS records, and room for one that is not complete.
-pub(super) const STANDARD: usize = 5 * 17 * 1024;
+/// The size most buffers have, in bytes: sixteen full TLS records, and room for one that is not complete.
+pub(super) const STANDARD: usize = 17 * 17 * 1024;
 /// Buffers a thread keeps for the next who needs one.
-const KEPT: usize = 8;
+const KEPT: usize = 4;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -31,6 +32,16 @@ impl Buffer {
     /// The same, to be decrypted in place.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.space[self.start..self.end]
+    }
+
+    /// Where [`Buffer::bytes`] begin, for [`Buffer::part`].
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Bytes by their place in the buffer, consumed or not: they stay there until room is asked for, or memory given back.
+    pub(super) fn part(&self, part: Range<usize>) -> &[u8] {
+        self.space.get(part).unwrap_or_default()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -45,7 +45,7 @@ impl Tunnel {
     pub(super) async fn establish(
         tcp: TcpStream,
         credentials: Arc<Credentials>,
-        request: &ConnectRequest,
+        request: &ConnectRequest<'_>,
         to: SocketAddr,
         settings: &PoolSettings,
     ) -> Result<(Self, Running), TunnelError> {
@@ -66,7 +66,7 @@ impl Tunnel {
                 (Speaks::Hbone(client), Running::Hbone(Box::new(running)))
             }
             Protocol::Weft => {
-                let (client, running) = weft::establish(established, Arc::clone(&shared), request);
+                let (client, running) = weft::establish(established, Arc::clone(&shared), request)?;
                 (Speaks::Weft(client), Running::Weft(Box::new(running)))
             }
         };
@@ -93,38 +93,34 @@ impl Tunnel {
     pub(super) async fn open(
         &self,
         lease: Lease,
-        request: &ConnectRequest,
+        request: &ConnectRequest<'_>,
         patience: Duration,
     ) -> Result<Stream, TunnelError> {
-        let mut answer = pin!(self.ask(request));
-        if self.shared.silence() > FRESH {
+        // Nothing of the client is sent to where nobody may be: it could not be sent elsewhere then.
+        let fresh = self.shared.silence() <= FRESH;
+        let mut answer = pin!(self.ask(lease, request, fresh));
+        if !fresh {
             self.shared.probe();
             let asked = Instant::now();
             if let Ok(answer) = timeout(patience, &mut answer).await {
-                return self.answered(answer, lease);
+                return answer;
             }
             if self.shared.silence() >= asked.elapsed() {
                 self.shared.distrust();
                 return Err(TunnelError::Silent(self.to));
             }
         }
-        self.answered(answer.await, lease)
+        answer.await
     }
 
-    async fn ask(&self, request: &ConnectRequest) -> Result<(Body, Option<Box<super::codec::Claims>>), TunnelError> {
-        match &self.speaks {
-            Speaks::Hbone(client) => client.open(request).await,
-            Speaks::Weft(client) => client.open(request).await.map(|(handle, claims)| (Body::Weft(handle), claims)),
-        }
-    }
-
-    fn answered(
-        &self,
-        answer: Result<(Body, Option<Box<super::codec::Claims>>), TunnelError>,
-        lease: Lease,
-    ) -> Result<Stream, TunnelError> {
-        let (body, claims) = answer?;
-        Ok(Stream { body, lease, peer: Arc::clone(&self.peer), claims })
+    async fn ask(&self, lease: Lease, request: &ConnectRequest<'_>, fresh: bool) -> Result<Stream, TunnelError> {
+        let (body, first, claims) = match &self.speaks {
+            Speaks::Hbone(client) => client.open(request).await.map(|(body, claims)| (body, 0, claims))?,
+            Speaks::Weft(client) => {
+                client.open(request, fresh).await.map(|(handle, first, claims)| (Body::Weft(handle), first, claims))?
+            }
+        };
+        Ok(Stream { body, lease, peer: Arc::clone(&self.peer), first, claims })
     }
 }
 

@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use weft_core::model::Identity;
 
 pub use budget::Budget;
-pub use connect::{ConnectRequest, Dial};
+pub use connect::{ConnectRequest, Dial, FirstBytes};
 pub use error::{Refusal, RequestError, TunnelError};
 pub use pool::Pool;
 pub use protocol::{Protocol, Protocols};
@@ -41,7 +41,7 @@ pub use settings::{Keepalive, PoolSettings, ServerSettings};
 pub(crate) use shared::Lease;
 pub(crate) use stream::Body;
 pub use stream::Stream;
-pub(crate) use weft::{Drained, Handle, Sent, Sink};
+pub(crate) use weft::{App, Drained, Handle, Sent};
 
 /// Where a pod's node accepts tunnels for it.
 pub const HBONE_PORT: u16 = 15008;

@@ -53,7 +53,7 @@ pub struct ServerContext {
 pub(super) struct Asked {
     pub(super) authority: SocketAddr,
     pub(super) forwarded: Option<Forwarded>,
-    pub(super) claims: Option<Box<Claims>>,
+    pub(super) claims: Option<Arc<Claims>>,
 }
 
 /// What answers a request, in the words of its tunnel's protocol.
@@ -85,7 +85,7 @@ pub struct Incoming {
     /// The service the client dialled, as the peer tells it.
     pub host: Option<String>,
     /// What the peer says about its workload; never to be believed.
-    pub claims: Option<Box<Claims>>,
+    pub claims: Option<Arc<Claims>>,
     respond: Respond,
     lease: Lease,
 }
@@ -109,7 +109,7 @@ impl Incoming {
             Respond::Hbone(answer) => answer.accept().map_err(|error| self.lease.shared.explain(&error))?,
             Respond::Weft(answer) => Body::Weft(answer.accept()?),
         };
-        Ok(Stream { body, lease: self.lease, peer: self.peer, claims: self.claims })
+        Ok(Stream { body, lease: self.lease, peer: self.peer, first: 0, claims: self.claims })
     }
 
     /// Tells the peer no.

@@ -19,7 +19,9 @@ pub struct Stream {
     /// Who is at the other end, from its certificate.
     pub peer: Arc<PeerCertificate>,
     /// What the other end says about itself; never to be believed.
-    pub claims: Option<Box<Claims>>,
+    pub claims: Option<Arc<Claims>>,
+    /// How many of the client's first bytes the server has already; they are still in the client's socket.
+    pub(crate) first: usize,
 }
 
 /// What carries the bytes.

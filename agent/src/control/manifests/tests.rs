@@ -125,11 +125,11 @@ async fn an_invalid_object_keeps_its_last_good_version_wherever_it_was() {
     let problems = f.problems(|problems| problems.len() == 1).await;
     assert!(problems[0].contains("a.yaml:5: error: Namespace a: metadata.labels[weft.dev/mesh]"), "{problems:?}");
     assert!(problems[0].ends_with("the last good version stays in force"), "{problems:?}");
-    // It moves to another file in the same moment and is still wrong.
+    // It moves to another file and is still wrong. Not the other way round: the watcher may look between the two.
     let both = format!("{}---\n{}", namespace("a", "perhaps"), namespace("z", "disabled"));
     fs::write(f.path(".both"), both).unwrap();
-    fs::remove_file(f.path("a.yaml")).unwrap();
     fs::rename(f.path(".both"), f.path("z.yaml")).unwrap();
+    fs::remove_file(f.path("a.yaml")).unwrap();
     assert_eq!(f.batch().await, ["+z=Disabled"]);
     f.put("z.yaml", &format!("{}---\n{}", namespace("a", "disabled"), namespace("z", "disabled")));
     assert_eq!(f.batch().await, ["+a=Disabled"]);

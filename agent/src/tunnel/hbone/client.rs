@@ -65,8 +65,8 @@ impl Client {
     /// Sends the CONNECT and waits for its answer.
     pub(in crate::tunnel) async fn open(
         &self,
-        request: &ConnectRequest,
-    ) -> Result<(Body, Option<Box<Claims>>), TunnelError> {
+        request: &ConnectRequest<'_>,
+    ) -> Result<(Body, Option<Arc<Claims>>), TunnelError> {
         let refused = |error: h2::Error| {
             // Whatever keeps this stream out keeps out the next.
             let error = self.shared.explain(&error);

@@ -1,5 +1,7 @@
 //! The CONNECT request: what the client writes and what the server accepts of what a peer wrote.
 
+use std::sync::Arc;
+
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{FORWARDED, HeaderName};
@@ -58,8 +60,8 @@ pub(super) fn read(request: &Request<()>, addresses: &[IpAddr]) -> Result<Asked,
 }
 
 /// The peer's baggage, if it is there once and well-formed.
-pub(super) fn read_claims(headers: &HeaderMap) -> Option<Box<Claims>> {
-    single(headers, &BAGGAGE).and_then(|text| parse_baggage(text).ok()).map(Box::new)
+pub(super) fn read_claims(headers: &HeaderMap) -> Option<Arc<Claims>> {
+    single(headers, &BAGGAGE).and_then(|text| parse_baggage(text).ok()).map(Arc::new)
 }
 
 /// The answer that accepts.

@@ -109,7 +109,7 @@ impl Inbound {
         Ok(())
     }
 
-    /// The app has taken `bytes`. Answers what to grant, when it is worth a frame: a quarter of the window.
+    /// The app has taken `bytes`. Answers what to grant, when it is worth a frame: half of the window.
     ///
     /// The window doubles each time the app has taken one full window and left nothing lying, if `more` bytes of the
     /// pod's budget can be had.
@@ -118,7 +118,7 @@ impl Inbound {
         self.held -= bytes.min(self.held);
         self.taken += bytes;
         self.since_growth = self.since_growth.saturating_add(bytes);
-        if self.ended || self.taken < (self.window / 4).max(1) {
+        if self.ended || self.taken < (self.window / 2).max(1) {
             return None;
         }
         let growth = self.window.min(windows.most.saturating_sub(self.window));

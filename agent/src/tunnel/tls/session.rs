@@ -8,6 +8,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ClientConfig, Error, ServerConfig};
 
+use super::records::{Records, Secrets};
 use crate::tunnel::buffer::Buffer;
 
 /// What a record adds to its plaintext, with some to spare: header, type, tag.
@@ -73,6 +74,24 @@ impl Tls {
             Connection::Client(connection) => connection.is_handshaking(),
             Connection::Server(connection) => connection.is_handshaking(),
         }
+    }
+
+    /// Goes on without rustls' record layer: see [`Records`].
+    ///
+    /// # Errors
+    /// When the handshake is not over, or the configuration keeps its secrets.
+    pub(in crate::tunnel) fn into_records(self) -> Result<Records, Error> {
+        let (extracted, secrets) = match self.connection {
+            Connection::Client(connection) => {
+                let (extracted, connection) = connection.dangerous_into_kernel_connection()?;
+                (extracted, Secrets::Client(Box::new(connection)))
+            }
+            Connection::Server(connection) => {
+                let (extracted, connection) = connection.dangerous_into_kernel_connection()?;
+                (extracted, Secrets::Server(Box::new(connection)))
+            }
+        };
+        Records::new(extracted, secrets, self.incoming)
     }
 
     /// The protocol both ends have agreed on.

@@ -125,3 +125,136 @@ async fn a_record_that_was_touched_is_an_error_with_an_alert() {
     assert!(pair.server.receive(&mut pair.down, |_| panic!("believed")).is_err());
     assert!(!pair.down.is_empty(), "the peer is told");
 }
+
+/// What follows holds rustls' record layer and [`Records`] against each other: each end is one of them.
+mod records {
+    use std::ops::Range;
+
+    use super::super::{PREFIX, Records, SUFFIX};
+    use super::{Buffer, Pair, Tls, pair};
+
+    fn records(tls: Tls) -> Records {
+        tls.into_records().unwrap()
+    }
+
+    /// Delivers in pieces of `piece` bytes; answers what was heard.
+    fn hear(from: &mut Buffer, to: &mut Records, answers: &mut Buffer, piece: usize) -> Vec<u8> {
+        let (mut heard, mut parts) = (Vec::new(), Vec::<Range<usize>>::new());
+        for bytes in from.bytes().chunks(piece) {
+            to.incoming().room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+            to.incoming().filled(bytes.len());
+            to.receive(answers, &mut parts).unwrap();
+            parts.drain(..).for_each(|part| heard.extend_from_slice(to.opened(part)));
+        }
+        from.consume(from.len());
+        heard
+    }
+
+    fn fill(records: &mut Records, bytes: &[u8]) {
+        records.incoming().room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        records.incoming().filled(bytes.len());
+    }
+
+    /// Seals as streams do: the plaintext is put to where it is sealed.
+    fn seal_in_place(records: &mut Records, plain: &[u8], out: &mut Buffer) {
+        records.renew(out).unwrap();
+        let size = PREFIX + plain.len() + SUFFIX;
+        let record = &mut out.room(size)[..size];
+        record[PREFIX..PREFIX + plain.len()].copy_from_slice(plain);
+        records.seal_in_place(record).unwrap();
+        out.filled(size);
+    }
+
+    #[tokio::test]
+    async fn both_layers_understand_each_other_whatever_the_keys() {
+        let Pair { client, mut server, mut up, mut down } = pair().await;
+        let mut client = records(client);
+        for round in 0..40_usize {
+            if round % 3 == 0 {
+                client.update_keys(&mut up).unwrap();
+            }
+            if round % 4 == 0 {
+                // rustls asks for ours to be changed with its own.
+                server.update_keys(&mut down);
+            }
+            let (said, answer) = (vec![round as u8; 1 + round * 400], vec![!(round as u8); 1 + round * 700]);
+            seal_in_place(&mut client, &said, &mut up);
+            client.seal(&said, &mut up).unwrap();
+            server.seal(&answer, &mut down).unwrap();
+            let mut at_client = hear(&mut down, &mut client, &mut up, 1 + round * 97);
+            let mut at_server = Vec::new();
+            super::deliver(&mut up, &mut server, &mut down, 1 + round * 89, &mut at_server);
+            at_client.extend(hear(&mut down, &mut client, &mut up, usize::MAX));
+            assert!(at_server == [said.clone(), said].concat() && at_client == answer, "round {round}");
+        }
+        client.close(&mut up).unwrap();
+        super::deliver(&mut up, &mut server, &mut down, usize::MAX, &mut Vec::new());
+        assert!(server.peer_closed());
+        server.close(&mut down).unwrap();
+        hear(&mut down, &mut client, &mut up, usize::MAX);
+        assert!(client.peer_closed());
+        assert!(client.seal(b"more", &mut up).is_err(), "nothing follows a goodbye");
+    }
+
+    #[tokio::test]
+    async fn keys_are_changed_before_they_have_sealed_too_much() {
+        let Pair { client, server, mut up, mut down } = pair().await;
+        let (mut client, mut server) = (records(client), records(server));
+        client.limit_records(1100);
+        for round in 0..5000_u32 {
+            let said = round.to_be_bytes();
+            seal_in_place(&mut client, &said, &mut up);
+            assert_eq!(hear(&mut up, &mut server, &mut down, usize::MAX), said);
+        }
+        assert!(client.sealed() < 1100 && client.sealed() != 5000, "{} under one key", client.sealed());
+    }
+
+    #[tokio::test]
+    async fn whatever_is_wrong_ends_it_with_an_alert() {
+        type Break = fn(&mut Vec<u8>);
+        let breaks: [(&str, Break); 6] = [
+            ("the tag", |bytes| *bytes.last_mut().unwrap() ^= 1),
+            ("the length", |bytes| bytes[4] ^= 1),
+            ("the type", |bytes| bytes[0] = 22),
+            ("the version", |bytes| bytes[2] = 1),
+            ("a record that is too long", |bytes| bytes[3] = 0xff),
+            ("a record again", |bytes| bytes.extend(bytes.clone())),
+        ];
+        for (what, damage) in breaks {
+            let Pair { client, server, mut up, mut down } = pair().await;
+            let (mut client, mut server) = (records(client), records(server));
+            client.seal(&[7; 300], &mut up).unwrap();
+            let mut bytes = up.bytes().to_vec();
+            damage(&mut bytes);
+            // More than any length may promise.
+            bytes.extend([0; 70_000]);
+            fill(&mut server, &bytes);
+            let mut parts = Vec::new();
+            assert!(server.receive(&mut down, &mut parts).is_err(), "{what}");
+            assert_eq!(parts.len(), usize::from(what == "a record again"), "{what}");
+            assert!(server.seal(b"more", &mut Buffer::default()).is_err(), "{what}");
+            fill(&mut client, down.bytes());
+            let told = client.receive(&mut up, &mut parts).unwrap_err();
+            assert!(matches!(told, rustls::Error::AlertReceived(_)), "{what}: {told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_may_follow_a_handshake_is_taken() {
+        // Split over records, with tickets between, which a client passes over.
+        let Pair { client, server, mut up, mut down } = pair().await;
+        let (mut client, mut server) = (records(client), records(server));
+        server.seal_message(&[4, 0, 0, 3, 1, 2, 3, 4, 0, 0, 2, 9], &mut down).unwrap();
+        server.seal_message(&[9], &mut down).unwrap();
+        server.seal(b"data", &mut down).unwrap();
+        assert_eq!(hear(&mut down, &mut client, &mut up, 3), b"data");
+        // Anything else is refused: a server gets no tickets, and keys change at the end of a record.
+        for message in [&[4, 0, 0, 0][..], &[24, 0, 0, 1, 2], &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], &[1, 0, 0, 0]] {
+            let Pair { client, server, mut up, mut down } = pair().await;
+            let (mut client, mut server) = (records(client), records(server));
+            client.seal_message(message, &mut up).unwrap();
+            fill(&mut server, up.bytes());
+            assert!(server.receive(&mut down, &mut Vec::new()).is_err(), "{message:?}");
+        }
+    }
+}

@@ -9,8 +9,8 @@ use super::handle::Handle;
 use super::link::{Link, Slot};
 use super::pulse::Pulse;
 use crate::tunnel::TunnelError;
-use crate::tunnel::codec::{Claims, parse_baggage};
-use crate::tunnel::connect::ConnectRequest;
+use crate::tunnel::codec::Claims;
+use crate::tunnel::connect::{ConnectRequest, FirstBytes};
 use crate::tunnel::mux::{Code, Hello, NotOpened, Open, Side};
 use crate::tunnel::settings::PoolSettings;
 use crate::tunnel::shared::Shared;
@@ -28,15 +28,18 @@ pub(in crate::tunnel) struct Running {
 }
 
 /// Over a connection that agreed on `weft/1`. The server's HELLO is not waited for.
+///
+/// # Errors
+/// When TLS cannot be taken over.
 pub(in crate::tunnel) fn establish(
     established: Established,
     shared: Arc<Shared>,
-    request: &ConnectRequest,
-) -> (Client, Running) {
+    request: &ConnectRequest<'_>,
+) -> Result<(Client, Running), TunnelError> {
     let hello = Hello { streams: 0, baggage: request.baggage.as_deref().map(str::to_owned) };
-    let fresh = Link::over(established, Side::Client, hello, shared, Arc::clone(&request.budget));
+    let fresh = Link::over(established, Side::Client, hello, shared, Arc::clone(&request.budget))?;
     let (link, driver) = Driver::new(fresh);
-    (Client { link: Arc::clone(&link) }, Running { driver, link })
+    Ok((Client { link: Arc::clone(&link) }, Running { driver, link }))
 }
 
 impl Client {
@@ -46,29 +49,39 @@ impl Client {
         !state.gone && state.session.may_open().is_ok()
     }
 
-    /// Opens a stream and waits for the server's answer.
+    /// Opens a stream, with the client's first bytes if `first`, and waits for the server's answer. Answers also how many
+    /// of them it has.
     pub(in crate::tunnel) async fn open(
         &self,
-        request: &ConnectRequest,
-    ) -> Result<(Handle, Option<Box<Claims>>), TunnelError> {
+        request: &ConnectRequest<'_>,
+        first: bool,
+    ) -> Result<(Handle, usize, Option<Arc<Claims>>), TunnelError> {
         let open = Open { to: request.authority, from: request.client, host: request.host.clone() };
-        let handle = self.begin(&open)?;
-        handle.answered().await?;
-        let claims = self.link.state().hello.as_ref().and_then(|hello| hello.baggage.as_deref().map(parse_baggage));
-        Ok((handle, claims.and_then(Result::ok).map(Box::new)))
+        let first = request.first.filter(|_| first);
+        let handle = match first {
+            Some(first) => first.send(|bytes| self.begin(&open, bytes))?,
+            None => self.begin(&open, &[])?.0,
+        };
+        handle.answered().await.inspect_err(|error| {
+            if let (Some(first), TunnelError::Refused { .. } | TunnelError::NotTaken) = (first, error) {
+                first.refused();
+            }
+        })?;
+        Ok((handle, first.map_or(0, FirstBytes::accepted), self.link.state().claims.clone()))
     }
 
-    fn begin(&self, open: &Open) -> Result<Handle, TunnelError> {
+    /// Answers also how many of the `first` bytes went along.
+    fn begin(&self, open: &Open, first: &[u8]) -> Result<(Handle, usize), TunnelError> {
         let mut state = self.link.state();
         if state.gone {
             return Err(self.link.shared.lost());
         }
-        let (stream, _) = state.session.open(open, &[], Slot::default()).map_err(|why| match why {
+        let (stream, taken) = state.session.open(open, first, Slot::default()).map_err(|why| match why {
             NotOpened::Leaving => TunnelError::Closed("it takes no more streams".to_owned()),
             NotOpened::Full => TunnelError::NotTaken,
         })?;
         state.wake_driver();
-        Ok(Handle::new(Arc::clone(&self.link), stream))
+        Ok((Handle::new(Arc::clone(&self.link), stream), taken))
     }
 }
 

@@ -1,31 +1,29 @@
 //! A stream of a Weft tunnel, as the relay sees it.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::link::{Answer, Broken, Link, OUT_MAX, State};
+use super::link::{Answer, Broken, Link};
+use super::outgoing::Sent;
 use crate::tunnel::TunnelError;
-use crate::tunnel::mux::{Code, HEADER, PAYLOAD_MAX, Windows};
+use crate::tunnel::mux::{Code, Windows};
 
-/// The largest read from an app, in bytes: four full frames.
-const TURN: usize = 4 * PAYLOAD_MAX;
+/// The app's socket. Called by whoever has bytes for it or room for its bytes, so that nobody needs to be woken.
+pub(crate) trait App: Send + Sync {
+    /// Reads what is there; 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` while there is nothing; others when the socket has failed.
+    fn read(&self, room: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
-thread_local! {
-    /// What was read from an app and is being sealed: no stream has a buffer of its own.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Where a stream's bytes go: the app's socket. Called by whoever has them, so that nobody needs to be woken.
-pub(crate) trait Sink: Send + Sync {
     /// Writes what fits without waiting; 0 if nothing does.
     ///
     /// # Errors
     /// When the socket has failed.
-    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
 
     /// Ends this direction, behind what was written.
     fn finish(&self);
@@ -48,25 +46,6 @@ pub(crate) enum Drained {
     Near,
 }
 
-/// What has come of the app's bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// So many are on their way.
-    Some(usize),
-    /// The app has ended; so has the stream, in this direction.
-    End,
-    /// The app has nothing now.
-    Nothing,
-    /// The peer's window is full.
-    NoCredit,
-    /// The tunnel's buffer is full; the stream is in line.
-    NoRoom,
-    /// The app's socket has failed.
-    Near,
-    /// The stream takes nothing any more.
-    Over,
-}
-
 /// One stream. Dropping it ends the stream: in order if both directions have ended, with a reset otherwise.
 pub(crate) struct Handle {
     link: Arc<Link>,
@@ -78,10 +57,10 @@ impl Handle {
         Self { link, stream }
     }
 
-    /// Has everything that arrives go to `sink`, and `waker` woken when there is something to do.
-    pub(crate) fn attach(&self, sink: Arc<dyn Sink>) {
+    /// Has everything that arrives go to `app`, and what is sent read from it.
+    pub(crate) fn attach(&self, app: Arc<dyn App>) {
         if let Some(slot) = self.link.state().session.owner(self.stream) {
-            slot.sink = Some(sink);
+            slot.app = Some(app);
         }
     }
 
@@ -99,10 +78,9 @@ impl Handle {
         let budget = &self.link.budget;
         let Some(slot) = state.session.owner(self.stream) else { return Drained::Far };
         let mut taken = 0;
-        while let (Some(sink), false) =
-            (&slot.sink, slot.pending.is_empty() || matches!(slot.broken, Some(Broken::Near)))
+        while let (Some(app), false) = (&slot.app, slot.pending.is_empty() || matches!(slot.broken, Some(Broken::Near)))
         {
-            match sink.write(slot.pending.front()) {
+            match app.write(&[IoSlice::new(slot.pending.front())]) {
                 Ok(0) => break,
                 Ok(size) => {
                     slot.pending.took(size);
@@ -132,51 +110,18 @@ impl Handle {
         drained
     }
 
-    /// Reads from the app by `read` and sends what it got, as far as there is credit and room.
-    pub(crate) fn send(&self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> Sent {
-        let mut guard = self.link.state();
-        let state = &mut *guard;
-        let Some((outbound, _)) = state.session.flow(self.stream).filter(|_| !state.gone) else { return Sent::Over };
-        let credit = usize::try_from(outbound.credit()).unwrap_or(usize::MAX);
-        if outbound.ended() {
-            return Sent::Over;
-        }
-        let full = state.out.len() >= OUT_MAX;
-        let Some(slot) = state.session.owner(self.stream).filter(|slot| slot.broken.is_none()) else {
-            return Sent::Over;
-        };
-        if credit == 0 {
-            return Sent::NoCredit;
-        }
-        if full {
-            if !std::mem::replace(&mut slot.waiting, true) {
-                state.waiting.push_back(self.stream);
-            }
-            state.wake_driver();
-            return Sent::NoRoom;
-        }
-        let room = OUT_MAX.saturating_sub(state.out.len()).max(PAYLOAD_MAX);
-        let size = credit.min(room).min(TURN);
-        let sent = SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(HEADER + TURN, 0);
-            match read(&mut scratch[HEADER..HEADER + size]) {
-                Ok(0) => state.seal_all(self.stream, &mut scratch[..HEADER], true).map(|()| Sent::End),
-                Ok(size) => {
-                    state.seal_all(self.stream, &mut scratch[..HEADER + size], false).map(|()| Sent::Some(size))
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Nothing),
-                Err(_) => Ok(Sent::Near),
-            }
-        });
-        if matches!(sent, Ok(Sent::Some(_) | Sent::End)) {
-            state.wake_driver();
-        }
-        sent.unwrap_or_else(|error| {
+    /// Sends what the app has, as far as there is credit and room.
+    pub(crate) fn send(&self) -> Sent {
+        let mut state = self.link.state();
+        let sent = state.send(self.stream).unwrap_or_else(|error| {
             self.link.shared.fail(error);
             state.lose();
-            state.wake_driver();
             Sent::Over
-        })
+        });
+        if matches!(sent, Sent::Some | Sent::All | Sent::End | Sent::NoRoom | Sent::Over) {
+            state.wake_driver();
+        }
+        sent
     }
 
     /// Tells the peer that the app has accepted.
@@ -239,26 +184,6 @@ fn refused(code: Code) -> TunnelError {
         Code::Denied => TunnelError::Refused { status: 401 },
         Code::Unreachable | Code::ReservedPort => TunnelError::Refused { status: 503 },
         Code::Cancelled | Code::OverBudget | Code::Malformed => TunnelError::Refused { status: 500 },
-    }
-}
-
-impl State {
-    /// Seals `frames`, whose first bytes are room for a header, as DATA frames. Each later header is written over bytes
-    /// that have been sealed by then.
-    fn seal_all(&mut self, stream: u32, frames: &mut [u8], end: bool) -> Result<(), TunnelError> {
-        let payload = frames.len() - HEADER;
-        let mut at = 0;
-        loop {
-            let size = (payload - at).min(PAYLOAD_MAX);
-            match self.seal_data(stream, &mut frames[at..at + HEADER + size], end) {
-                Some(sealed) => sealed?,
-                None => return Ok(()),
-            }
-            at += size;
-            if at >= payload {
-                return Ok(());
-            }
-        }
     }
 }
 

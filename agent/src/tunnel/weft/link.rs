@@ -1,32 +1,31 @@
 //! A tunnel's state: TLS, the session of the protocol, and with each stream what has arrived for it and whom to wake.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use tokio::net::TcpStream;
 
-use super::handle::Sink;
+use super::handle::App;
+use super::line::Line;
 use super::pending::Pending;
 use crate::tunnel::buffer::Buffer;
-use crate::tunnel::mux::{Code, Decoder, HEADER, Hello, Malformed, Session, Side, Windows};
+use crate::tunnel::codec::Claims;
+use crate::tunnel::mux::{Code, Decoder, Hello, Malformed, Session, Side, Windows};
 use crate::tunnel::shared::Shared;
-use crate::tunnel::tls::{Established, Tls};
+use crate::tunnel::tls::{Established, Records};
 use crate::tunnel::{Budget, TunnelError};
 
-/// Sealed bytes beyond which streams wait for the writer: what a small message may have to wait behind. Echoes beside four
-/// bulk flows take 1.2 ms at 64 KiB, 3.8 at 256 KiB, 8.8 at 1 MiB.
-pub(super) const OUT_MAX: usize = 64 * 1024;
+/// Sealed bytes beyond which streams wait for their turn. A small message waits for no more than that, since it goes before
+/// those who always have something: see [`super::line`].
+pub(super) const OUT_MAX: usize = 256 * 1024;
 /// Answers that a peer does not read, in bytes, beyond which it means harm.
 const CONTROL_MAX: usize = 1024 * 1024;
-/// Streams that are let in again for each so many bytes of room.
-const TURN: usize = 16 * 1024;
 
 /// What is kept with a stream beside the protocol's state.
 #[derive(Default)]
 pub(super) struct Slot {
     /// The app's socket, once the stream is relayed.
-    pub(super) sink: Option<Arc<dyn Sink>>,
+    pub(super) app: Option<Arc<dyn App>>,
     /// What the app has not taken.
     pub(super) pending: Pending,
     /// Whom to wake when anything changes for this stream.
@@ -38,8 +37,8 @@ pub(super) struct Slot {
     pub(super) finished: bool,
     /// The stream is over, not in order.
     pub(super) broken: Option<Broken>,
-    /// In line for room in the buffer.
-    pub(super) waiting: bool,
+    /// Waits for its turn to fill the buffer.
+    pub(super) in_line: bool,
 }
 
 /// What became of an OPEN.
@@ -69,8 +68,8 @@ impl Slot {
 
     /// Tells the app that nothing follows, once.
     pub(super) fn finish(&mut self) {
-        if let Some(sink) = self.sink.as_ref().filter(|_| !self.finished) {
-            sink.finish();
+        if let Some(app) = self.app.as_ref().filter(|_| !self.finished) {
+            app.finish();
             self.finished = true;
         }
     }
@@ -84,21 +83,23 @@ impl Slot {
 
 /// See the module.
 pub(super) struct State {
-    pub(super) tls: Tls,
+    pub(super) tls: Records,
     pub(super) session: Session<Slot>,
     pub(super) decoder: Decoder,
     /// Sealed, to be written.
     pub(super) out: Buffer,
     /// Streams that wait for room in `out`.
-    pub(super) waiting: VecDeque<u32>,
+    pub(super) line: Line,
     /// The task that writes and reads.
-    pub(super) driver: Option<Waker>,
+    driver: Option<Waker>,
+    /// It has been woken since it last looked.
+    roused: bool,
     /// No stream will be opened any more: to be closed after the last.
     pub(super) retired: bool,
     /// The tunnel is gone; nothing is sent.
     pub(super) gone: bool,
-    /// The peer's HELLO.
-    pub(super) hello: Option<Hello>,
+    /// What the peer's HELLO says about itself.
+    pub(super) claims: Option<Arc<Claims>>,
 }
 
 /// One tunnel.
@@ -117,26 +118,31 @@ pub(super) struct Fresh {
 
 impl Link {
     /// Over a connection that agreed on `weft/1`.
+    ///
+    /// # Errors
+    /// When TLS cannot be taken over.
     pub(super) fn over(
         established: Established,
         side: Side,
         hello: Hello,
         shared: Arc<Shared>,
         budget: Arc<Budget>,
-    ) -> Fresh {
+    ) -> Result<Fresh, TunnelError> {
         let Established { tcp, tls, opened } = established;
+        let tls = tls.into_records().map_err(|error| TunnelError::Tls(error.to_string()))?;
         let state = State {
             tls,
             session: Session::new(side, Windows::DEFAULT, hello),
             decoder: Decoder::default(),
             out: Buffer::default(),
-            waiting: VecDeque::new(),
+            line: Line::default(),
             driver: None,
+            roused: false,
             retired: false,
             gone: false,
-            hello: None,
+            claims: None,
         };
-        Fresh { link: Arc::new(Self { tcp, shared, budget, state: Mutex::new(state) }), opened }
+        Ok(Fresh { link: Arc::new(Self { tcp, shared, budget, state: Mutex::new(state) }), opened })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -154,8 +160,17 @@ impl Link {
 impl State {
     /// Has the driver write what there is, after everyone who is ready has had a turn.
     pub(super) fn wake_driver(&mut self) {
-        if let Some(driver) = self.driver.take() {
-            driver.wake();
+        if let Some(driver) = self.driver.as_ref().filter(|_| !self.roused) {
+            driver.wake_by_ref();
+            self.roused = true;
+        }
+    }
+
+    /// The driver looks after what there is to do; [`State::wake_driver`] wakes it again.
+    pub(super) fn register_driver(&mut self, waker: &Waker) {
+        self.roused = false;
+        if !self.driver.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.driver = Some(waker.clone());
         }
     }
 
@@ -175,32 +190,10 @@ impl State {
         if self.out.len() > CONTROL_MAX { Err(Malformed::Flood.into()) } else { Ok(()) }
     }
 
-    /// Seals a DATA frame: `frame` is room for its header, and its payload. `None` if the stream is over.
-    pub(super) fn seal_data(&mut self, stream: u32, frame: &mut [u8], end: bool) -> Option<Result<(), TunnelError>> {
-        if let Err(error) = self.seal_control() {
-            return Some(Err(error));
-        }
-        let header = self.session.data(stream, frame.len() - HEADER, end)?;
-        frame[..HEADER].copy_from_slice(&header);
-        Some(self.tls.seal(frame, &mut self.out).map_err(|error| TunnelError::Tls(error.to_string())))
-    }
-
-    /// Lets streams in again, as many as there is room for.
-    pub(super) fn admit(&mut self) {
-        let room = OUT_MAX.saturating_sub(self.out.len());
-        for _ in 0..room.div_ceil(TURN) {
-            let Some(stream) = self.waiting.pop_front() else { return };
-            if let Some(slot) = self.session.owner(stream) {
-                slot.waiting = false;
-                slot.wake();
-            }
-        }
-    }
-
     /// The tunnel is gone: whatever its streams have not finished is broken.
     pub(super) fn lose(&mut self) {
         self.gone = true;
-        self.waiting.clear();
+        self.line.clear();
         for (_, over, slot) in self.session.owners() {
             if !over && slot.broken.is_none() {
                 slot.broken = Some(Broken::Far);

@@ -10,7 +10,7 @@ use super::driver::Driver;
 use super::handle::Handle;
 use super::link::Link;
 use super::pulse::Pulse;
-use crate::tunnel::codec::{Forwarded, parse_baggage};
+use crate::tunnel::codec::Forwarded;
 use crate::tunnel::mux::{Code, Hello, Open, Side};
 use crate::tunnel::server::{Asked, Door};
 use crate::tunnel::settings::WEFT_STREAMS;
@@ -53,8 +53,11 @@ where
     let baggage = context.baggage.as_ref().and_then(|text| text.to_str().ok()).map(str::to_owned);
     let hello = Hello { streams: WEFT_STREAMS, baggage };
     let budget = Arc::clone(&context.budget);
-    let (link, mut driver) =
-        Driver::new(Link::over(established, Side::Server, hello, Arc::clone(&door.shared), budget));
+    let fresh = match Link::over(established, Side::Server, hello, Arc::clone(&door.shared), budget) {
+        Ok(fresh) => fresh,
+        Err(error) => return Some(error),
+    };
+    let (link, mut driver) = Driver::new(fresh);
     let mut pulse = Pulse::new(Arc::clone(&link), settings.keepalive);
     let mut expired = pin!(door.until_expiry());
     let mut opened = |stream, open| asked(&link, door, stream, open, handler);
@@ -94,8 +97,7 @@ where
         handle.refuse(if reserved { Code::ReservedPort } else { Code::BadRequest });
         return door.reject(error.into());
     }
-    let baggage = link.state().hello.as_ref().and_then(|hello| hello.baggage.clone());
-    let claims = baggage.and_then(|text| parse_baggage(&text).ok()).map(Box::new);
+    let claims = link.state().claims.clone();
     let forwarded = Some(Forwarded { client: open.from, host: open.host });
     let incoming = door.incoming(Asked { authority: open.to, forwarded, claims }, Answer(handle).into());
     tokio::spawn(handler(incoming));

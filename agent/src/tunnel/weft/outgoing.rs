@@ -1,0 +1,158 @@
+//! From the apps into the tunnel's buffer: reading and sealing, by a stream's own task while there is room, in turn by the
+//! driver when there is not.
+
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::handle::App;
+use super::link::{Broken, OUT_MAX, State};
+use crate::tunnel::TunnelError;
+use crate::tunnel::mux::{HEADER, PAYLOAD_MAX};
+use crate::tunnel::tls::{PREFIX, SUFFIX};
+
+/// Records filled by one read from an app.
+const TURN: usize = 16;
+/// What a full DATA frame takes as a record.
+const RECORD: usize = PREFIX + HEADER + PAYLOAD_MAX + SUFFIX;
+
+/// What has come of the app's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// Some are on their way.
+    Some,
+    /// The same, and the app had no more.
+    All,
+    /// The app has ended; so has the stream, in this direction.
+    End,
+    /// The app has nothing now.
+    Nothing,
+    /// The peer's window is full.
+    NoCredit,
+    /// The tunnel's buffer is full; the stream is in line.
+    NoRoom,
+    /// The app's socket has failed.
+    Near,
+    /// The stream takes nothing any more.
+    Over,
+}
+
+impl State {
+    /// Sends what a stream's app has, if it is the stream's turn; puts it in line otherwise.
+    ///
+    /// # Errors
+    /// [`TunnelError`] that ends the tunnel.
+    pub(super) fn send(&mut self, stream: u32) -> Result<Sent, TunnelError> {
+        let credit = match self.credit(stream) {
+            Ok(credit) => credit,
+            Err(sent) => return Ok(sent),
+        };
+        if self.out.len() < OUT_MAX && self.line.is_empty() {
+            return self.pull(stream, credit);
+        }
+        if let Some(slot) = self.session.owner(stream)
+            && !std::mem::replace(&mut slot.in_line, true)
+        {
+            self.line.join(stream);
+        }
+        Ok(Sent::NoRoom)
+    }
+
+    /// Gives those in line their turns, as long as there is room.
+    ///
+    /// # Errors
+    /// As [`State::send`].
+    pub(super) fn serve_line(&mut self) -> Result<(), TunnelError> {
+        while self.out.len() < OUT_MAX {
+            let Some(stream) = self.line.next() else { return Ok(()) };
+            let sent = match self.credit(stream) {
+                Ok(credit) => self.pull(stream, credit)?,
+                Err(sent) => sent,
+            };
+            match self.session.owner(stream) {
+                Some(_) if matches!(sent, Sent::Some | Sent::All) => self.line.again(stream),
+                // Whatever else it is, its own task has to see to it.
+                Some(slot) => {
+                    slot.in_line = false;
+                    slot.wake();
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What a stream may send, in bytes and more than 0, or why it may not.
+    fn credit(&mut self, stream: u32) -> Result<usize, Sent> {
+        let Some((outbound, _)) = self.session.flow(stream).filter(|_| !self.gone) else { return Err(Sent::Over) };
+        let (credit, ended) = (outbound.credit(), outbound.ended());
+        match self.session.owner(stream) {
+            Some(slot) if slot.broken == Some(Broken::Near) => Err(Sent::Near),
+            Some(slot) if slot.broken.is_none() => match credit {
+                _ if ended => Err(Sent::End),
+                0 => Err(Sent::NoCredit),
+                _ => Ok(usize::try_from(credit).unwrap_or(usize::MAX)),
+            },
+            _ => Err(Sent::Over),
+        }
+    }
+
+    /// One read from the app, straight to where it is sealed.
+    fn pull(&mut self, stream: u32, credit: usize) -> Result<Sent, TunnelError> {
+        let Some(app) = self.session.owner(stream).and_then(|slot| slot.app.clone()) else { return Ok(Sent::Nothing) };
+        self.seal_control()?;
+        self.tls.renew(&mut self.out).map_err(failed)?;
+        let room = OUT_MAX.saturating_sub(self.out.len()).max(PAYLOAD_MAX);
+        let size = credit.min(room).min(TURN * PAYLOAD_MAX);
+        match read(&app, self.out.room(size.div_ceil(PAYLOAD_MAX) * RECORD), size) {
+            Ok(0) => self.seal_data(stream, 0, true).map(|()| Sent::End),
+            Ok(read) => {
+                let mut left = read;
+                while left > 0 {
+                    let size = left.min(PAYLOAD_MAX);
+                    self.seal_data(stream, size, false)?;
+                    left -= size;
+                }
+                Ok(if read < size { Sent::All } else { Sent::Some })
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Nothing),
+            Err(_) => {
+                if let Some(slot) = self.session.owner(stream) {
+                    slot.broken.get_or_insert(Broken::Near);
+                }
+                Ok(Sent::Near)
+            }
+        }
+    }
+
+    /// Seals a DATA frame whose payload [`read`] has put into the buffer's room.
+    fn seal_data(&mut self, stream: u32, size: usize, end: bool) -> Result<(), TunnelError> {
+        let Some(header) = self.session.data(stream, size, end) else { return Ok(()) };
+        let size = PREFIX + HEADER + size + SUFFIX;
+        let record = &mut self.out.room(size)[..size];
+        record[PREFIX..PREFIX + HEADER].copy_from_slice(&header);
+        self.tls.seal_in_place(record).map_err(failed)?;
+        self.out.filled(size);
+        Ok(())
+    }
+}
+
+/// Reads up to `size` bytes to where the payloads of consecutive full records lie in `room`.
+fn read(app: &Arc<dyn App>, room: &mut [u8], size: usize) -> io::Result<usize> {
+    let mut left = size;
+    let mut payloads: SmallVec<[IoSliceMut<'_>; TURN]> = SmallVec::new();
+    for record in room.chunks_exact_mut(RECORD) {
+        let payload = left.min(PAYLOAD_MAX);
+        if payload == 0 {
+            break;
+        }
+        payloads.push(IoSliceMut::new(&mut record[PREFIX + HEADER..][..payload]));
+        left -= payload;
+    }
+    app.read(&mut payloads)
+}
+
+fn failed(error: rustls::Error) -> TunnelError {
+    TunnelError::Tls(error.to_string())
+}
