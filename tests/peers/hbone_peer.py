@@ -390,7 +390,7 @@ def server(args):
     host, port = endpoint(args.listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=128)
-    say("listening", address=args.listen)
+    say("listening", address=args.listen, port=listener.getsockname()[1])
     done = threading.Semaphore(0)
     tls = context(args, server=True)
     threading.Thread(target=accept_all, args=(args, listener, tls, done), daemon=True).start()

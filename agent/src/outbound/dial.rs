@@ -14,7 +14,7 @@ use super::{Outbound, Refused};
 use crate::observe::Observed;
 use crate::pod::Pod;
 use crate::sys;
-use crate::tunnel::{ConnectRequest, FirstBytes, Stream};
+use crate::tunnel::{ConnectRequest, Stream};
 
 /// What the relay will pump to.
 pub(super) enum Upstream {
@@ -40,15 +40,12 @@ pub(super) struct Dial<'a> {
     pub(super) source: &'a Workload,
     pub(super) client: SocketAddr,
     pub(super) destination: SocketAddr,
-    /// What the client has said already.
-    pub(super) first: FirstBytes<'a>,
     /// The kernel has drawn, and on none of the endpoints it sends to by itself.
     pub(super) drawn: bool,
 }
 
 impl Dial<'_> {
-    /// Plans and dials. Nothing of the app's bytes is delivered before an endpoint has accepted, so one that fails costs the
-    /// app only time; but see [`FirstBytes`].
+    /// Plans and dials. Nothing of the app's bytes has been read yet, so a failed endpoint costs the app only time.
     pub(super) async fn run(&self, snapshot: &Snapshot, seen: &mut Observed) -> Result<Dialled, Refused> {
         match plan(snapshot, self.source, self.destination) {
             Plan::Refuse(reason) => Err(Refused::Plan(reason)),
@@ -118,9 +115,6 @@ impl Dial<'_> {
                     if error.is_endpoints_fault() {
                         pick.failed(Instant::now());
                     }
-                    if error.is_final() {
-                        return Err(error);
-                    }
                     tracing::debug!(service = %key, endpoint = %pick.target.address, %error, "endpoint failed; trying another");
                     tried.push(pick.target.address);
                     last = Some(error);
@@ -146,7 +140,6 @@ impl Dial<'_> {
                     host: None,
                     baggage: self.pod.baggage.clone(),
                     budget: Arc::clone(&self.pod.budget),
-                    first: Some(&self.first),
                 };
                 Ok(Upstream::Tunnel(self.outbound.pool.connect(&request).await?))
             }

@@ -28,7 +28,7 @@ use crate::relay;
 use crate::sys::socket;
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
-use crate::tunnel::{FirstBytes, Pool};
+use crate::tunnel::Pool;
 use crate::workers::{Load, Workers};
 
 use dial::{Dial, Dialled, Upstream};
@@ -108,7 +108,7 @@ impl Outbound {
         }
         let source = workload.ok_or(Refused::UnknownPod)?;
         let drawn = socket::mark(app).is_ok_and(Marks::is_drawn);
-        let dial = Dial { outbound: self, pod, source, client, destination, first: FirstBytes::of(app), drawn };
+        let dial = Dial { outbound: self, pod, source, client, destination, drawn };
         let dialled = dial.run(snapshot, seen).await?;
         let identity = match &dialled.target.transport {
             Transport::Hbone { server } => Some(server),

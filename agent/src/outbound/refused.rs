@@ -77,12 +77,6 @@ impl Refused {
         }
     }
 
-    /// Whether the server may have got what the client said first: nobody else may be asked then.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        matches!(self, Self::Tunnel(TunnelError::Unanswered(_)))
-    }
-
     /// Whether another endpoint might do better, and this one should be trusted less.
     #[must_use]
     pub fn is_endpoints_fault(&self) -> bool {

@@ -97,10 +97,10 @@ impl Outcome {
 /// Relays between an app's connection and a stream of a tunnel, until both sides have finished, one is reset, or `kill` is
 /// cancelled.
 pub async fn tcp_to_stream(near: TcpStream, far: Stream, traffic: &Arc<Traffic>, kill: &CancellationToken) -> Outcome {
-    let Stream { body, lease, first, .. } = far;
+    let Stream { body, lease, .. } = far;
     let end = match body {
         Body::Hbone(send, recv) => hbone::relay(near, (send, recv), &lease, traffic, kill).await,
-        Body::Weft(handle) => weft::relay(near, (handle, first), Arc::clone(traffic), kill).await,
+        Body::Weft(handle) => weft::relay(near, handle, Arc::clone(traffic), kill).await,
     };
     drop(lease);
     Outcome::new(traffic, end)

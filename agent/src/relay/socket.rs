@@ -1,6 +1,6 @@
 //! What both pumps need of a TCP socket: reads sized to the traffic, fair turns, endings that say what happened.
 
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -83,20 +83,6 @@ pub(super) fn write_some_vectored(tcp: &TcpStream, pieces: &[IoSlice<'_>]) -> io
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         other => other,
     }
-}
-
-/// Takes `size` bytes off a socket that has them.
-pub(super) fn skip(tcp: &TcpStream, size: usize) -> io::Result<()> {
-    let mut scratch = [0; 4096];
-    let mut left = size;
-    while left > 0 {
-        let room = left.min(scratch.len());
-        match (&*SockRef::from(tcp)).read(&mut scratch[..room])? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => left -= read,
-        }
-    }
-    Ok(())
 }
 
 /// Sends a FIN after what has been written.

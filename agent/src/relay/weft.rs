@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::socket::{broken, finish, reset_on_close, skip, write_some, write_some_vectored};
+use super::socket::{broken, finish, reset_on_close, write_some, write_some_vectored};
 use super::{End, LAST_BYTES, Side, Traffic};
 use crate::tunnel::{App, Drained, Handle, Sent};
 
@@ -50,18 +50,7 @@ impl App for Near {
 }
 
 /// Relays until both sides have finished, one is reset, or `kill` is cancelled.
-///
-/// `far` comes with how many of the app's first bytes it has already.
-pub(super) async fn relay(
-    near: TcpStream,
-    (far, first): (Handle, usize),
-    traffic: Arc<Traffic>,
-    kill: &CancellationToken,
-) -> End {
-    if skip(&near, first).is_err() {
-        return End::Reset(Side::Near);
-    }
-    traffic.sent.fetch_add(first as u64, Ordering::Relaxed);
+pub(super) async fn relay(near: TcpStream, far: Handle, traffic: Arc<Traffic>, kill: &CancellationToken) -> End {
     let near = Arc::new(Near { tcp: near, traffic });
     far.attach(Arc::clone(&near) as Arc<dyn App>);
     let mut pump = Pump { near: Arc::clone(&near), far, sent: false, received: false, watch: None, last: None };

@@ -2,18 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use nix::sys::socket::{MsgFlags, recv};
 use tokio::net::TcpStream;
 use weft_core::model::Identity;
 
+use super::Budget;
 use super::codec::Forwarded;
-use super::{Budget, TunnelError};
 use crate::sys::{NetNs, dial};
 use crate::workers;
 
@@ -37,59 +34,9 @@ impl Dial for NetNs {
     }
 }
 
-/// The most of a client's first bytes that go with an OPEN: a request's head.
-const FIRST_MAX: usize = 4 * 1024;
-
-/// What a client has said before its connection is there: sent along, so that a new connection does not wait for the server
-/// twice. It stays in the client's socket until the server has accepted: one that refuses has delivered nothing, and another
-/// may be asked.
-#[derive(Debug)]
-pub struct FirstBytes<'a> {
-    client: &'a TcpStream,
-    /// Sent to a server that has not answered.
-    under_way: AtomicUsize,
-}
-
-impl<'a> FirstBytes<'a> {
-    /// Of a client whose connection nobody has read from.
-    #[must_use]
-    pub fn of(client: &'a TcpStream) -> Self {
-        Self { client, under_way: AtomicUsize::new(0) }
-    }
-
-    /// Whether a server may have delivered some although it has not answered: then no other may be asked.
-    #[must_use]
-    pub fn under_way(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 0
-    }
-
-    /// Hands what there is to `send`, which answers how many bytes it sends.
-    pub(super) fn send<T>(
-        &self,
-        send: impl FnOnce(&[u8]) -> Result<(T, usize), TunnelError>,
-    ) -> Result<T, TunnelError> {
-        let mut room = [0; FIRST_MAX];
-        // An error or an end shows when the connection is relayed.
-        let size = recv(self.client.as_raw_fd(), &mut room, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).unwrap_or(0);
-        let (value, sent) = send(&room[..size])?;
-        self.under_way.store(sent, Ordering::Relaxed);
-        Ok(value)
-    }
-
-    /// The server has answered no: it has delivered nothing.
-    pub(super) fn refused(&self) {
-        self.under_way.store(0, Ordering::Relaxed);
-    }
-
-    /// The server has them: answers how many are to be taken off the client's socket.
-    pub(super) fn accepted(&self) -> usize {
-        self.under_way.swap(0, Ordering::Relaxed)
-    }
-}
-
 /// One connection that wants to go through a tunnel.
 #[derive(Clone)]
-pub struct ConnectRequest<'a> {
+pub struct ConnectRequest {
     /// Whose certificate to speak with.
     pub source: Identity,
     /// The client pod's network.
@@ -108,11 +55,9 @@ pub struct ConnectRequest<'a> {
     pub baggage: Option<Arc<str>>,
     /// What the client pod's slow readers may cost.
     pub budget: Arc<Budget>,
-    /// What may go with the request, where the protocol can carry it.
-    pub first: Option<&'a FirstBytes<'a>>,
 }
 
-impl ConnectRequest<'_> {
+impl ConnectRequest {
     pub(super) fn forwarded(&self) -> Forwarded {
         Forwarded { client: self.client, host: self.host.clone() }
     }

@@ -45,7 +45,7 @@ impl Tunnel {
     pub(super) async fn establish(
         tcp: TcpStream,
         credentials: Arc<Credentials>,
-        request: &ConnectRequest<'_>,
+        request: &ConnectRequest,
         to: SocketAddr,
         settings: &PoolSettings,
     ) -> Result<(Self, Running), TunnelError> {
@@ -93,13 +93,11 @@ impl Tunnel {
     pub(super) async fn open(
         &self,
         lease: Lease,
-        request: &ConnectRequest<'_>,
+        request: &ConnectRequest,
         patience: Duration,
     ) -> Result<Stream, TunnelError> {
-        // Nothing of the client is sent to where nobody may be: it could not be sent elsewhere then.
-        let fresh = self.shared.silence() <= FRESH;
-        let mut answer = pin!(self.ask(lease, request, fresh));
-        if !fresh {
+        let mut answer = pin!(self.ask(lease, request));
+        if self.shared.silence() > FRESH {
             self.shared.probe();
             let asked = Instant::now();
             if let Ok(answer) = timeout(patience, &mut answer).await {
@@ -113,14 +111,12 @@ impl Tunnel {
         answer.await
     }
 
-    async fn ask(&self, lease: Lease, request: &ConnectRequest<'_>, fresh: bool) -> Result<Stream, TunnelError> {
-        let (body, first, claims) = match &self.speaks {
-            Speaks::Hbone(client) => client.open(request).await.map(|(body, claims)| (body, 0, claims))?,
-            Speaks::Weft(client) => {
-                client.open(request, fresh).await.map(|(handle, first, claims)| (Body::Weft(handle), first, claims))?
-            }
+    async fn ask(&self, lease: Lease, request: &ConnectRequest) -> Result<Stream, TunnelError> {
+        let (body, claims) = match &self.speaks {
+            Speaks::Hbone(client) => client.open(request).await?,
+            Speaks::Weft(client) => client.open(request).await.map(|(handle, claims)| (Body::Weft(handle), claims))?,
         };
-        Ok(Stream { body, lease, peer: Arc::clone(&self.peer), first, claims })
+        Ok(Stream { body, lease, peer: Arc::clone(&self.peer), claims })
     }
 }
 

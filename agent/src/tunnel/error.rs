@@ -86,9 +86,6 @@ pub enum TunnelError {
     /// The peer reset the stream before answering.
     #[error("the peer reset the stream: {0}")]
     Reset(String),
-    /// The connection's first bytes were sent, and no answer came.
-    #[error("no answer came to the connection's first bytes, and they may have been delivered: {0}")]
-    Unanswered(Box<TunnelError>),
     /// A request this node turned away.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -215,7 +212,6 @@ impl TunnelError {
             Self::Refused { status: 503 } => "refused_unreachable",
             Self::Refused { .. } => "refused",
             Self::Reset(_) => "stream_reset",
-            Self::Unanswered(_) => "unanswered",
             Self::Request(error) => error.reason(),
         }
     }

@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use weft_core::model::Identity;
 
 pub use budget::Budget;
-pub use connect::{ConnectRequest, Dial, FirstBytes};
+pub use connect::{ConnectRequest, Dial};
 pub use error::{Refusal, RequestError, TunnelError};
 pub use pool::Pool;
 pub use protocol::{Protocol, Protocols};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::connect::{ConnectRequest, FirstBytes, Key};
+use super::connect::{ConnectRequest, Key};
 use super::dialled::Tunnel;
 use super::settings::PoolSettings;
 use super::shared::{Lease, Shared};
@@ -61,20 +61,15 @@ impl Pool {
     /// Opens a stream to `request.authority`, within the budget.
     ///
     /// # Errors
-    /// [`TunnelError`]. Unless it is [`TunnelError::Unanswered`], no byte of the client has been sent: another endpoint may
-    /// be tried.
-    pub async fn connect(&self, request: &ConnectRequest<'_>) -> Result<Stream, TunnelError> {
+    /// [`TunnelError`]. No byte of the client has been sent then: another endpoint may be tried.
+    pub async fn connect(&self, request: &ConnectRequest) -> Result<Stream, TunnelError> {
         let started = Instant::now();
         let deadline = started + self.inner.settings.budget;
         let result = timeout_at(deadline, self.inner.connect(request, started, deadline)).await;
-        let result = result.unwrap_or_else(|_| {
+        result.unwrap_or_else(|_| {
             self.inner.probe(&request.key());
             Err(TunnelError::ConnectTimeout { to: self.inner.peer(request), after: self.inner.settings.budget })
-        });
-        match request.first {
-            Some(first) if first.under_way() => result.map_err(|error| TunnelError::Unanswered(Box::new(error))),
-            _ => result,
-        }
+        })
     }
 
     /// A pod leaves: its tunnels take no new streams and close after the last one.
@@ -103,7 +98,7 @@ impl Pool {
 impl Inner {
     async fn connect(
         self: &Arc<Self>,
-        request: &ConnectRequest<'_>,
+        request: &ConnectRequest,
         started: Instant,
         deadline: Instant,
     ) -> Result<Stream, TunnelError> {
@@ -112,7 +107,7 @@ impl Inner {
         loop {
             let (tunnel, lease, fresh) = self.tunnel(&key, request, &credentials, started).await?;
             match tunnel.open(lease, request, self.settings.budget / 3).await {
-                Err(error) if error.blames_tunnel() && !fresh && !request.first.is_some_and(FirstBytes::under_way) => {
+                Err(error) if error.blames_tunnel() && !fresh => {
                     tracing::debug!(%error, peer = %request.authority, "a pooled tunnel failed; trying another");
                     // A silent one may speak again; what refuses streams will go on refusing them.
                     if !tunnel.shared.is_suspect() {
@@ -128,7 +123,7 @@ impl Inner {
     async fn tunnel(
         self: &Arc<Self>,
         key: &Key,
-        request: &ConnectRequest<'_>,
+        request: &ConnectRequest,
         credentials: &Arc<Credentials>,
         started: Instant,
     ) -> Result<(Arc<Tunnel>, Lease, bool), TunnelError> {
@@ -174,7 +169,7 @@ impl Inner {
     async fn dial(
         self: &Arc<Self>,
         key: &Key,
-        request: &ConnectRequest<'_>,
+        request: &ConnectRequest,
         credentials: &Arc<Credentials>,
     ) -> Result<(Arc<Tunnel>, Lease), TunnelError> {
         let to = self.peer(request);
@@ -223,7 +218,7 @@ impl Inner {
         }
     }
 
-    fn peer(&self, request: &ConnectRequest<'_>) -> SocketAddr {
+    fn peer(&self, request: &ConnectRequest) -> SocketAddr {
         SocketAddr::new(request.authority.ip(), self.settings.port)
     }
 

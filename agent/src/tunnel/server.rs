@@ -109,7 +109,7 @@ impl Incoming {
             Respond::Hbone(answer) => answer.accept().map_err(|error| self.lease.shared.explain(&error))?,
             Respond::Weft(answer) => Body::Weft(answer.accept()?),
         };
-        Ok(Stream { body, lease: self.lease, peer: self.peer, first: 0, claims: self.claims })
+        Ok(Stream { body, lease: self.lease, peer: self.peer, claims: self.claims })
     }
 
     /// Tells the peer no.

@@ -20,8 +20,6 @@ pub struct Stream {
     pub peer: Arc<PeerCertificate>,
     /// What the other end says about itself; never to be believed.
     pub claims: Option<Arc<Claims>>,
-    /// How many of the client's first bytes the server has already; they are still in the client's socket.
-    pub(crate) first: usize,
 }
 
 /// What carries the bytes.

@@ -65,7 +65,7 @@ impl Client {
     /// Sends the CONNECT and waits for its answer.
     pub(in crate::tunnel) async fn open(
         &self,
-        request: &ConnectRequest<'_>,
+        request: &ConnectRequest,
     ) -> Result<(Body, Option<Arc<Claims>>), TunnelError> {
         let refused = |error: h2::Error| {
             // Whatever keeps this stream out keeps out the next.

@@ -172,15 +172,10 @@ async fn clients_that_never_open_their_window_hold_one_window() {
 
 /// A pool whose peer is the Python server.
 async fn pool_towards(rig: &Rig, mode: &str, more: &[&str]) -> (Pool, Peer) {
-    let port = {
-        let (socket, _) = super::rig::socket_pair(V4).await;
-        socket.local_addr().unwrap().port()
-    };
-    let listen = format!("127.0.0.1:{port}");
-    let mut arguments = vec!["server", "--listen", &listen, "--mode", mode];
+    let mut arguments = vec!["server", "--listen", "127.0.0.1:0", "--mode", mode];
     arguments.extend(more);
     let mut peer = Peer::start(rig, "server", &arguments);
-    peer.event("listening").await;
+    let port = peer.event("listening").await["port"].as_u64().and_then(|port| port.try_into().ok()).unwrap();
     let settings = PoolSettings { port, budget: Duration::from_secs(3), ..PoolSettings::default() };
     (Pool::new(Arc::clone(&rig.store), settings, Arc::clone(&rig.client_seen) as _), peer)
 }

@@ -1,7 +1,6 @@
 //! Tunnels over loopback with real TLS, real HTTP/2 and real sockets at both ends.
 
 mod failures;
-mod first;
 mod hostile;
 mod interop;
 mod requests;

@@ -213,7 +213,7 @@ impl Rig {
         self.store.credentials(&identity(name)).unwrap()
     }
 
-    pub(super) fn request(&self, authority: SocketAddr) -> ConnectRequest<'static> {
+    pub(super) fn request(&self, authority: SocketAddr) -> ConnectRequest {
         ConnectRequest {
             source: identity("client"),
             dial: Arc::new(Loopback),
@@ -224,7 +224,6 @@ impl Rig {
             host: None,
             baggage: None,
             budget: Arc::default(),
-            first: None,
         }
     }
 

@@ -10,7 +10,7 @@ use super::link::{Link, Slot};
 use super::pulse::Pulse;
 use crate::tunnel::TunnelError;
 use crate::tunnel::codec::Claims;
-use crate::tunnel::connect::{ConnectRequest, FirstBytes};
+use crate::tunnel::connect::ConnectRequest;
 use crate::tunnel::mux::{Code, Hello, NotOpened, Open, Side};
 use crate::tunnel::settings::PoolSettings;
 use crate::tunnel::shared::Shared;
@@ -34,7 +34,7 @@ pub(in crate::tunnel) struct Running {
 pub(in crate::tunnel) fn establish(
     established: Established,
     shared: Arc<Shared>,
-    request: &ConnectRequest<'_>,
+    request: &ConnectRequest,
 ) -> Result<(Client, Running), TunnelError> {
     let hello = Hello { streams: 0, baggage: request.baggage.as_deref().map(str::to_owned) };
     let fresh = Link::over(established, Side::Client, hello, shared, Arc::clone(&request.budget))?;
@@ -49,39 +49,29 @@ impl Client {
         !state.gone && state.session.may_open().is_ok()
     }
 
-    /// Opens a stream, with the client's first bytes if `first`, and waits for the server's answer. Answers also how many
-    /// of them it has.
+    /// Opens a stream and waits for the server's answer. No byte of the app goes with the OPEN: a tunnel that is lost before
+    /// the answer would leave it unknown whether it was delivered, and nobody else could be asked.
     pub(in crate::tunnel) async fn open(
         &self,
-        request: &ConnectRequest<'_>,
-        first: bool,
-    ) -> Result<(Handle, usize, Option<Arc<Claims>>), TunnelError> {
+        request: &ConnectRequest,
+    ) -> Result<(Handle, Option<Arc<Claims>>), TunnelError> {
         let open = Open { to: request.authority, from: request.client, host: request.host.clone() };
-        let first = request.first.filter(|_| first);
-        let handle = match first {
-            Some(first) => first.send(|bytes| self.begin(&open, bytes))?,
-            None => self.begin(&open, &[])?.0,
-        };
-        handle.answered().await.inspect_err(|error| {
-            if let (Some(first), TunnelError::Refused { .. } | TunnelError::NotTaken) = (first, error) {
-                first.refused();
-            }
-        })?;
-        Ok((handle, first.map_or(0, FirstBytes::accepted), self.link.state().claims.clone()))
+        let handle = self.begin(&open)?;
+        handle.answered().await?;
+        Ok((handle, self.link.state().claims.clone()))
     }
 
-    /// Answers also how many of the `first` bytes went along.
-    fn begin(&self, open: &Open, first: &[u8]) -> Result<(Handle, usize), TunnelError> {
+    fn begin(&self, open: &Open) -> Result<Handle, TunnelError> {
         let mut state = self.link.state();
         if state.gone {
             return Err(self.link.shared.lost());
         }
-        let (stream, taken) = state.session.open(open, first, Slot::default()).map_err(|why| match why {
+        let (stream, _) = state.session.open(open, &[], Slot::default()).map_err(|why| match why {
             NotOpened::Leaving => TunnelError::Closed("it takes no more streams".to_owned()),
             NotOpened::Full => TunnelError::NotTaken,
         })?;
         state.wake_driver();
-        Ok((Handle::new(Arc::clone(&self.link), stream), taken))
+        Ok(Handle::new(Arc::clone(&self.link), stream))
     }
 }
 
