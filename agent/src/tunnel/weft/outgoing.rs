@@ -105,7 +105,12 @@ impl State {
         self.tls.renew(&mut self.out).map_err(failed)?;
         let room = OUT_MAX.saturating_sub(self.out.len()).max(PAYLOAD_MAX);
         let size = credit.min(room).min(TURN * PAYLOAD_MAX);
-        match read(&app, self.out.room(size.div_ceil(PAYLOAD_MAX) * RECORD), size) {
+        let read = read(&app, self.out.room(size.div_ceil(PAYLOAD_MAX) * RECORD), size);
+        if !matches!(read, Ok(1..)) {
+            // Or every idle tunnel would keep a buffer that was made for what its app did not say.
+            self.out.rest();
+        }
+        match read {
             Ok(0) => self.seal_data(stream, 0, true).map(|()| Sent::End),
             Ok(read) => {
                 let mut left = read;
