@@ -4,7 +4,6 @@ pub mod accept;
 pub mod admin;
 pub mod app;
 pub mod config;
-pub mod control;
 pub mod direct;
 pub mod drain;
 pub mod hold;

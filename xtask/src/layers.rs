@@ -13,11 +13,10 @@ use crate::shell::root;
 const ROOMS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("drain", &[]),
-    ("control", &[]),
     // It runs connections among the drain's tasks, on threads whose namespace `sys` knows.
     ("workers", &["sys", "drain"]),
     ("sandbox", &["sys"]),
-    ("telemetry", &["control"]),
+    ("telemetry", &[]),
     ("identity", &["telemetry"]),
     ("hold", &["sys"]),
     ("steer", &["sys", "hold"]),
@@ -40,16 +39,13 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel", "observe", "pod", "accept", "workers"],
     ),
     ("admin", &["telemetry"]),
-    ("config", &["control", "telemetry", "admin", "steer"]),
+    ("config", &["telemetry", "admin", "steer"]),
 ];
 
-/// Crates that only the named rooms may use: past its source nobody knows Kubernetes, past steering nobody knows eBPF.
+/// Crates that only the named rooms may use: past steering nobody knows eBPF, and nobody on a connection's path where its
+/// configuration came from. That nobody but `weft-control` knows Kubernetes is the agent's list of dependencies to see to.
 const CRATES: &[(&str, &[&str])] = &[
-    ("kube", &["control"]),
-    ("k8s_openapi", &["control"]),
-    ("gateway_api", &["control"]),
-    ("hyper_rustls", &["control"]),
-    ("tower", &["control"]),
+    ("weft_control", &["telemetry", "config"]),
     // Keeping its loader takes a line of unsafe, which lives in `sys`.
     ("aya", &["steer", "sys"]),
     ("aya_log", &["steer"]),
@@ -169,10 +165,11 @@ mod tests {
     fn a_room_may_name_those_below_it_only() {
         assert!(judge("outbound", "use crate::tunnel::Pool;").is_none());
         assert!(judge("tunnel", "use crate::outbound::Dial;").is_some());
-        assert!(judge("relay", "    crate::control::manifests::load()").is_some());
-        assert!(judge("app", "use crate::control::Source;").is_none());
-        assert!(judge("tunnel", "use kube::Api;").is_some());
-        assert!(judge("control", "use kube::Api;").is_none());
+        assert!(judge("relay", "    weft_control::manifests::load()").is_some());
+        assert!(judge("app", "use weft_control::Source;").is_none());
+        assert!(judge("telemetry", "use weft_control::manifests::Problem;").is_none());
+        assert!(judge("outbound", "use h2::Reason;").is_some());
+        assert!(judge("tunnel", "use h2::Reason;").is_none());
         assert!(judge("relay", "use weft_core::snapshot::Snapshot;").is_none());
         assert!(judge("cellar", "fn f() {}").is_some());
     }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weft::control::manifests::{MAX_DOCUMENTS, parse};
+use weft_control::manifests::{MAX_DOCUMENTS, parse};
 
 fuzz_target!(|bytes: &[u8]| {
     let read = parse(bytes, "fuzz.yaml");

@@ -21,10 +21,6 @@ use weft_core::snapshot::Snapshot;
 
 use crate::admin::{self, Client, Status, Transition};
 use crate::config::{self, Config};
-use crate::control::kubernetes::{self, Health};
-use crate::control::manifests::{self, SourceSettings};
-use crate::control::standing::Publisher;
-use crate::control::{Source, Store};
 use crate::direct::Direct;
 use crate::drain::Drain;
 use crate::identity::ca::EmbeddedCa;
@@ -39,6 +35,10 @@ use crate::steer::{FlowRecords, SteerConfig, SteerError, Steering, Unclassified}
 use crate::telemetry::{Metrics, MetricsServer, Readiness, logging};
 use crate::tunnel::{Events, Pool, PoolSettings, Protocol, Protocols, ServerSettings};
 use crate::workers::Workers;
+use weft_control::kubernetes::{self, Health};
+use weft_control::manifests::{self, SourceSettings};
+use weft_control::standing::Publisher;
+use weft_control::{Source, Store};
 
 use node::{Node, Stop};
 use parts::Parts;

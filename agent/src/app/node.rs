@@ -16,13 +16,13 @@ use super::same_node::SameNode;
 use super::serve::PodEvent;
 use crate::admin::{AdminRequest, Reply, Transition};
 use crate::config::Config;
-use crate::control::kubernetes::Health;
-use crate::control::{Source, Store};
 use crate::direct::{client, server};
 use crate::live;
 use crate::steer::Events;
 use crate::sys;
 use crate::telemetry::Readiness;
+use weft_control::kubernetes::Health;
+use weft_control::{Source, Store};
 
 /// How often is looked for what nobody reports: a netns made anew, a certificate renewed, bytes to be counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

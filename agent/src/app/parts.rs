@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::control::standing::Publisher;
 use crate::direct::Direct;
 use crate::identity::Identities;
 use crate::inbound::Inbound;
@@ -12,6 +11,7 @@ use crate::outbound::Outbound;
 use crate::sandbox::Finder;
 use crate::steer::Steering;
 use crate::telemetry::Metrics;
+use weft_control::standing::Publisher;
 
 pub(super) struct Parts {
     /// This node's name.

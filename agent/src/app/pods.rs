@@ -17,11 +17,11 @@ use weft_core::snapshot::Snapshot;
 use super::leave::{self, Leaving};
 use super::parts::Parts;
 use super::serve::{PodEvent, Served};
-use crate::control::standing::{Standing, Standings};
 use crate::pod::Pod;
 use crate::sandbox::is_other;
 use crate::steer::InboundModes;
 use crate::sys::NetNs;
+use weft_control::standing::{Standing, Standings};
 
 /// A pod that is to be enrolled and is not yet.
 pub(super) struct Pending {

@@ -11,11 +11,11 @@ use super::node::Node;
 use crate::admin::{
     ConnectionView, EndpointView, KubernetesView, ServicePortView, ServiceView, Status, WatchView, WorkloadView,
 };
-use crate::control::kubernetes::{Health, WatchState};
 use crate::direct::{client, server};
 use crate::live::Connection;
 use crate::sys::clock::monotonic_ns;
 use crate::telemetry::access::{Direction, Path};
+use weft_control::kubernetes::{Health, WatchState};
 
 impl Node {
     pub(super) fn status(&self) -> Status {

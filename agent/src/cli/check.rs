@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use weft::control::manifests::{self, Problem, Severity};
+use weft_control::manifests::{self, Problem, Severity};
 use weft_core::model::TrustDomain;
 
 use super::Output;

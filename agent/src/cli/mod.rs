@@ -99,7 +99,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Output> {
         Verb::Disable(args) => ask::order(&args, "/disable"),
         Verb::Enable(args) => ask::order(&args, "/enable"),
         Verb::Ca(verb) => ca::run(&verb),
-        Verb::Crds => Ok(weft::control::crd::definitions_yaml()?.into()),
+        Verb::Crds => Ok(weft_control::crd::definitions_yaml()?.into()),
     }
 }
 

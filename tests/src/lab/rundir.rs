@@ -4,6 +4,7 @@
 //! holds a lock on the directory for as long as it lives, so a directory whose lock is free belongs to nobody.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -39,10 +40,12 @@ impl RunDir {
         clear_dead_labs();
         let unique = format!("{}-{}-{name}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(BASE).join(&unique);
-        fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        create_below_shared(&path).with_context(|| format!("making {}", path.display()))?;
         let lock = try_lock(&path)?.context("another process holds the lock of a new run directory")?;
         let cgroup = cgroup::mount_point()?.join(CGROUP).join(&unique);
-        cgroup::create(&cgroup)?;
+        create_below_shared(&cgroup).with_context(|| {
+            format!("making the cgroup {}: is cgroup2 writable, and are you root?", cgroup.display())
+        })?;
         for sub in ["netns", "bpf", "manifests", "status"] {
             fs::create_dir(path.join(sub))?;
         }
@@ -70,6 +73,27 @@ impl RunDir {
     pub(super) fn remove(&self) -> Result<()> {
         remove(&self.path, &self.cgroup)
     }
+}
+
+/// Makes a directory whose parent all labs share. The parent goes with the last lab (see [`remove`]), which may be between
+/// our making it and our making a child of it: then it is made again. An attempt is lost only to a lab that ended in that
+/// very moment, so that as many as this in a row are no race but a fault.
+fn create_below_shared(path: &Path) -> io::Result<()> {
+    const ATTEMPTS: usize = 100;
+    let mut made = fs::create_dir_all(path);
+    for _ in 1..ATTEMPTS {
+        match &made {
+            Err(problem) if is_race(problem) => made = fs::create_dir_all(path),
+            _ => break,
+        }
+    }
+    made
+}
+
+/// What making a directory says whose parent went meanwhile: gone at the child's turn, or there when it was to be made and
+/// gone when `create_dir_all` looked.
+fn is_race(problem: &io::Error) -> bool {
+    matches!(problem.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists)
 }
 
 fn try_lock(dir: &Path) -> Result<Option<Flock<File>>> {
@@ -110,4 +134,28 @@ fn remove(path: &Path, cgroup: &Path) -> Result<()> {
         let _ = fs::remove_dir(parent);
     }
     killed.and(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_made_while_its_parent_comes_and_goes() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let shared = temporary.path().join("shared");
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let shared = &shared;
+                scope.spawn(move || {
+                    for turn in 0..2_000 {
+                        let own = shared.join(format!("{worker}-{turn}"));
+                        create_below_shared(&own).expect("made, whatever the others remove");
+                        fs::remove_dir(&own).expect("removed");
+                        let _ = fs::remove_dir(shared);
+                    }
+                });
+            }
+        });
+    }
 }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::control::kubernetes::{Health, WatchState};
+use weft_control::kubernetes::{Health, WatchState};
 
 /// The watches of the API server.
 #[derive(Debug)]

@@ -26,8 +26,8 @@ use weft_core::snapshot::Snapshot;
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
 
 use super::logging::LevelHandle;
-use crate::control::kubernetes::Health;
-use crate::control::manifests::{Problem, Severity};
+use weft_control::kubernetes::Health;
+use weft_control::manifests::{Problem, Severity};
 
 /// Which side of a tunnel this node is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -11,7 +11,7 @@ use super::document::{self, Body, Document, Header, Unreadable};
 use super::kinds::{Named, convert, named, object_ref, selector_of, unknown_fields};
 use super::locate::Lines;
 use super::problem::{ObjectRef, Problem, Severity};
-use crate::control::resource::{Findings, Kind, authorization_policy};
+use crate::resource::{Findings, Kind, authorization_policy};
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;

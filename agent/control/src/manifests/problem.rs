@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::control::resource::Kind;
+use crate::resource::Kind;
 
 /// Problems logged after one look; `weft status` and `weft check` have all of them.
 const LOGGED: usize = 100;
@@ -81,7 +81,7 @@ impl fmt::Display for Problem {
 }
 
 /// Logs what is newly wrong and what is no longer, and publishes the list.
-pub(in crate::control) fn report(published: &watch::Sender<Arc<Vec<Problem>>>, problems: Vec<Problem>) {
+pub(crate) fn report(published: &watch::Sender<Arc<Vec<Problem>>>, problems: Vec<Problem>) {
     published.send_if_modified(|current| {
         if **current == problems {
             return false;

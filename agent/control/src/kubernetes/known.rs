@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use weft_core::snapshot::{Delta, Key};
 
 use super::read::Item;
-use crate::control::manifests::{ObjectRef, Problem, Severity};
-use crate::control::resource::{Finding, Kind};
+use crate::manifests::{ObjectRef, Problem, Severity};
+use crate::resource::{Finding, Kind};
 
 /// What stands for a file in problems of objects that come from the API server.
 pub(super) const PLACE: &str = "kubernetes";
@@ -127,7 +127,7 @@ fn key_of(object: &ObjectRef) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::kubernetes::read::Reader;
+    use crate::kubernetes::read::Reader;
     use weft_core::snapshot::Resource;
 
     fn items(kind: Kind, objects: &[&str]) -> Vec<Item> {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use weft_core::model::{Action, Algorithm, MtlsMode, Name, Scope, Weight};
 
 use super::*;
-use crate::control::crd;
+use crate::crd;
 
 fn read<T: DeserializeOwned>(yaml: &str) -> T {
     serde_saphyr::from_str(yaml).unwrap()

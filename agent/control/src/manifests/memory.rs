@@ -223,7 +223,7 @@ fn renew(
 }
 
 fn consequence(object: &ObjectRef, held: &Held) -> &'static str {
-    use crate::control::resource::Kind;
+    use crate::resource::Kind;
     match (held.good, object.kind) {
         (true, _) => "; the last good version stays in force",
         (false, Kind::AuthorizationPolicy) => "; until it is mended, what it selects refuses every connection",

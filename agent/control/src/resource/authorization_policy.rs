@@ -11,7 +11,7 @@ use weft_core::model::{
 };
 
 use super::Findings;
-use crate::control::crd;
+use crate::crd;
 
 /// Converts an AuthorizationPolicy. With findings that are errors the result refuses everything it selects.
 pub fn convert(object: &crd::AuthorizationPolicy, findings: &mut Findings) -> Option<AuthorizationPolicy> {

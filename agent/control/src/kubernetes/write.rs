@@ -16,8 +16,8 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::live::{Here, Observed};
-use crate::control::resource::STATUS_ANNOTATION;
-use crate::control::standing::{Standing, Standings};
+use crate::resource::STATUS_ANNOTATION;
+use crate::standing::{Standing, Standings};
 
 /// How long a pod has to wait before that is written on it.
 const PATIENCE: Duration = Duration::from_secs(3);

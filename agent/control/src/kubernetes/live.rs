@@ -13,8 +13,8 @@ use weft_core::snapshot::{Delta, Key, Resource};
 
 use super::read::{Item, PodFacts};
 use super::watch::PAUSE_MAX;
-use crate::control::manifests::ObjectRef;
-use crate::control::standing::Standing;
+use crate::manifests::ObjectRef;
+use crate::standing::Standing;
 
 /// A pod of this node, as the API server has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,7 +37,7 @@ pub struct Marks(pub(super) watch::Receiver<Arc<Here>>);
 impl Marks {
     /// Waits until a pod carries no word of being enrolled, or is gone, or nobody looks any more; and until every other
     /// agent can have read so. If it took long, the API server was away, and they come back to it one by one.
-    pub(in crate::control) async fn gone(&self, uid: &str) {
+    pub(crate) async fn gone(&self, uid: &str) {
         let began = Instant::now();
         let enrolled = |here: &Here| here.get(uid).is_some_and(|pod| pod.status.as_deref() == Some(Standing::ENROLLED));
         // An error: the source has ended.
@@ -134,8 +134,8 @@ fn liveness(node: Arc<str>, live: BTreeSet<Arc<str>>) -> Delta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::kubernetes::read::Reader;
-    use crate::control::resource::Kind;
+    use crate::kubernetes::read::Reader;
+    use crate::resource::Kind;
 
     fn pod(name: &str, uid: &str, node: &str, status: &str) -> Item {
         let pod = format!(

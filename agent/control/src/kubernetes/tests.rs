@@ -12,7 +12,7 @@ use weft_core::model::{ObjectName, TrustDomain};
 use weft_core::snapshot::{Delta, Snapshot};
 
 use super::*;
-use crate::control::standing::{Standing, Standings};
+use crate::standing::{Standing, Standings};
 
 type Tested = anyhow::Result<()>;
 
@@ -74,7 +74,7 @@ impl Rig {
     }
 
     async fn install_kinds(&self) -> anyhow::Result<()> {
-        for definition in crate::control::crd::definitions() {
+        for definition in crate::crd::definitions() {
             self.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", serde_json::to_value(&definition)?)
                 .await?;
         }

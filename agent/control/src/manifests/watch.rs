@@ -18,7 +18,7 @@ use weft_core::snapshot::Delta;
 
 use super::memory::{Memory, Outcome};
 use super::problem::{Problem, report};
-use crate::control::source::Source;
+use crate::source::Source;
 
 /// Batches of changes not yet taken; the source waits when it is full, and then sends the sum of what changed.
 const BATCHES: usize = 4;

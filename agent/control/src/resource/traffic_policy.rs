@@ -3,7 +3,7 @@
 use weft_core::model::{Algorithm, ObjectName, TrafficPolicy};
 
 use super::Findings;
-use crate::control::crd;
+use crate::crd;
 
 /// Converts a TrafficPolicy.
 pub fn convert(object: &crd::TrafficPolicy, findings: &mut Findings) -> Option<TrafficPolicy> {

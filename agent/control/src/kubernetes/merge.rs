@@ -12,9 +12,9 @@ use weft_core::snapshot::Delta;
 use super::known::{Known, PLACE};
 use super::live::{Here, Live};
 use super::watch::News;
-use crate::control::manifests::{Problem, Severity, report};
-use crate::control::resource::Kind;
-use crate::control::standing::{Standing, Standings};
+use crate::manifests::{Problem, Severity, report};
+use crate::resource::Kind;
+use crate::standing::{Standing, Standings};
 
 /// News taken at once.
 const BATCH: usize = 1024;

@@ -15,7 +15,7 @@ use weft_core::snapshot::{Attachment, Delta, Resource, Snapshot};
 
 use super::memory::Memory;
 use super::problem::{ObjectRef, Problem, Severity};
-use crate::control::resource::{Kind, MESH_LABEL, NETNS_ANNOTATION};
+use crate::resource::{Kind, MESH_LABEL, NETNS_ANNOTATION};
 
 /// Checks the manifests of a directory, for a mesh of this trust domain. Sorted by file and line; empty if all is well.
 #[must_use]

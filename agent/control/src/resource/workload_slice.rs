@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weft_core::model::NodeLiveness;
 
 use super::Findings;
-use crate::control::crd;
+use crate::crd;
 
 /// Converts a WorkloadSlice.
 pub fn convert(object: &crd::WorkloadSlice, findings: &mut Findings) -> Option<NodeLiveness> {

@@ -12,8 +12,8 @@ use weft_core::model::ObjectName;
 use weft_core::snapshot::Resource;
 
 use super::trim;
-use crate::control::manifests::{Body, Header, ObjectRef, Unreadable, convert, selector_of, unknown_fields};
-use crate::control::resource::{self, Finding, Findings, Kind, STATUS_ANNOTATION, authorization_policy};
+use crate::manifests::{Body, Header, ObjectRef, Unreadable, convert, selector_of, unknown_fields};
+use crate::resource::{self, Finding, Findings, Kind, STATUS_ANNOTATION, authorization_policy};
 
 /// Marks the bookmark that ends the initial events of a streaming list.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weft_core::model::{MtlsMode, PeerAuthentication};
 
 use super::Findings;
-use crate::control::crd;
+use crate::crd;
 
 /// Converts a PeerAuthentication.
 pub fn convert(object: &crd::PeerAuthentication, findings: &mut Findings) -> Option<PeerAuthentication> {

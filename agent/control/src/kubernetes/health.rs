@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::control::resource::Kind;
+use crate::resource::Kind;
 
 /// How a watch is.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -74,7 +74,7 @@ fn is_blank(line: &str) -> bool {
 /// What a document says it is.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::control) struct Header {
+pub(crate) struct Header {
     pub api_version: Option<String>,
     pub kind: Option<String>,
     #[serde(default)]
@@ -83,7 +83,7 @@ pub(in crate::control) struct Header {
 
 /// The part of `metadata` that names an object.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub(in crate::control) struct HeaderMetadata {
+pub(crate) struct HeaderMetadata {
     pub name: Option<String>,
     pub namespace: Option<String>,
     /// Whatever else stands there, by name.
@@ -93,7 +93,7 @@ pub(in crate::control) struct HeaderMetadata {
 
 /// Why a document could not be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::control) struct Unreadable {
+pub(crate) struct Unreadable {
     /// The line within the document, from 1.
     pub line: Option<usize>,
     /// What the parser says.
@@ -102,7 +102,7 @@ pub(in crate::control) struct Unreadable {
 
 /// The contents of one object: text of its own, or an item of a `List`.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::control) enum Body<'a> {
+pub(crate) enum Body<'a> {
     /// A document.
     Text(&'a str),
     /// An item.
@@ -111,7 +111,7 @@ pub(in crate::control) enum Body<'a> {
 
 impl Body<'_> {
     /// The typed object.
-    pub(in crate::control) fn read<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
         match self {
             Self::Text(text) => read(text),
             Self::Value(value) => {

@@ -11,8 +11,8 @@ use weft_core::snapshot::Resource;
 
 use super::document::{Body, Header, Unreadable};
 use super::problem::ObjectRef;
-use crate::control::crd::{self, PodSelector};
-use crate::control::resource::{self, Findings, Kind, authorization_policy};
+use crate::crd::{self, PodSelector};
+use crate::resource::{self, Findings, Kind, authorization_policy};
 
 /// What kind a header names.
 pub(super) enum Named {
@@ -79,7 +79,7 @@ const METADATA: [&str; 13] = [
 
 /// Looks for fields that would be passed over where the typed objects do not: in `metadata`, where `label:` would mean
 /// no labels, and at the top of the mesh's own kinds.
-pub(in crate::control) fn unknown_fields(kind: Kind, header: &Header, body: Body<'_>, findings: &mut Findings) {
+pub(crate) fn unknown_fields(kind: Kind, header: &Header, body: Body<'_>, findings: &mut Findings) {
     let own = kind.group().0 == crd::GROUP;
     let metadata = header.metadata.iter().flat_map(|metadata| metadata.others.keys());
     for name in metadata.filter(|name| !METADATA.contains(&name.as_str())) {
@@ -96,7 +96,7 @@ pub(in crate::control) fn unknown_fields(kind: Kind, header: &Header, body: Body
 
 /// The selector of a policy that is wrong elsewhere, so that only what it selects is refused; all where it has none
 /// that can be read.
-pub(in crate::control) fn selector_of(body: Body<'_>) -> Selector {
+pub(crate) fn selector_of(body: Body<'_>) -> Selector {
     #[derive(Deserialize)]
     struct Policy {
         spec: Spec,
@@ -109,11 +109,7 @@ pub(in crate::control) fn selector_of(body: Body<'_>) -> Selector {
 }
 
 /// The typed object of `body`, as the model has it.
-pub(in crate::control) fn convert(
-    kind: Kind,
-    body: Body<'_>,
-    findings: &mut Findings,
-) -> Result<Option<Resource>, Unreadable> {
+pub(crate) fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Result<Option<Resource>, Unreadable> {
     use gateway_api::apis::experimental::{referencegrants::ReferenceGrant, tcproutes::TcpRoute};
     Ok(match kind {
         Kind::Namespace => resource::namespace::convert(&body.read::<Namespace>()?, findings).map(Resource::Namespace),

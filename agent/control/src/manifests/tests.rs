@@ -11,7 +11,7 @@ use weft_core::model::TrustDomain;
 use weft_core::snapshot::{Delta, Key};
 
 use super::*;
-use crate::control::Source;
+use crate::Source;
 
 /// Longer than anything here takes, shorter than a person's patience.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -236,7 +236,7 @@ async fn the_status_of_other_nodes_comes_from_a_second_directory() {
     let mut f = Fixture { source: follow(settings).unwrap(), dir: manifests };
     f.batch().await;
     let live: BTreeSet<std::sync::Arc<str>> = ["u1".into()].into();
-    crate::control::publish::publish(status.path(), "n1", &live).unwrap();
+    crate::publish::publish(status.path(), "n1", &live).unwrap();
     assert_eq!(f.batch().await, ["+Liveness(\"n1\")"]);
     fs::remove_file(status.path().join("n1.yaml")).unwrap();
     assert_eq!(f.batch().await, ["-Liveness(\"n1\")"]);

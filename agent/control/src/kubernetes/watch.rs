@@ -19,8 +19,8 @@ use super::end::{End, unreadable};
 use super::health::Health;
 use super::lines::{Lines, collect};
 use super::read::{Item, Line, Reader, is_whole};
-use crate::control::manifests::ObjectRef;
-use crate::control::resource::Kind;
+use crate::manifests::ObjectRef;
+use crate::resource::Kind;
 
 /// Seconds after which the server is asked to end a watch, drawn between the two so that agents do not come back
 /// together. kube refuses 295 and more.

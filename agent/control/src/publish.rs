@@ -82,7 +82,7 @@ fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::manifests;
+    use crate::manifests;
     use weft_core::model::NodeLiveness;
     use weft_core::snapshot::Resource;
 
