@@ -7,10 +7,12 @@ pub mod crd;
 pub mod kubernetes;
 pub mod manifests;
 pub mod publish;
+mod readiness;
 pub mod resource;
 mod source;
 pub mod standing;
 mod store;
 
+pub use readiness::Readiness;
 pub use source::Source;
 pub use store::Store;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+mod duration;
 pub mod model;
 pub mod policy;
 mod reason;
@@ -13,3 +14,5 @@ pub mod same_node;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+
+pub use duration::parse_duration;

@@ -45,6 +45,8 @@ use parts::Parts;
 use pods::Pods;
 use same_node::SameNode;
 
+/// Who asks, in the API server's audit log.
+const USER_AGENT: &str = concat!("weft-agent/", env!("CARGO_PKG_VERSION"));
 /// Threads of what is not a connection: the configuration, certificates, metrics, accepting.
 const CONTROL_THREADS: usize = 2;
 /// How long tunnels may take to write what ended connections left in them.
@@ -84,7 +86,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     let counters = steering.clone();
     metrics.verdicts(Box::new(move || counters.verdicts().unwrap_or_default()));
     let exporter = match config.metrics {
-        Some(address) => Some(MetricsServer::start(address, metrics.clone(), readiness.clone()).await?),
+        Some(address) => Some(MetricsServer::start(address, metrics.exposition(), readiness.clone()).await?),
         None => None,
     };
     let store = Arc::new(Store::new(Snapshot::new(config.trust_domain.clone())));
@@ -141,7 +143,7 @@ async fn configuration(config: &Config) -> anyhow::Result<Followed> {
             finder: Finder::Annotation,
         },
         config::ConfigSource::Kubernetes { kubeconfig } => {
-            let client = kubernetes::connect(kubeconfig.as_deref()).await?;
+            let client = kubernetes::connect(kubeconfig.as_deref(), USER_AGENT).await?;
             let cluster = kubernetes::follow(&client, &config.node);
             Followed {
                 source: cluster.source,

@@ -4,6 +4,7 @@ mod agent;
 mod ask;
 mod ca;
 mod check;
+mod controller;
 mod table;
 
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub(crate) struct Cli {
 enum Verb {
     /// Mesh the pods of this node
     Agent(Box<AgentArgs>),
+    /// Do what a mesh in a cluster needs once: certificates, and what agents learn of each other
+    Controller(Box<controller::ControllerVerb>),
     /// Keep the agent's listening sockets open while it restarts
     Hold(HoldArgs),
     /// Check a directory of manifests without running anything; exits with 1 if something in it would not be applied
@@ -88,6 +91,7 @@ impl From<String> for Output {
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Output> {
     match cli.verb {
         Verb::Agent(args) => agent::agent(&args),
+        Verb::Controller(args) => controller::controller(&args),
         Verb::Hold(args) => agent::hold(&args.socket),
         Verb::Check(args) => check::run(&args),
         Verb::Status(args) => ask::status(&args),
@@ -114,10 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_of_the_agent_has_an_environment_variable_and_a_word_of_help() {
+    fn every_setting_of_a_role_has_an_environment_variable_and_a_word_of_help() {
         let command = Cli::command();
-        let agent = command.find_subcommand("agent").unwrap();
-        for argument in agent.get_arguments().filter(|argument| argument.get_long().is_some()) {
+        let roles = ["agent", "controller"].map(|role| command.find_subcommand(role).unwrap());
+        for argument in
+            roles.iter().flat_map(|role| role.get_arguments()).filter(|argument| argument.get_long().is_some())
+        {
             let flag = argument.get_long().unwrap();
             let variable = format!("WEFT_{}", flag.replace('-', "_").to_uppercase());
             assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(&*variable), "{flag}");

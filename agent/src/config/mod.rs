@@ -16,7 +16,7 @@ use weft_core::model::{Name, TrustDomain};
 use crate::telemetry::logging;
 
 pub use args::{AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET, TunnelProtocols, Unclassified};
-pub use system::duration;
+pub use weft_core::parse_duration as duration;
 
 /// Checked settings of an agent.
 #[derive(Clone, Debug)]
@@ -235,7 +235,7 @@ impl Checker {
     }
 
     fn duration(&mut self, flag: &str, text: &str, most: Duration) -> Option<Duration> {
-        let parsed = system::duration(text).and_then(|duration| {
+        let parsed = duration(text).and_then(|duration| {
             let fits = duration <= most;
             fits.then_some(duration).ok_or_else(|| format!("{text:?} is more than {}s", most.as_secs()))
         });
@@ -263,12 +263,7 @@ impl Checker {
     }
 
     fn log_format(&mut self, text: &str) -> Option<logging::Format> {
-        let parsed = match text {
-            "text" => Ok(logging::Format::Text),
-            "json" => Ok(logging::Format::Json),
-            _ => Err(format!("{text:?} is neither \"text\" nor \"json\"")),
-        };
-        self.keep("--log-format", parsed)
+        self.keep("--log-format", text.parse())
     }
 }
 

@@ -3,10 +3,10 @@
 //! Whoever can reach the node can reach it, so it is bounded: a number of connections, a time for each, and no bodies.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Metrics, Readiness};
+use super::Readiness;
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -46,6 +46,9 @@ pub struct MetricsServerError {
     pub cause: io::Error,
 }
 
+/// Yields all metrics as OpenMetrics text, for one scrape.
+pub type Exposition = Arc<dyn Fn() -> Result<String, fmt::Error> + Send + Sync>;
+
 /// The running server; dropping it frees the port.
 #[derive(Debug)]
 pub struct MetricsServer {
@@ -60,7 +63,7 @@ impl MetricsServer {
     /// [`MetricsServerError`] if the address cannot be bound.
     pub async fn start(
         address: SocketAddr,
-        metrics: Metrics,
+        metrics: Exposition,
         readiness: Readiness,
     ) -> Result<Self, MetricsServerError> {
         let refused = |cause| MetricsServerError { address, cause };
@@ -92,7 +95,7 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<(Metrics, Readiness)>, stop: CancellationToken) {
+async fn serve(listener: TcpListener, state: Arc<(Exposition, Readiness)>, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -116,7 +119,7 @@ async fn serve(listener: TcpListener, state: Arc<(Metrics, Readiness)>, stop: Ca
     }
 }
 
-async fn connection(stream: TcpStream, state: Arc<(Metrics, Readiness)>) {
+async fn connection(stream: TcpStream, state: Arc<(Exposition, Readiness)>) {
     let service = service_fn(move |request| {
         let state = state.clone();
         async move { Ok::<_, Infallible>(respond(&request, &state.0, &state.1)) }
@@ -131,12 +134,12 @@ async fn connection(stream: TcpStream, state: Arc<(Metrics, Readiness)>) {
     }
 }
 
-fn respond(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, metrics: &Exposition, readiness: &Readiness) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n".to_owned());
     }
     match request.uri().path() {
-        "/metrics" => match metrics.text() {
+        "/metrics" => match metrics() {
             Ok(body) => {
                 let mut response = text(StatusCode::OK, body);
                 response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(OPEN_METRICS));

@@ -7,6 +7,7 @@
 //! counted; it does not make connections wait.
 
 use std::io::{BufWriter, IsTerminal, Write};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,18 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is neither \"text\" nor \"json\"")),
+        }
+    }
 }
 
 /// Why a filter was not taken.

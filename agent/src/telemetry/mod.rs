@@ -7,10 +7,10 @@ mod http;
 pub mod logging;
 mod metrics;
 mod process;
-mod readiness;
 
-pub use http::{MetricsServer, MetricsServerError};
+pub use http::{Exposition, MetricsServer, MetricsServerError};
 pub use metrics::{
     ConnectionLabels, ConnectionSeries, Metrics, Party, Reporter, SERIES_MAX, Security, TunnelDirection, VerdictSource,
 };
-pub use readiness::Readiness;
+pub use process::Process;
+pub use weft_control::Readiness;

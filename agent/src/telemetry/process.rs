@@ -1,4 +1,4 @@
-//! The agent's own memory, descriptors and start, from `/proc/self`, under the names every Prometheus client uses.
+//! The process's own memory, descriptors and start, from `/proc/self`, under the names every Prometheus client uses.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 /// Reads `/proc/self` at each scrape.
 #[derive(Debug)]
-pub(super) struct Process;
+pub struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {

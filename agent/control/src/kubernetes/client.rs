@@ -1,4 +1,4 @@
-//! How the agent reaches the API server: one HTTP/2 connection for all watches, watched over by pings.
+//! How agent and controller reach the API server: one HTTP/2 connection for all watches, watched over by pings.
 //!
 //! Credentials, trust and their renewal are kube's. Its ready-made stack speaks HTTP/1.1 only and so opens a connection
 //! for every watch, and a server that has silently gone shows only when a watch times out, after minutes.
@@ -44,10 +44,12 @@ pub enum ClientError {
 
 /// Makes a client from a kubeconfig's current context or, without one, from the pod's service account. Nothing is sent.
 ///
+/// `user_agent` is who asks, in the API server's audit log.
+///
 /// # Errors
 /// [`ClientError`], in words that say what to do.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
-    let config = match kubeconfig {
+pub async fn connect(kubeconfig: Option<&Path>, user_agent: &'static str) -> Result<Client, ClientError> {
+    let mut config = match kubeconfig {
         None => Config::incluster()?,
         Some(path) => {
             let wrong = |cause| ClientError::Kubeconfig { path: path.display().to_string(), cause };
@@ -55,6 +57,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)?
         }
     };
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(user_agent)));
     client(&config).map_err(|error| ClientError::Credentials(Box::new(error)))
 }
 
@@ -84,6 +87,3 @@ fn client(config: &Config) -> Result<Client, kube::Error> {
         None => builder.build(),
     })
 }
-
-/// Who asks, in the API server's audit log.
-pub(super) const USER_AGENT: &str = concat!("weft-agent/", env!("CARGO_PKG_VERSION"));

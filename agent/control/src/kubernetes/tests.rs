@@ -33,7 +33,7 @@ impl Rig {
         let target = Target::of(&server)?;
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), server.kubeconfig())?;
-        let cluster = follow(&connect(Some(file.path())).await?, "n1");
+        let cluster = follow(&connect(Some(file.path()), "weft-test").await?, "n1");
         let snapshot = Snapshot::new(TrustDomain::new("cluster.local")?);
         Ok(Self { server, target, cluster, snapshot, batches: Vec::new() })
     }

@@ -14,7 +14,6 @@ use kube::core::{Request, Status};
 use rand::Rng;
 use tokio::sync::mpsc;
 
-use super::client::USER_AGENT;
 use super::end::{End, unreadable};
 use super::health::Health;
 use super::lines::{Lines, collect};
@@ -136,7 +135,6 @@ impl Watch {
     /// Sends a request; what comes back has begun well.
     async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Body, End> {
         let (mut parts, body) = request.into_parts();
-        parts.headers.insert(http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT));
         parts.headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
         let sent = self.client.send(http::Request::from_parts(parts, body.into()));
         let response = tokio::time::timeout(ANSWER, sent).await.map_err(|_| late())??;

@@ -6,11 +6,12 @@ use std::net::Ipv6Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::telemetry::Metrics;
 
 async fn start() -> (MetricsServer, Metrics, Readiness) {
     let (metrics, readiness) = (Metrics::new(), Readiness::new(&["steering"]));
     let address = (Ipv6Addr::LOCALHOST, 0).into();
-    (MetricsServer::start(address, metrics.clone(), readiness.clone()).await.unwrap(), metrics, readiness)
+    (MetricsServer::start(address, metrics.exposition(), readiness.clone()).await.unwrap(), metrics, readiness)
 }
 
 async fn ask(server: &MetricsServer, request: &str) -> io::Result<String> {
@@ -89,10 +90,10 @@ async fn connections_beyond_the_limit_wait_and_are_served() {
 async fn a_port_in_use_is_explained_and_freed_on_drop() {
     let (server, metrics, readiness) = start().await;
     let address = server.address();
-    let error = MetricsServer::start(address, metrics.clone(), readiness.clone()).await.unwrap_err().to_string();
+    let error = MetricsServer::start(address, metrics.exposition(), readiness.clone()).await.unwrap_err().to_string();
     assert!(error.contains(&address.to_string()) && error.contains("--metrics-address"), "{error}");
     // A successor that starts while its predecessor lets go.
     drop(server);
-    let successor = MetricsServer::start(address, metrics, readiness).await.unwrap();
+    let successor = MetricsServer::start(address, metrics.exposition(), readiness).await.unwrap();
     assert!(get(&successor, "/healthz").await.starts_with("HTTP/1.1 200"));
 }

@@ -25,6 +25,7 @@ use weft_core::snapshot::Snapshot;
 
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
 
+use super::http::Exposition;
 use super::logging::LevelHandle;
 use weft_control::kubernetes::Health;
 use weft_control::manifests::{Problem, Severity};
@@ -242,6 +243,13 @@ impl Metrics {
         let registry = self.inner.registry.lock().unwrap_or_else(PoisonError::into_inner);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok(text)
+    }
+
+    /// What a scrape reads.
+    #[must_use]
+    pub fn exposition(&self) -> Exposition {
+        let metrics = self.clone();
+        Arc::new(move || metrics.text())
     }
 
     fn registry(&self, change: impl FnOnce(&mut Registry)) {

@@ -1,11 +1,11 @@
-//! Whether the agent can do its work yet, and what it waits for.
+//! Whether a role can do its work yet, and what it waits for: an agent, or the controller.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// Conditions that must hold before the agent is ready. Clones share them.
+/// Conditions that must hold before the role is ready. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     conditions: Arc<Mutex<BTreeMap<&'static str, bool>>>,
