@@ -16,10 +16,10 @@ use weft_core::snapshot::Snapshot;
 
 use crate::drain::Drain;
 use crate::identity::Identities;
-use crate::live::{Connection, Live, Registered};
+use crate::live::{Connection, Live, Open, Registered};
 use crate::observe::{Observed, connect_label};
 use crate::pod::{Pod, Snapshots};
-use crate::relay;
+use crate::relay::Far;
 use crate::sys::{self, socket};
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
@@ -104,7 +104,7 @@ impl Inbound {
         let tunnel = to.as_ref().is_ok_and(|to| to.port() == HBONE_PORT);
         let load = if tunnel { Load::Tunnel } else { Load::Connection };
         self.workers.carry(&self.drain, tcp, load, async move |tcp| match to {
-            Ok(_) if tunnel => inbound.tunnel(&pod, tcp, leaving).await,
+            Ok(_) if tunnel => Box::pin(inbound.tunnel(&pod, tcp, leaving)).await,
             Ok(to) if !to.ip().is_loopback() => inbound.plaintext(&pod, tcp, socket::canonical(source), to).await,
             // Dialled from inside the pod, at the listener's own address: nobody's traffic.
             _ => inbound.metrics.inbound_rejected("own_listener"),
@@ -136,7 +136,14 @@ impl Inbound {
     }
 
     /// One connection of a tunnel.
-    async fn stream(&self, pod: &Pod, mut incoming: Incoming) {
+    async fn stream(&self, pod: &Pod, incoming: Incoming) {
+        // In a box, for what follows needs a fraction of it and may last for days.
+        if let Some(open) = Box::pin(self.admit(pod, incoming)).await {
+            open.run().await;
+        }
+    }
+
+    async fn admit(&self, pod: &Pod, mut incoming: Incoming) -> Option<Open<()>> {
         let peer = Arc::clone(&incoming.peer);
         let (source, destination) = (incoming.source, incoming.authority);
         let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Hbone, true);
@@ -144,20 +151,23 @@ impl Inbound {
         let asked = Asked { pod, peer: Some(&peer.identity), source, destination };
         let delivered = tokio::select! {
             delivered = self.deliver(&asked, &mut seen) => delivered,
-            () = incoming.given_up() => return seen.failed("given_up", "the client gave up".into()),
+            () = incoming.given_up() => {
+                seen.failed("given_up", "the client gave up".into());
+                return None;
+            }
         };
         match delivered {
             Err(why) => {
                 incoming.refuse(why.refusal());
                 seen.failed(why.label(), why.text());
+                None
             }
-            Ok(Delivered { app, registered: _registered, kill }) => match incoming.accept() {
-                Err(error) => seen.failed(error.reason(), error.to_string()),
-                Ok(stream) => {
-                    seen.opened();
-                    let outcome = relay::tcp_to_stream(app, stream, &seen.meter.traffic, &kill).await;
-                    seen.ended(&outcome);
+            Ok(Delivered { app, registered, kill }) => match incoming.accept() {
+                Err(error) => {
+                    seen.failed(error.reason(), error.to_string());
+                    None
                 }
+                Ok(stream) => Some(Open::new(app, Far::Stream(stream), seen, (registered, kill), ())),
             },
         }
     }
@@ -167,16 +177,15 @@ impl Inbound {
         let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Plaintext, false);
         let _ = socket::set_oob_inline(&client);
         let _ = client.set_nodelay(true);
-        match self.deliver(&Asked { pod, peer: None, source, destination }, &mut seen).await {
+        let asked = Asked { pod, peer: None, source, destination };
+        match Box::pin(self.deliver(&asked, &mut seen)).await {
             Err(why) => {
                 let _ = socket::reset_on_close(&client);
                 drop(client);
                 seen.failed(why.label(), why.text());
             }
-            Ok(Delivered { app, registered: _registered, kill }) => {
-                seen.opened();
-                let outcome = relay::tcp_to_tcp(client, app, &seen.meter.traffic, &kill).await;
-                seen.ended(&outcome);
+            Ok(Delivered { app, registered, kill }) => {
+                Open::new(client, Far::Tcp(app), seen, (registered, kill), ()).run().await;
             }
         }
     }

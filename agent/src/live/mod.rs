@@ -4,6 +4,7 @@
 //! that let them in, and those it now refuses are killed. The registry holds no socket: it kills by a token the relay obeys.
 
 mod kernel;
+mod open;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::observe::Meter;
 use crate::telemetry::access::{Direction, Path};
 
 pub use kernel::end;
+pub use open::Open;
 
 /// What is known of an open connection.
 #[derive(Clone, Debug)]
@@ -46,6 +48,7 @@ pub struct Connection {
     pub meter: Arc<Meter>,
 }
 
+/// In a box, since a table of many keeps room for more.
 struct Entry {
     connection: Connection,
     kill: CancellationToken,
@@ -55,7 +58,7 @@ struct Entry {
 #[derive(Default)]
 pub struct Live {
     next: AtomicU64,
-    open: Mutex<HashMap<u64, Entry>>,
+    open: Mutex<HashMap<u64, Box<Entry>>>,
 }
 
 /// A connection's place in the registry; dropping it takes the connection out.
@@ -86,7 +89,7 @@ impl Live {
         Arc::new(Self::default())
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<u64, Box<Entry>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -94,7 +97,7 @@ impl Live {
     #[must_use]
     pub fn register(self: &Arc<Self>, connection: Connection, kill: CancellationToken) -> Registered {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.entries().insert(id, Entry { connection, kill });
+        self.entries().insert(id, Box::new(Entry { connection, kill }));
         Registered { live: Arc::clone(self), id }
     }
 

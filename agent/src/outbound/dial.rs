@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
 use weft_core::balance::Pick;
 use weft_core::model::Workload;
 use weft_core::route::{Plan, ServicePortKey, Target, Transport, plan};
@@ -13,20 +12,13 @@ use weft_core::snapshot::Snapshot;
 use super::{Outbound, Refused};
 use crate::observe::Observed;
 use crate::pod::Pod;
+use crate::relay::Far;
 use crate::sys;
-use crate::tunnel::{ConnectRequest, Stream};
-
-/// What the relay will pump to.
-pub(super) enum Upstream {
-    /// A stream of a tunnel.
-    Tunnel(Stream),
-    /// A connection in the clear.
-    Plain(TcpStream),
-}
+use crate::tunnel::ConnectRequest;
 
 /// A connected upstream.
 pub(super) struct Dialled {
-    pub(super) upstream: Upstream,
+    pub(super) upstream: Far,
     /// What was dialled, for the log.
     pub(super) target: Target,
     /// Keeps the endpoint's in-flight count while the connection lives.
@@ -124,7 +116,7 @@ impl Dial<'_> {
         Err(last.unwrap_or(Refused::Unroutable(self.destination)))
     }
 
-    async fn dial(&self, target: &Target) -> Result<Upstream, Refused> {
+    async fn dial(&self, target: &Target) -> Result<Far, Refused> {
         let source = self.source_address(target.address.ip())?;
         match &target.transport {
             // A tunnel to oneself would meet nobody: the pod's own SYNs are not given to its inbound listener.
@@ -141,15 +133,15 @@ impl Dial<'_> {
                     baggage: self.pod.baggage.clone(),
                     budget: Arc::clone(&self.pod.budget),
                 };
-                Ok(Upstream::Tunnel(self.outbound.pool.connect(&request).await?))
+                Ok(Far::Stream(self.outbound.pool.connect(&request).await?))
             }
             Transport::Plaintext => self.plain(source, target.address).await,
         }
     }
 
-    async fn plain(&self, source: IpAddr, to: SocketAddr) -> Result<Upstream, Refused> {
+    async fn plain(&self, source: IpAddr, to: SocketAddr) -> Result<Far, Refused> {
         let dialled = sys::dial::pass_through(&self.pod.netns, source, to, self.outbound.budget.each).await;
-        dialled.map(Upstream::Plain).map_err(|error| Refused::Connect { to, error })
+        dialled.map(Far::Tcp).map_err(|error| Refused::Connect { to, error })
     }
 
     fn source_address(&self, to: IpAddr) -> Result<IpAddr, Refused> {

@@ -15,23 +15,23 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use weft_abi::Marks;
-use weft_core::balance::Balancers;
+use weft_core::balance::{Balancers, Pick};
 use weft_core::model::Workload;
 use weft_core::route::{ServicePortKey, Transport};
 use weft_core::snapshot::Snapshot;
 
 use crate::drain::Drain;
-use crate::live::{Connection, Live};
+use crate::live::{Connection, Live, Open};
 use crate::observe::Observed;
 use crate::pod::{Pod, Snapshots};
-use crate::relay;
+use crate::relay::Far;
 use crate::sys::socket;
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
 use crate::tunnel::Pool;
 use crate::workers::{Load, Workers};
 
-use dial::{Dial, Dialled, Upstream};
+use dial::{Dial, Dialled};
 pub use refused::Refused;
 
 /// How long and how often an app's connection is tried before it is refused.
@@ -75,6 +75,13 @@ impl Outbound {
     }
 
     async fn carry(&self, pod: &Pod, app: TcpStream, client: SocketAddr) {
+        // In a box, for what follows needs a fraction of it and may last for days.
+        if let Some(open) = Box::pin(self.open(pod, app, client)).await {
+            open.run().await;
+        }
+    }
+
+    async fn open(&self, pod: &Pod, app: TcpStream, client: SocketAddr) -> Option<Open<Option<Pick>>> {
         let snapshot = (self.snapshots)();
         let mut seen = Observed::new(&self.metrics, Direction::Outbound, Path::Passthrough, false);
         let workload = pod.workload(&snapshot);
@@ -83,11 +90,12 @@ impl Outbound {
         let _ = socket::set_oob_inline(&app);
         let _ = app.set_nodelay(true);
         match self.connect(pod, workload, &app, client, &snapshot, &mut seen).await {
-            Ok(dialled) => self.relay(pod, app, client, dialled, seen).await,
+            Ok(dialled) => Some(self.opened(pod, app, client, dialled, seen)),
             Err(refused) => {
                 let _ = socket::reset_on_close(&app);
                 drop(app);
                 seen.failed(refused.label(), refused.to_string());
+                None
             }
         }
     }
@@ -115,7 +123,7 @@ impl Outbound {
             Transport::Plaintext => None,
         };
         seen.destination(dialled.target.address, dialled.target.workload.as_deref(), identity);
-        if let Upstream::Tunnel(stream) = &dialled.upstream {
+        if let Far::Stream(stream) = &dialled.upstream {
             seen.record.path = Path::Hbone;
             seen.record.tunnel_protocol = Some(stream.protocol().label());
         } else if dialled.target.workload.is_some() || dialled.pick.is_some() {
@@ -124,10 +132,18 @@ impl Outbound {
         Ok(dialled)
     }
 
-    async fn relay(&self, pod: &Pod, app: TcpStream, client: SocketAddr, dialled: Dialled, seen: Observed) {
+    /// Enters it among the live ones. What is kept to its end is the endpoint's in-flight count.
+    fn opened(
+        &self,
+        pod: &Pod,
+        app: TcpStream,
+        client: SocketAddr,
+        dialled: Dialled,
+        seen: Observed,
+    ) -> Open<Option<Pick>> {
         let kill = self.drain.kill_token();
-        let peer = match &dialled.target.transport {
-            Transport::Hbone { server } => Some(server.clone()),
+        let peer = match dialled.target.transport {
+            Transport::Hbone { server } => Some(server),
             Transport::Plaintext => None,
         };
         let connection = Connection {
@@ -142,15 +158,7 @@ impl Outbound {
             opened: Instant::now(),
             meter: Arc::clone(&seen.meter),
         };
-        let _registered = self.live.register(connection, kill.clone());
-        seen.opened();
-        let traffic = &seen.meter.traffic;
-        let outcome = match dialled.upstream {
-            Upstream::Tunnel(stream) => relay::tcp_to_stream(app, stream, traffic, &kill).await,
-            Upstream::Plain(upstream) => relay::tcp_to_tcp(app, upstream, traffic, &kill).await,
-        };
-        // Only now is the endpoint's in-flight count given back.
-        drop(dialled.pick);
-        seen.ended(&outcome);
+        let registered = self.live.register(connection, kill.clone());
+        Open::new(app, dialled.upstream, seen, (registered, kill), dialled.pick)
     }
 }

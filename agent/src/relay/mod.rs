@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +92,30 @@ pub struct Outcome {
 impl Outcome {
     fn new(traffic: &Traffic, end: End) -> Self {
         Self { sent: traffic.sent(), received: traffic.received(), end }
+    }
+}
+
+/// What an app's connection is joined to.
+pub enum Far {
+    /// A stream of a tunnel.
+    Stream(Stream),
+    /// A connection in the clear.
+    Tcp(TcpStream),
+}
+
+/// Relays between an app's connection and `far`, until both sides have finished, one is reset, or `kill` is cancelled.
+///
+/// Boxed, each kind in a box of its size: what a task holds of a connection that may idle for days is a pointer.
+#[must_use]
+pub fn join(near: TcpStream, far: Far, traffic: Arc<Traffic>, kill: CancellationToken) -> BoxFuture<'static, Outcome> {
+    match far {
+        Far::Stream(Stream { body: Body::Weft(handle), lease, .. }) => Box::pin(async move {
+            let end = weft::relay(near, handle, Arc::clone(&traffic), &kill).await;
+            drop(lease);
+            Outcome::new(&traffic, end)
+        }),
+        Far::Stream(stream) => Box::pin(async move { tcp_to_stream(near, stream, &traffic, &kill).await }),
+        Far::Tcp(far) => Box::pin(async move { tcp_to_tcp(near, far, &traffic, &kill).await }),
     }
 }
 
