@@ -57,8 +57,14 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// Parts of the controller (rooms of `agent/controller/src`), each with those it may name. `parts` begins them all; that
 /// they know nothing of the agent is their crate's list of dependencies to see to.
-const PARTS: &[(&str, &[&str])] =
-    &[("telemetry", &[]), ("settings", &[]), ("issuer", &[]), ("lease", &[]), ("slices", &[]), ("status", &["lease"])];
+const PARTS: &[(&str, &[&str])] = &[
+    ("telemetry", &[]),
+    ("settings", &[]),
+    ("issuer", &[]),
+    ("lease", &[]),
+    ("slices", &["lease"]),
+    ("status", &["lease"]),
+];
 
 /// What the pure crate must not touch: clocks, randomness, files, sockets, and every crate that brings them.
 const FORBIDDEN_IN_CORE: &[&str] = &[

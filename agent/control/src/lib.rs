@@ -13,6 +13,9 @@ mod source;
 pub mod standing;
 mod store;
 
+/// The namespace the mesh itself is in, unless it is told otherwise.
+pub const SYSTEM_NAMESPACE: &str = "weft-system";
+
 pub use readiness::Readiness;
 pub use source::Source;
 pub use store::Store;

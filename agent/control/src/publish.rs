@@ -12,10 +12,8 @@ use std::sync::Arc;
 use kube::core::ObjectMeta;
 use weft_core::model::Name;
 
+use super::SYSTEM_NAMESPACE;
 use super::crd::{SliceWorkload, WorkloadSlice, WorkloadSliceSpec};
-
-/// The namespace of what agents publish.
-const NAMESPACE: &str = "weft-system";
 
 /// Why the status could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +49,14 @@ pub fn publish(directory: &Path, node: &str, live: &BTreeSet<Arc<str>>) -> Resul
 }
 
 fn slice(node: &Name, live: &BTreeSet<Arc<str>>) -> WorkloadSlice {
-    let workloads = live.iter().map(|uid| SliceWorkload { uid: uid.to_string(), live: true }).collect();
+    let workloads = live.iter().map(|uid| SliceWorkload { uid: uid.to_string(), live: true, pod: None }).collect();
     WorkloadSlice {
         metadata: ObjectMeta {
             name: Some(node.to_string()),
-            namespace: Some(NAMESPACE.to_owned()),
+            namespace: Some(SYSTEM_NAMESPACE.to_owned()),
             ..ObjectMeta::default()
         },
-        spec: WorkloadSliceSpec { node: node.to_string(), workloads },
+        spec: WorkloadSliceSpec { node: Some(node.to_string()), workloads },
     }
 }
 

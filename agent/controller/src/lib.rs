@@ -4,8 +4,11 @@
 //! serve with what they know and hold. It consists of parts, each a task and a room of its own ([`run`]); parts share a
 //! client of the API server, the settings, the metrics and the word to stop, and know nothing of each other.
 
+mod lease;
 mod parts;
 mod settings;
+mod slices;
+mod status;
 mod telemetry;
 
 pub use parts::{RunError, run};

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_control::kubernetes::{self, ClientError};
 
-use crate::{Settings, Telemetry};
+use crate::lease::{self, Term};
+use crate::{Settings, Telemetry, slices, status};
 
 /// Who asks, in the API server's audit log.
 const USER_AGENT: &str = concat!("weft-controller/", env!("CARGO_PKG_VERSION"));
@@ -56,6 +58,10 @@ pub async fn run(settings: Settings, telemetry: Telemetry, shutdown: Cancellatio
     let mut parts = Parts::new(common.shutdown.clone());
     tracing::info!(name = common.settings.name, namespace = common.settings.namespace, "the controller begins");
     parts.begin("reach", reach(common.clone()));
+    let (term, terms) = watch::channel(Term::default());
+    parts.begin("lease", lease::run(common.clone(), term));
+    parts.begin("slices", slices::run(common.clone(), terms.clone()));
+    parts.begin("status", status::run(common.clone(), terms));
     parts.end().await
 }
 

@@ -8,12 +8,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use weft_control::SYSTEM_NAMESPACE;
 use weft_core::model::{Name, TrustDomain};
 
 /// Where a pod finds the namespace it runs in.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-/// The namespace of everything outside a pod.
-const DEFAULT_NAMESPACE: &str = "weft-system";
 
 /// Settings of `weft controller`, as given.
 #[derive(Clone, Debug, Args)]
@@ -120,7 +119,7 @@ fn own_name(given: Option<&str>) -> Result<String, String> {
 
 fn own_namespace(given: Option<&str>) -> String {
     let mounted = || fs::read_to_string(OWN_NAMESPACE).ok().map(|text| text.trim().to_owned());
-    given.map(str::to_owned).or_else(|| variable("POD_NAMESPACE")).or_else(mounted).unwrap_or(DEFAULT_NAMESPACE.into())
+    given.map(str::to_owned).or_else(|| variable("POD_NAMESPACE")).or_else(mounted).unwrap_or(SYSTEM_NAMESPACE.into())
 }
 
 fn variable(name: &str) -> Option<String> {

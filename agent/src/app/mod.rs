@@ -144,7 +144,7 @@ async fn configuration(config: &Config) -> anyhow::Result<Followed> {
         },
         config::ConfigSource::Kubernetes { kubeconfig } => {
             let client = kubernetes::connect(kubeconfig.as_deref(), USER_AGENT).await?;
-            let cluster = kubernetes::follow(&client, &config.node);
+            let cluster = kubernetes::follow(&client, &config.node, weft_control::SYSTEM_NAMESPACE);
             Followed {
                 source: cluster.source,
                 cluster: Some(cluster.health),

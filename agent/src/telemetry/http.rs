@@ -148,13 +148,15 @@ fn respond(request: &Request<Incoming>, metrics: &Exposition, readiness: &Readin
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => match readiness.missing() {
-            missing if missing.is_empty() => {
-                let remark = readiness.remarked().map(|remark| remark + "\n");
-                text(StatusCode::OK, format!("ready\n{}", remark.unwrap_or_default()))
+        "/readyz" => {
+            let remark = readiness.remarked().map(|remark| remark + "\n").unwrap_or_default();
+            match readiness.missing() {
+                missing if missing.is_empty() => text(StatusCode::OK, format!("ready\n{remark}")),
+                missing => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n{remark}", missing.join(", ")))
+                }
             }
-            missing => text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", "))),
-        },
+        }
         _ => text(StatusCode::NOT_FOUND, "there is /metrics, /readyz and /healthz\n".to_owned()),
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use gateway_api::apis::experimental::tcproutes::TcpRoute;
+use kube::CustomResourceExt;
 use serde_json::{Value, json};
 use weft_apiserver::contract::Target;
 
@@ -14,7 +16,7 @@ use super::{Lab, Manifests, NetNs, Pod, Process, binary, cgroup};
 use crate::wait;
 
 /// Where the API server listens; nodes are `172.18.0.1` and on.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 254);
+pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 254);
 /// How a Pod's annotation says that its agent serves it.
 const STATUS: &str = "/metadata/annotations/weft.dev~1status";
 /// Time to start.
@@ -29,6 +31,8 @@ pub struct ApiServer {
     admin: PathBuf,
     /// Of the agents' service account.
     agents: PathBuf,
+    /// Of the controller's.
+    controllers: PathBuf,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -38,8 +42,8 @@ impl std::fmt::Debug for ApiServer {
 }
 
 impl Lab {
-    /// An empty lab with an API server, which its agents will follow in the place of a directory of manifests. The kinds
-    /// of `weft.dev` are installed from `weft crds`.
+    /// An empty lab with an API server and a controller, which its agents will follow in the place of a directory of
+    /// manifests. The kinds of `weft.dev` are installed from `weft crds`, and Gateway API's TCPRoute.
     ///
     /// # Errors
     /// As [`Lab::new`], and when the server does not start.
@@ -48,8 +52,12 @@ impl Lab {
         let server = ApiServer::start(&lab)?;
         lab.manifests = Manifests::new(lab.run.path(), Some(server));
         lab.install_kinds()?;
-        lab.admit_agents()?;
+        if let Some(api) = lab.api() {
+            lab.admit(include_str!("../../../deploy/agent-rbac.yaml"), "weft-agent", &api.agents)?;
+            lab.admit(include_str!("../../../deploy/controller-rbac.yaml"), "weft-controller", &api.controllers)?;
+        }
         lab.namespace(super::NAMESPACE)?;
+        lab.start_controller()?;
         Ok(lab)
     }
 
@@ -59,28 +67,28 @@ impl Lab {
         self.manifests.server()
     }
 
-    /// Gives agents the rights of `deploy/agent-rbac.yaml` and no other.
-    fn admit_agents(&self) -> Result<()> {
+    /// Gives an account the rights of its file in `deploy/` and no other, and who uses this kubeconfig the account.
+    fn admit(&self, rights: &str, account: &str, kubeconfig: &Path) -> Result<()> {
         let Some(api) = self.api() else { return Ok(()) };
-        let rights = include_str!("../../../deploy/agent-rbac.yaml");
-        let objects: Vec<Value> = serde_saphyr::from_multiple(rights).context("deploy/agent-rbac.yaml")?;
+        let objects: Vec<Value> = serde_saphyr::from_multiple(rights).context("the rights of an account")?;
         for object in &objects {
             api.put(object)?;
         }
-        let path = "/api/v1/namespaces/weft-system/serviceaccounts/weft-agent/token";
+        let path = format!("/api/v1/namespaces/weft-system/serviceaccounts/{account}/token");
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
-        let granted = api.done("POST", path, "application/json", Some(&request))?;
+        let granted = api.done("POST", &path, "application/json", Some(&request))?;
         let token = granted["status"]["token"].as_str().context("the API server gave no token")?;
         let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(&api.admin)?)?;
         config["users"] = json!([{"name": "admin", "user": {"token": token}}]);
-        std::fs::write(&api.agents, serde_saphyr::to_string(&config)?).context("writing the agents' kubeconfig")
+        std::fs::write(kubeconfig, serde_saphyr::to_string(&config)?).context("writing a kubeconfig")
     }
 
     fn install_kinds(&self) -> Result<()> {
         let Some(api) = self.api() else { return Ok(()) };
         let crds = super::run_command(&[binary("weft")?.display().to_string(), "crds".into()], "")?;
-        let definitions: Vec<Value> = serde_saphyr::from_multiple(&crds).context("the output of weft crds")?;
+        let mut definitions: Vec<Value> = serde_saphyr::from_multiple(&crds).context("the output of weft crds")?;
         ensure!(!definitions.is_empty(), "weft crds prints nothing");
+        definitions.push(serde_json::to_value(TcpRoute::crd())?);
         for definition in &definitions {
             api.put(definition)?;
         }
@@ -103,7 +111,8 @@ const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 impl ApiServer {
     fn start(lab: &Lab) -> Result<Self> {
         lab.fabric.ip(&[format!("addr add {ADDRESS}/24 dev br0")])?;
-        let (admin, agents) = (lab.run.path().join("kubeconfig"), lab.run.path().join("kubeconfig-agents"));
+        let [admin, agents, controllers] =
+            ["kubeconfig", "kubeconfig-agents", "kubeconfig-controllers"].map(|name| lab.run.path().join(name));
         let own_cgroup = lab.run.cgroup().join("apiserver");
         cgroup::create(&own_cgroup)?;
         let command: Vec<String> = [
@@ -120,7 +129,8 @@ impl ApiServer {
         .into();
         let log = lab.log_path("apiserver");
         let place = Place { name: "apiserver".into(), netns: &lab.fabric, cgroup: &own_cgroup, log };
-        let server = Self { process: Process::start(place, &command)?, network: lab.fabric.clone(), admin, agents };
+        let server =
+            Self { process: Process::start(place, &command)?, network: lab.fabric.clone(), admin, agents, controllers };
         wait::until("the API server to serve", START, || {
             if let Some(status) = server.process.exited() {
                 bail!("it ended with {status}: {}", server.process.log());
@@ -134,6 +144,11 @@ impl ApiServer {
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.agents
+    }
+
+    /// A kubeconfig with the rights of the controller.
+    pub(super) fn controllers(&self) -> &Path {
+        &self.controllers
     }
 
     /// Sends a request as `system:admin`; yields the status and the answer.
@@ -253,11 +268,14 @@ fn place_of(object: &Value) -> Result<(String, String)> {
         "Namespace" => return Ok(("/api/v1/namespaces".into(), word("/metadata/name").into())),
         "CustomResourceDefinition" => return Ok((CRDS.into(), word("/metadata/name").into())),
         "ClusterRole" => return Ok((format!("{RBAC}/clusterroles"), word("/metadata/name").into())),
+        "Role" => (RBAC, "roles"),
+        "RoleBinding" => (RBAC, "rolebindings"),
         "ClusterRoleBinding" => return Ok((format!("{RBAC}/clusterrolebindings"), word("/metadata/name").into())),
         "ServiceAccount" => ("/api/v1", "serviceaccounts"),
         "Pod" => ("/api/v1", "pods"),
         "Service" => ("/api/v1", "services"),
         "EndpointSlice" => ("/apis/discovery.k8s.io/v1", "endpointslices"),
+        "TCPRoute" => ("/apis/gateway.networking.k8s.io/v1alpha2", "tcproutes"),
         "AuthorizationPolicy" => ("/apis/weft.dev/v1alpha1", "authorizationpolicies"),
         "PeerAuthentication" => ("/apis/weft.dev/v1alpha1", "peerauthentications"),
         "TrafficPolicy" => ("/apis/weft.dev/v1alpha1", "trafficpolicies"),

@@ -7,6 +7,7 @@
 mod agent;
 pub mod cgroup;
 mod cluster;
+mod controller;
 mod entries;
 mod manifests;
 mod mesh;
@@ -30,6 +31,7 @@ use serde_json::{Value, json};
 
 pub use agent::{Agent, AgentOptions};
 pub use cluster::ApiServer;
+pub use controller::Controller;
 pub use manifests::{MESH, Manifests};
 pub use netns::NetNs;
 pub use node::{Layout, Node};
@@ -61,6 +63,7 @@ struct Contents {
     agents: Vec<Agent>,
     holders: Vec<(String, Process)>,
     processes: Vec<Process>,
+    controllers: Vec<Controller>,
     expected_errors: Vec<String>,
     next: u16,
     torn_down: bool,

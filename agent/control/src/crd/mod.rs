@@ -23,7 +23,7 @@ pub use authorization_policy::{
 };
 pub use peer_authentication::{Mtls, MtlsModeName, PeerAuthentication, PeerAuthenticationSpec, PortKey};
 pub use traffic_policy::{AlgorithmName, LoadBalancer, TargetRef, TrafficPolicy, TrafficPolicySpec};
-pub use workload_slice::{SliceWorkload, WorkloadSlice, WorkloadSliceSpec};
+pub use workload_slice::{PODS_MAX, SlicePod, SliceWorkload, WorkloadSlice, WorkloadSliceSpec};
 
 /// The API group of every kind here.
 pub const GROUP: &str = "weft.dev";

@@ -16,14 +16,14 @@ pub(super) const PLACE: &str = "kubernetes";
 
 /// The objects of one kind that are in force.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub struct Known {
     keys: HashSet<Key>,
     problems: BTreeMap<ObjectRef, Vec<Problem>>,
 }
 
 impl Known {
     /// An object is there and looks like this.
-    pub(super) fn put(&mut self, item: Item, deltas: &mut Vec<Delta>) {
+    pub fn put(&mut self, item: Item, deltas: &mut Vec<Delta>) {
         let Item { object, resource, valid, findings, .. } = item;
         let Some(key) = key_of(&object) else { return };
         let stays = !valid && self.keys.contains(&key);
@@ -47,7 +47,7 @@ impl Known {
     }
 
     /// An object is no longer there.
-    pub(super) fn remove(&mut self, object: &ObjectRef, deltas: &mut Vec<Delta>) {
+    pub fn remove(&mut self, object: &ObjectRef, deltas: &mut Vec<Delta>) {
         self.problems.remove(object);
         if let Some(key) = key_of(object).filter(|key| self.keys.remove(key)) {
             deltas.push(Delta::Remove(key));
@@ -55,7 +55,7 @@ impl Known {
     }
 
     /// These are all there are.
-    pub(super) fn replace(&mut self, items: Vec<Item>, deltas: &mut Vec<Delta>) {
+    pub fn replace(&mut self, items: Vec<Item>, deltas: &mut Vec<Delta>) {
         let present: HashSet<Key> = items.iter().filter_map(|item| key_of(&item.object)).collect();
         self.keys.retain(|key| {
             let stays = present.contains(key);
@@ -71,12 +71,13 @@ impl Known {
     }
 
     /// Whether nothing is in force.
-    pub(super) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
     /// All that is wrong, by object.
-    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
     }
 
@@ -119,7 +120,7 @@ fn key_of(object: &ObjectRef) -> Option<Key> {
         Kind::AuthorizationPolicy => Key::AuthorizationPolicy(name),
         Kind::PeerAuthentication => Key::PeerAuthentication(name),
         Kind::TrafficPolicy => Key::TrafficPolicy(name),
-        // Liveness has another key; accounts become nothing.
+        // What slices say is merged with the Pods (`peers`); accounts become nothing.
         Kind::Namespace | Kind::ServiceAccount | Kind::WorkloadSlice => return None,
     })
 }

@@ -2,6 +2,9 @@
 //!
 //! Nothing is told before every kind has been read once: the agent takes the first batch for all there is. After that
 //! changes go out as soon as the agent takes them, and as one batch if it was busy when they came.
+//!
+//! That includes WorkloadSlices: as long as nobody publishes any, the agent would take every pod of another node for one
+//! outside the mesh, and send it plaintext. It waits instead, and says for whom.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,8 +14,10 @@ use weft_core::snapshot::Delta;
 
 use super::known::{Known, PLACE};
 use super::live::{Here, Live};
+use super::peers::Peers;
+use super::read::{Facts, Item};
 use super::watch::News;
-use crate::manifests::{Problem, Severity, report};
+use crate::manifests::{ObjectRef, Problem, Severity, report};
 use crate::resource::Kind;
 use crate::standing::{Standing, Standings};
 
@@ -35,6 +40,12 @@ pub(super) struct State {
     waiting: BTreeSet<Kind>,
     known: BTreeMap<Kind, Known>,
     live: Live,
+    peers: Peers,
+    /// What is wrong with slices.
+    misread: BTreeMap<String, Vec<String>>,
+    /// No slice is published, and where none is.
+    unpublished: bool,
+    namespace: Arc<str>,
     /// Deltas not yet taken.
     ready: Vec<Delta>,
     first: bool,
@@ -42,11 +53,15 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(node: Arc<str>, kinds: &[Kind]) -> Self {
+    pub(super) fn new(node: Arc<str>, namespace: Arc<str>, kinds: &[Kind]) -> Self {
         Self {
             waiting: kinds.iter().copied().collect(),
             known: kinds.iter().map(|kind| (*kind, Known::default())).collect(),
-            live: Live::new(node),
+            live: Live::new(node.clone()),
+            peers: Peers::new(node),
+            misread: BTreeMap::new(),
+            unpublished: false,
+            namespace,
             ready: Vec::new(),
             first: true,
             lost: BTreeSet::new(),
@@ -59,7 +74,23 @@ impl State {
     }
 
     fn hear(&mut self, kind: Kind, news: News) {
+        if kind == Kind::WorkloadSlice {
+            self.hear_of_peers(news);
+        } else {
+            self.hear_objects(kind, news);
+        }
+        self.live.changes(&mut self.ready);
+        self.peers.changes(&mut self.ready);
+        if matches!(kind, Kind::Pod | Kind::WorkloadSlice) {
+            for (uid, observed) in &mut self.live.here {
+                observed.published = self.peers.tells_live(uid);
+            }
+        }
+    }
+
+    fn hear_objects(&mut self, kind: Kind, news: News) {
         let Some(known) = self.known.get_mut(&kind) else { return };
+        let heard = self.ready.len();
         let deltas = &mut self.ready;
         match news {
             News::Listed(items) => {
@@ -87,7 +118,37 @@ impl State {
                 }
             }
         }
-        self.live.changes(deltas);
+        self.peers.give_way(&mut deltas[heard..]);
+    }
+
+    fn hear_of_peers(&mut self, news: News) {
+        match news {
+            // The controller always has one, if an empty one.
+            News::Listed(items) if items.is_empty() => self.unpublished = true,
+            News::Absent => self.unpublished = true,
+            News::Listed(items) => {
+                let names: BTreeSet<&str> = items.iter().map(|item| item.object.name.as_str()).collect();
+                self.peers.keep_only(&names, &mut self.ready);
+                self.misread.retain(|slice, _| names.contains(slice.as_str()));
+                items.iter().for_each(|item| self.hear_slice(item));
+            }
+            News::Put(item) => self.hear_slice(&item),
+            News::Deleted(object) => {
+                self.misread.remove(&object.name);
+                self.peers.remove(&object.name);
+            }
+        }
+    }
+
+    fn hear_slice(&mut self, item: &Item) {
+        let Facts::Slice(slice) = &item.facts else { return };
+        let wrong = self.peers.put(&item.object.name, &slice.workloads, &mut self.ready);
+        self.misread.remove(&item.object.name);
+        if !wrong.is_empty() {
+            self.misread.insert(item.object.name.clone(), wrong);
+        }
+        self.unpublished = false;
+        self.waiting.remove(&Kind::WorkloadSlice);
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -98,7 +159,33 @@ impl State {
             object: None,
             reason: format!("the cluster no longer has the kind {}; its objects stay in force", kind.as_str()),
         });
-        lost.chain(self.known.values().flat_map(Known::problems).cloned()).collect()
+        let unpublished = self.unpublished.then(|| self.unpublished());
+        let misread =
+            self.misread.iter().flat_map(|(slice, wrong)| wrong.iter().map(|wrong| self.misread(slice, wrong)));
+        let known = self.known.values().flat_map(Known::problems).cloned();
+        lost.chain(unpublished).chain(misread).chain(known).collect()
+    }
+}
+
+impl State {
+    fn unpublished(&self) -> Problem {
+        let namespace = &self.namespace;
+        let consequence = match self.waiting.contains(&Kind::WorkloadSlice) {
+            true => "it is not known which pods of other nodes are in the mesh, so none of this node's is served",
+            false => "what was known of other nodes' pods stays in force",
+        };
+        let reason = format!(
+            "no WorkloadSlice is published in the namespace {namespace}: {consequence}. Is weft controller running, and \
+             does one of its replicas hold the Lease? kubectl -n {namespace} get pods,leases"
+        );
+        Problem { file: PLACE.into(), line: None, severity: Severity::Error, object: None, reason }
+    }
+
+    fn misread(&self, slice: &str, wrong: &str) -> Problem {
+        let object =
+            ObjectRef { kind: Kind::WorkloadSlice, namespace: self.namespace.to_string(), name: slice.to_owned() };
+        let reason = format!("{wrong}; it is left out");
+        Problem { file: PLACE.into(), line: None, severity: Severity::Error, object: Some(object), reason }
     }
 }
 

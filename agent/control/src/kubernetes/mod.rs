@@ -2,7 +2,7 @@
 //!
 //! Past this module nothing knows which of the two it was. What is known stays in force while the API server is away, and
 //! goes only when a complete answer lacks it. Beside reading, the agent writes here what it has made of its own node's
-//! Pods: an annotation, and an Event when one cannot be enrolled.
+//! Pods: an annotation, and an Event when one cannot be enrolled. The controller reads by the same watches ([`observe`]).
 
 mod client;
 mod end;
@@ -11,6 +11,7 @@ mod known;
 mod lines;
 mod live;
 mod merge;
+mod peers;
 mod read;
 mod trim;
 mod watch;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use kube::Client;
 use tokio::sync::{mpsc, watch as cell};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::resource::Kind;
 use super::source::Source;
@@ -31,12 +32,16 @@ use write::Writer;
 
 pub use client::{ClientError, connect};
 pub use health::{Health, WatchHealth, WatchState};
+pub use known::Known;
 pub use live::Marks;
+pub use read::{Facts, Item, PodFacts, RouteFacts, SliceFacts};
+pub use watch::{Interest, News};
 
-/// The kinds an agent watches.
-const KINDS: [Kind; 9] = [
+/// The kinds an agent watches: of Pods those of its node, of WorkloadSlices the controller's, all of the others.
+const KINDS: [Kind; 10] = [
     Kind::Namespace,
     Kind::Pod,
+    Kind::WorkloadSlice,
     Kind::Service,
     Kind::EndpointSlice,
     Kind::TcpRoute,
@@ -59,23 +64,53 @@ pub struct Cluster {
     pub publisher: Publisher,
 }
 
-/// Begins to follow the cluster that `client` reaches, for the agent of `node`.
+/// What watches tell.
+#[derive(Debug)]
+pub struct Observed {
+    /// What they have to tell, as it comes.
+    pub news: mpsc::Receiver<(Kind, News)>,
+    /// How fresh it is.
+    pub health: Health,
+    /// Held for its drop, which ends the watches.
+    pub stop: DropGuard,
+}
+
+/// Begins to watch.
 #[must_use]
-pub fn follow(client: &Client, node: &str) -> Cluster {
-    let node: Arc<str> = node.into();
-    let health = Health::new(KINDS);
+pub fn observe(client: &Client, interests: impl IntoIterator<Item = Interest>) -> Observed {
+    let interests: Vec<_> = interests.into_iter().collect();
+    let health = Health::new(interests.iter().map(|interest| interest.kind));
     let stop = CancellationToken::new();
-    let (send_news, news) = mpsc::channel(NEWS);
+    let (send, news) = mpsc::channel(NEWS);
+    for interest in interests {
+        let watch = Watch::new(client.clone(), interest, health.clone(), send.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(watch.run()));
+    }
+    Observed { news, health, stop: stop.drop_guard() }
+}
+
+/// What an agent of `node` watches of a kind, the mesh itself being in `namespace`.
+fn interest(kind: Kind, node: &str, namespace: &str) -> Interest {
+    match kind {
+        Kind::Pod => Interest { fields: Some(format!("spec.nodeName={node}")), ..kind.into() },
+        // Elsewhere whoever may make them there could say anything about anybody's pods.
+        Kind::WorkloadSlice => Interest { namespace: Some(namespace.into()), ..kind.into() },
+        _ => kind.into(),
+    }
+}
+
+/// Begins to follow the cluster that `client` reaches, for the agent of `node`. The controller publishes in `namespace`.
+#[must_use]
+pub fn follow(client: &Client, node: &str, namespace: &str) -> Cluster {
+    let Observed { news, health, stop: watches } = observe(client, KINDS.map(|kind| interest(kind, node, namespace)));
+    let node: Arc<str> = node.into();
+    let stop = CancellationToken::new();
     let (send_deltas, deltas) = mpsc::channel(1);
     let (send_problems, problems) = cell::channel(Arc::default());
     let (standings, stands) = cell::channel(None);
     let (send_here, here) = cell::channel(Arc::default());
-    for kind in KINDS {
-        let watch = Watch::new(client.clone(), kind, health.clone(), send_news.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(watch.run()));
-    }
     let merge = Merge {
-        state: State::new(node.clone(), &KINDS),
+        state: State::new(node.clone(), namespace.into(), &KINDS),
         news,
         standings: stands.clone(),
         deltas: send_deltas,
@@ -86,7 +121,7 @@ pub fn follow(client: &Client, node: &str) -> Cluster {
     let marks = Marks(here.clone());
     let writer = Writer::new(client.clone(), node, stands, here);
     tokio::spawn(stop.clone().run_until_cancelled_owned(writer.run()));
-    let source = Source { deltas, problems, _stop: Box::new(stop.drop_guard()) };
+    let source = Source { deltas, problems, _stop: Box::new((watches, stop.drop_guard())) };
     Cluster { source, health, publisher: Publisher::Cluster { standings, marks } }
 }
 

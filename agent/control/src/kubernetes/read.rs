@@ -1,8 +1,9 @@
 //! What the API server sends, read: lines of a watch and pages of a list, as the model has them.
 //!
-//! The three kinds there are many of are read into trimmed types; all others by the very functions that read manifests,
-//! so that a policy means the same in a directory and in a cluster.
+//! The kinds there are many of are read into trimmed types; all others by the very functions that read manifests, so that a
+//! policy means the same in a directory and in a cluster.
 
+use gateway_api::apis::experimental::tcproutes::TcpRoute;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use kube::core::Status;
@@ -12,6 +13,7 @@ use weft_core::model::ObjectName;
 use weft_core::snapshot::Resource;
 
 use super::trim;
+use crate::crd::SliceWorkload;
 use crate::manifests::{Body, Header, ObjectRef, Unreadable, convert, selector_of, unknown_fields};
 use crate::resource::{self, Finding, Findings, Kind, STATUS_ANNOTATION, authorization_policy};
 
@@ -20,24 +22,69 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// An object, as it is now.
 #[derive(Debug)]
-pub(super) struct Item {
-    pub(super) object: ObjectRef,
+pub struct Item {
+    /// Which it is.
+    pub object: ObjectRef,
     /// What it became; `None` for what the mesh has no use for.
-    pub(super) resource: Option<Resource>,
+    pub resource: Option<Resource>,
     /// Whether it was understood. If not, an earlier version that was stays in force.
-    pub(super) valid: bool,
-    pub(super) findings: Vec<Finding>,
-    /// Of pods only.
-    pub(super) pod: Option<PodFacts>,
+    pub valid: bool,
+    /// What is wrong with it.
+    pub findings: Vec<Finding>,
+    /// What it says beside what the model holds of it.
+    pub facts: Facts,
+}
+
+impl Item {
+    /// Reads one object, as the API server sends it.
+    ///
+    /// # Errors
+    /// When it is none of this kind.
+    pub fn read(kind: Kind, object: &[u8]) -> Result<Self, serde_json::Error> {
+        (Reader::of(kind).object)(kind, object)
+    }
+}
+
+/// What an object says beside what the model holds of it, by kind.
+#[derive(Debug)]
+pub enum Facts {
+    /// Nothing that is of use.
+    None,
+    /// Of a Pod.
+    Pod(PodFacts),
+    /// Of a WorkloadSlice.
+    Slice(SliceFacts),
+    /// Of a TCPRoute.
+    Route(Box<RouteFacts>),
 }
 
 /// What a Pod says beside what the model holds of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct PodFacts {
-    pub(super) uid: Box<str>,
-    pub(super) node: Box<str>,
+pub struct PodFacts {
+    /// Its UID.
+    pub uid: Box<str>,
+    /// Its node; empty until it has one.
+    pub node: Box<str>,
     /// `weft.dev/status`, as its node's agent wrote it.
-    pub(super) status: Option<Box<str>>,
+    pub status: Option<Box<str>>,
+}
+
+/// A WorkloadSlice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SliceFacts {
+    /// Its revision, for who writes it.
+    pub revision: String,
+    /// Its pods.
+    pub workloads: Vec<SliceWorkload>,
+}
+
+/// A TCPRoute.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RouteFacts {
+    /// The route.
+    pub route: TcpRoute,
+    /// What stands in its `status.parents`, as it stands there: most of it may be other controllers'.
+    pub parents: Vec<serde_json::Value>,
 }
 
 /// One line of a watch.
@@ -67,17 +114,23 @@ pub(super) struct Page {
 pub(super) struct Reader {
     pub(super) line: fn(Kind, &[u8]) -> Result<Line, serde_json::Error>,
     pub(super) page: fn(Kind, &[u8]) -> Result<Page, serde_json::Error>,
+    object: fn(Kind, &[u8]) -> Result<Item, serde_json::Error>,
 }
 
 impl Reader {
     /// The one for a kind.
     pub(super) fn of(kind: Kind) -> Self {
         match kind {
-            Kind::Pod => Self { line: line::<trim::Pod>, page: page::<trim::Pod> },
-            Kind::Service => Self { line: line::<trim::Service>, page: page::<trim::Service> },
-            Kind::EndpointSlice => Self { line: line::<trim::EndpointSlice>, page: page::<trim::EndpointSlice> },
-            _ => Self { line: line::<Whole>, page: page::<Whole> },
+            Kind::Pod => Self::into::<trim::Pod>(),
+            Kind::Service => Self::into::<trim::Service>(),
+            Kind::EndpointSlice => Self::into::<trim::EndpointSlice>(),
+            Kind::WorkloadSlice => Self::into::<trim::WorkloadSlice>(),
+            _ => Self::into::<Whole>(),
         }
+    }
+
+    fn into<T: Readable>() -> Self {
+        Self { line: line::<T>, page: page::<T>, object: object::<T> }
     }
 }
 
@@ -152,13 +205,19 @@ fn page<T: Readable>(kind: Kind, body: &[u8]) -> Result<Page, serde_json::Error>
     Ok(Page { items, revision: list.metadata.resource_version, next: list.metadata.next })
 }
 
+fn object<T: Readable>(kind: Kind, object: &[u8]) -> Result<Item, serde_json::Error> {
+    let mut object: T = serde_json::from_slice(object)?;
+    let reference = reference(kind, &object.meta()?);
+    Ok(object.item(reference))
+}
+
 fn reference(kind: Kind, meta: &trim::Meta) -> ObjectRef {
     ObjectRef { kind, namespace: meta.namespace.clone(), name: meta.name.clone() }
 }
 
 /// The item of an object that was converted with `findings`.
-fn item(object: ObjectRef, resource: Option<Resource>, findings: Findings, pod: Option<PodFacts>) -> Item {
-    Item { object, resource, valid: !findings.invalid(), findings: findings.into_vec(), pod }
+fn item(object: ObjectRef, resource: Option<Resource>, findings: Findings, facts: Facts) -> Item {
+    Item { object, resource, valid: !findings.invalid(), findings: findings.into_vec(), facts }
 }
 
 impl Readable for trim::Pod {
@@ -178,7 +237,7 @@ impl Readable for trim::Pod {
             // Here whoever may write a Pod would choose the namespace that is entered: it is found by the UID instead.
             workload.netns = None;
         }
-        item(object, workload.map(Resource::Workload), findings, Some(pod))
+        item(object, workload.map(Resource::Workload), findings, Facts::Pod(pod))
     }
 }
 
@@ -190,7 +249,7 @@ impl Readable for trim::Service {
     fn item(self, object: ObjectRef) -> Item {
         let mut findings = Findings::default();
         let service = resource::service::convert(&core::Service::from(self), &mut findings);
-        item(object, service.map(Resource::Service), findings, None)
+        item(object, service.map(Resource::Service), findings, Facts::None)
     }
 }
 
@@ -202,7 +261,18 @@ impl Readable for trim::EndpointSlice {
     fn item(self, object: ObjectRef) -> Item {
         let mut findings = Findings::default();
         let slice = resource::endpoint_slice::convert(&discovery::EndpointSlice::from(self), &mut findings);
-        item(object, slice.map(Resource::EndpointSlice), findings, None)
+        item(object, slice.map(Resource::EndpointSlice), findings, Facts::None)
+    }
+}
+
+impl Readable for trim::WorkloadSlice {
+    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
+        Ok(self.metadata.clone())
+    }
+
+    fn item(self, object: ObjectRef) -> Item {
+        let facts = SliceFacts { revision: self.metadata.resource_version, workloads: self.spec.workloads };
+        item(object, None, Findings::default(), Facts::Slice(facts))
     }
 }
 
@@ -216,21 +286,32 @@ impl Readable for Whole {
         if let Some(metadata) = self.0["metadata"].as_object_mut() {
             metadata.remove("managedFields");
         }
+        let facts = match object.kind {
+            Kind::TcpRoute => self.route_facts().map_or(Facts::None, |facts| Facts::Route(Box::new(facts))),
+            _ => Facts::None,
+        };
         match self.convert(object.kind, &mut findings) {
-            Ok(resource) => item(object, resource, findings, None),
+            Ok(resource) => item(object, resource, findings, facts),
             Err(unreadable) => {
                 findings.error("", unreadable.reason);
                 let name = ObjectName::new(&object.namespace, &object.name).ok();
                 let refusing = name
                     .filter(|_| object.kind == Kind::AuthorizationPolicy)
                     .map(|name| authorization_policy::refusing(name, selector_of(Body::Value(&self.0))));
-                item(object, refusing.map(Resource::AuthorizationPolicy), findings, None)
+                item(object, refusing.map(Resource::AuthorizationPolicy), findings, Facts::None)
             }
         }
     }
 }
 
 impl Whole {
+    fn route_facts(&self) -> Option<RouteFacts> {
+        let mut object = self.0.clone();
+        let status = object.as_object_mut()?.remove("status");
+        let parents = status.and_then(|status| status["parents"].as_array().cloned()).unwrap_or_default();
+        Some(RouteFacts { route: serde_json::from_value(object).ok()?, parents })
+    }
+
     fn convert(&self, kind: Kind, findings: &mut Findings) -> Result<Option<Resource>, Unreadable> {
         let body = Body::Value(&self.0);
         let header: Header = body.read()?;

@@ -28,12 +28,23 @@ struct Rig {
 }
 
 impl Rig {
+    /// With the kinds of `weft.dev`, and a slice without pods.
     async fn start(config: Config) -> anyhow::Result<Self> {
+        let rig = Self::bare(config).await?;
+        rig.install_kinds().await?;
+        rig.publish().await?;
+        Ok(rig)
+    }
+
+    async fn bare(config: Config) -> anyhow::Result<Self> {
         let server = Server::start("127.0.0.1:0".parse()?, config).await?;
         let target = Target::of(&server)?;
+        let namespace = json!({"metadata": {"name": "weft-system"}}).to_string();
+        let kind = [("content-type", "application/json")];
+        target.send(Method::POST, "/api/v1/namespaces", &kind, Some(namespace)).await?;
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), server.kubeconfig())?;
-        let cluster = follow(&connect(Some(file.path()), "weft-test").await?, "n1");
+        let cluster = follow(&connect(Some(file.path()), "weft-test").await?, "n1", "weft-system");
         let snapshot = Snapshot::new(TrustDomain::new("cluster.local")?);
         Ok(Self { server, target, cluster, snapshot, batches: Vec::new() })
     }
@@ -65,12 +76,35 @@ impl Rig {
     }
 
     async fn delete(&self, path: &str) -> anyhow::Result<()> {
-        self.send(Method::DELETE, path, "application/json", json!({"gracePeriodSeconds": 0})).await.map(drop)
+        self.send(Method::DELETE, path, "application/json", json!({"gracePeriodSeconds": 0})).await?;
+        self.publish().await
     }
 
     async fn pod(&self, name: &str, node: &str) -> anyhow::Result<Value> {
         let spec = json!({"nodeName": node, "serviceAccountName": "app", "containers": [{"name": "c", "image": "i"}]});
-        self.create("/api/v1/namespaces/demo/pods", json!({"metadata": {"name": name}, "spec": spec})).await
+        let pod =
+            self.create("/api/v1/namespaces/demo/pods", json!({"metadata": {"name": name}, "spec": spec})).await?;
+        let ip = format!("10.9.{}.{}", name.len(), name.bytes().map(u32::from).sum::<u32>() % 250 + 1);
+        let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
+        self.merge(&format!("/api/v1/namespaces/demo/pods/{name}/status"), status).await?;
+        self.publish().await?;
+        Ok(pod)
+    }
+
+    /// What the controller does, all at once: every Pod, in one slice.
+    async fn publish(&self) -> anyhow::Result<()> {
+        let pods = self.target.send(Method::GET, "/api/v1/pods", &[], None).await?.json();
+        let entry = |pod: &Value| {
+            let live = pod["metadata"]["annotations"]["weft.dev/status"] == "enrolled";
+            let pod = serde_json::from_value(pod.clone()).ok()?;
+            let workload = crate::resource::pod::convert(&pod, &mut crate::resource::Findings::default())?;
+            crate::resource::workload_slice::entry(&workload, live)
+        };
+        let workloads: Vec<_> = pods["items"].as_array().into_iter().flatten().filter_map(entry).collect();
+        let slice = json!({"apiVersion": "weft.dev/v1alpha1", "kind": "WorkloadSlice", "metadata": {"name": "pods-0"},
+            "spec": {"workloads": workloads}});
+        let path = "/apis/weft.dev/v1alpha1/namespaces/weft-system/workloadslices/pods-0?fieldManager=test&force=true";
+        self.send(Method::PATCH, path, "application/apply-patch+yaml", slice).await.map(drop)
     }
 
     async fn install_kinds(&self) -> anyhow::Result<()> {
@@ -151,8 +185,8 @@ fn nothing_removed(batches: &[Vec<Delta>]) -> bool {
 #[tokio::test]
 async fn the_first_batch_is_everything_and_kinds_that_are_not_installed_do_not_hold_it_up() -> Tested {
     let mut rig = Rig::start(Config { tls: true, ..Config::default() }).await?;
-    rig.until(|s| s.namespaces().count() == 2).await?;
-    assert_eq!(rig.batches.len(), 1, "default and kube-system come at once");
+    rig.until(|s| s.namespaces().count() == 3).await?;
+    assert_eq!(rig.batches.len(), 1, "default, kube-system and weft-system come at once");
     let watches = rig.cluster.health.watches();
     assert_eq!(watches[&Kind::Pod].state, WatchState::Current);
     assert_eq!(watches[&Kind::TcpRoute].state, WatchState::Absent);
@@ -247,9 +281,16 @@ async fn servers_without_streaming_lists_are_read_in_pages() -> Tested {
 }
 
 #[tokio::test]
-async fn a_kind_installed_later_is_found() -> Tested {
-    let mut rig = Rig::populated(Config::default()).await?;
+async fn without_slices_nothing_is_told_and_the_remedy_is_and_a_kind_installed_later_is_found() -> Tested {
+    let mut rig = Rig::bare(Config::default()).await?;
+    rig.create("/api/v1/namespaces", json!({"metadata": {"name": "demo"}})).await?;
+    let said = |rig: &Rig| format!("{:?}", rig.cluster.source.problems.borrow());
+    rig.holds("the remedy", async |rig| Ok(said(rig).contains("Is weft controller running"))).await?;
+    assert!(rig.batches.is_empty(), "{:?}", rig.batches);
     rig.install_kinds().await?;
+    rig.publish().await?;
+    rig.until(|s| s.namespaces().any(|n| n.name.as_str() == "demo")).await?;
+    assert!(!said(&rig).contains("Is weft controller running"), "{}", said(&rig));
     let policy = json!({"apiVersion": "weft.dev/v1alpha1", "kind": "AuthorizationPolicy", "metadata": {"name": "p"},
         "spec": {"action": "Deny", "rules": [{"to": [{"ports": [22]}]}]}});
     rig.create("/apis/weft.dev/v1alpha1/namespaces/demo/authorizationpolicies", policy).await?;
@@ -272,11 +313,54 @@ async fn pods_are_marked_as_the_agent_says_and_peers_believe_the_mark() -> Teste
         json!({"metadata": {"annotations": {"weft.dev/status": "enrolled"}}}),
     )
     .await?;
+    rig.publish().await?;
     rig.until(|s| s.liveness().any(|node| *node.node == *"n2" && node.live == BTreeSet::from([there.clone()]))).await?;
     // Withdrawn: the mark goes, and so does the liveness.
     rig.say(Standings::new());
     rig.holds("no mark", async |rig| Ok(rig.annotation("here").await?.is_null())).await?;
     rig.until(|s| s.liveness().all(|node| *node.node != *"n1" || node.live.is_empty())).await
+}
+
+#[tokio::test]
+async fn a_pod_is_withdrawn_only_when_no_slice_calls_it_live() -> Tested {
+    let mut rig = Rig::populated(Config::default()).await?;
+    let uid = rig.uid("here");
+    rig.say(Standings::from([(uid.clone(), Standing::Enrolled)]));
+    rig.holds("the mark", async |rig| Ok(rig.annotation("here").await? == "enrolled")).await?;
+    rig.publish().await?;
+    let Publisher::Cluster { marks, .. } = &rig.cluster.publisher else { panic!() };
+    let marks = marks.clone();
+    marks.0.clone().wait_for(|here| here[&uid].published).await?;
+    rig.say(Standings::new());
+    rig.holds("no mark", async |rig| Ok(rig.annotation("here").await?.is_null())).await?;
+    marks.0.clone().wait_for(|here| here[&uid].status.is_none()).await?;
+    let gone = tokio::spawn(async move { marks.gone(&uid).await });
+    // Several times what it takes to be told: the controller has not taken its word back.
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), async {
+            while !gone.is_finished() {
+                tokio::task::yield_now().await
+            }
+        })
+        .await
+        .is_err()
+    );
+    rig.publish().await?;
+    tokio::time::timeout(PATIENCE, gone).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_slice_said_stays_when_it_is_deleted_with_pods_in_it() -> Tested {
+    let mut rig = Rig::populated(Config::default()).await?;
+    rig.batches.clear();
+    let slices = "/apis/weft.dev/v1alpha1/namespaces/weft-system/workloadslices/pods-0";
+    rig.send(Method::DELETE, slices, "application/json", json!({})).await?;
+    rig.create("/api/v1/namespaces", json!({"metadata": {"name": "later"}})).await?;
+    rig.until(|s| s.namespaces().any(|n| n.name.as_str() == "later")).await?;
+    assert!(nothing_removed(&rig.batches) && rig.snapshot.workloads().count() == 2);
+    rig.delete("/api/v1/namespaces/demo/pods/there").await?;
+    rig.until(|s| s.workloads().count() == 1).await
 }
 
 #[tokio::test]
@@ -311,7 +395,6 @@ async fn marks_are_written_when_the_api_server_is_back() -> Tested {
 #[tokio::test]
 async fn the_api_server_refuses_what_the_agent_would() -> Tested {
     let rig = Rig::populated(Config::default()).await?;
-    rig.install_kinds().await?;
     let policy = async |spec: Value| rig.takes("AuthorizationPolicy", "authorizationpolicies", spec).await;
     let rule = |rule: Value| json!({"action": "Allow", "rules": [rule]});
     let everything = json!({"selector": {"matchLabels": {"app": "cart"}}, "action": "Deny", "audit": true, "rules": [{

@@ -10,6 +10,8 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 
+use crate::crd::WorkloadSliceSpec;
+
 /// The part of `metadata` that is used.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -195,4 +197,12 @@ impl From<EndpointSlice> for discovery::EndpointSlice {
             ports: slice.ports,
         }
     }
+}
+
+/// `weft.dev WorkloadSlice`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WorkloadSlice {
+    pub(super) metadata: Meta,
+    pub(super) spec: WorkloadSliceSpec,
 }

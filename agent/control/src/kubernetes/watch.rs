@@ -5,6 +5,7 @@
 //! complete nothing is said. kube-runtime's watcher is not used: it goes on with a revision the server has refused, takes
 //! up a broken-off initial stream as if it were whole, and never falls back from a streaming list.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -39,9 +40,26 @@ const ABSENT: Duration = Duration::from_secs(30);
 /// A watch that ended sooner than this counts as failed: the pauses must grow.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// What is watched of a kind.
+#[derive(Clone, Debug)]
+pub struct Interest {
+    /// The kind.
+    pub kind: Kind,
+    /// Only objects of this namespace.
+    pub namespace: Option<Arc<str>>,
+    /// Only objects these fields select, such as `spec.nodeName=n1`.
+    pub fields: Option<String>,
+}
+
+impl From<Kind> for Interest {
+    fn from(kind: Kind) -> Self {
+        Self { kind, namespace: None, fields: None }
+    }
+}
+
 /// What a watch has to tell.
 #[derive(Debug)]
-pub(super) enum News {
+pub enum News {
     /// All there is of the kind.
     Listed(Vec<Item>),
     /// An object is there, or has changed.
@@ -54,10 +72,12 @@ pub(super) enum News {
 
 /// A watch to be run.
 pub(super) struct Watch {
-    pub(super) client: Client,
-    pub(super) kind: Kind,
-    pub(super) health: Health,
-    pub(super) news: mpsc::Sender<(Kind, News)>,
+    client: Client,
+    kind: Kind,
+    namespace: Option<Arc<str>>,
+    fields: Option<String>,
+    health: Health,
+    news: mpsc::Sender<(Kind, News)>,
     /// Which of the kind's versions is tried.
     version: usize,
     /// Lists are read in pages: the server has no streaming ones.
@@ -65,8 +85,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(client: Client, kind: Kind, health: Health, news: mpsc::Sender<(Kind, News)>) -> Self {
-        Self { client, kind, health, news, version: 0, pages: false }
+    pub(super) fn new(client: Client, interest: Interest, health: Health, news: mpsc::Sender<(Kind, News)>) -> Self {
+        let Interest { kind, namespace, fields } = interest;
+        Self { client, kind, namespace, fields, health, news, version: 0, pages: false }
     }
 
     /// Runs until nobody listens.
@@ -129,7 +150,10 @@ impl Watch {
         let (group, versions) = self.kind.group();
         let version = versions[self.version];
         let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-        format!("{root}/{}", self.kind.plural())
+        match &self.namespace {
+            Some(namespace) => format!("{root}/namespaces/{namespace}/{}", self.kind.plural()),
+            None => format!("{root}/{}", self.kind.plural()),
+        }
     }
 
     /// Sends a request; what comes back has begun well.
@@ -154,11 +178,11 @@ impl Watch {
             404 => End::Absent,
             410 => End::Gone,
             401 => {
-                End::Refused(401, format!("it does not know the agent: is its token or certificate valid? {message}"))
+                End::Refused(401, format!("it does not know who asks: is the token or certificate valid? {message}"))
             }
             403 => {
                 let plural = self.kind.plural();
-                End::Refused(403, format!("the agent may not watch {plural}: does its ClusterRole allow it? {message}"))
+                End::Refused(403, format!("watching {plural} is not allowed: does the role allow it? {message}"))
             }
             code => End::Refused(code, message),
         }
@@ -167,7 +191,7 @@ impl Watch {
     /// Reads everything in pages.
     async fn list(&self, position: &mut Option<String>) -> End {
         let mut items = Vec::new();
-        let mut params = ListParams::default().limit(PAGE);
+        let mut params = ListParams { field_selector: self.fields.clone(), ..ListParams::default().limit(PAGE) };
         loop {
             let page = match self.page(&params).await {
                 Ok(page) => page,
@@ -203,6 +227,7 @@ impl Watch {
     async fn open(&self, position: Option<&str>, seconds: u32) -> Result<Body, End> {
         let params = WatchParams::default().timeout(seconds);
         let params = if position.is_none() { params.initial_events() } else { params };
+        let params = WatchParams { field_selector: self.fields.clone(), ..params };
         let request = Request::new(self.path()).watch(&params, position.unwrap_or_default());
         match self.send(request.map_err(|error| End::Failed(error.to_string()))?).await {
             // The server does not know sendInitialEvents, or has it switched off.

@@ -3,7 +3,7 @@
 use gateway_api::apis::experimental::tcproutes as api;
 use weft_core::model::{BackendRef, ObjectName, ParentRef, TcpRoute, Weight};
 
-use super::Findings;
+use super::{Finding, Findings};
 
 /// Converts a TCPRoute. Parents that are no Service (a Gateway) are somebody else's.
 pub fn convert(object: &api::TcpRoute, findings: &mut Findings) -> Option<TcpRoute> {
@@ -30,15 +30,25 @@ pub fn convert(object: &api::TcpRoute, findings: &mut Findings) -> Option<TcpRou
     Some(TcpRoute { name: name?, parents, backends, created })
 }
 
+/// Whether a parentRef names a Service. The defaults of a parentRef are a Gateway's.
+#[must_use]
+pub fn is_service(parent: &api::TcpRouteParentRefs) -> bool {
+    matches!(parent.group.as_deref(), Some("" | "core")) && parent.kind.as_deref() == Some("Service")
+}
+
+/// Whether a finding is about what kind of object a backendRef names.
+#[must_use]
+pub fn is_backend_kind(finding: &Finding) -> bool {
+    finding.path.contains(".backendRefs[") && finding.path.ends_with(".kind")
+}
+
 fn parent(
     index: usize,
     parent: &api::TcpRouteParentRefs,
     namespace: &str,
     findings: &mut Findings,
 ) -> Option<ParentRef> {
-    // The defaults of a parentRef are a Gateway's.
-    let (group, kind) = (parent.group.as_deref(), parent.kind.as_deref());
-    if !matches!(group, Some("" | "core")) || kind != Some("Service") {
+    if !is_service(parent) {
         let reason = "is not a Service (group: \"\", kind: Service): this parent is left to its own controller";
         findings.warning(format!("spec.parentRefs[{index}]"), reason);
         return None;

@@ -261,6 +261,12 @@ impl Snapshot {
         routes::attachments(self, route)
     }
 
+    /// Why the connections to each backend of a route would be refused, in the order of its `backends`.
+    #[must_use]
+    pub fn faults(&self, route: &TcpRoute) -> Vec<Option<BranchFault>> {
+        routes::faults(self, route)
+    }
+
     /// How a service's endpoints are chosen: by the TrafficPolicy that targets it (of several, the one with the
     /// smallest name).
     #[must_use]

@@ -94,14 +94,23 @@ fn covers(parent: &ParentRef, key: &ServicePortKey) -> bool {
 }
 
 fn branch(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef, family: Family) -> Branch {
-    let fault = match snapshot.service(&backend.service) {
+    let fault = fault(snapshot, route, backend);
+    let key = ServicePortKey { service: backend.service.clone(), port: backend.port, family };
+    Branch { weight: backend.weight, backend: key, fault }
+}
+
+/// Why the connections to each backend of `route` would be refused, in the order of its backendRefs.
+pub(super) fn faults(snapshot: &Snapshot, route: &TcpRoute) -> Vec<Option<BranchFault>> {
+    route.backends.iter().map(|backend| fault(snapshot, route, backend)).collect()
+}
+
+fn fault(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> Option<BranchFault> {
+    match snapshot.service(&backend.service) {
         _ if !granted(snapshot, route, backend) => Some(BranchFault::NotGranted),
         None => Some(BranchFault::NoService),
         Some(service) if !service.ports.iter().any(|p| p.port == backend.port) => Some(BranchFault::NoPort),
         Some(_) => None,
-    };
-    let key = ServicePortKey { service: backend.service.clone(), port: backend.port, family };
-    Branch { weight: backend.weight, backend: key, fault }
+    }
 }
 
 fn granted(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> bool {

@@ -1,0 +1,243 @@
+//! What becomes of a route, in the words of Gateway API.
+//!
+//! | what the snapshot says | condition |
+//! |---|---|
+//! | it decides for a port of the Service | `Accepted` |
+//! | no such Service, or no such port of it | not accepted, `NoMatchingParent` |
+//! | it is not in the Service's namespace | not accepted, `NotAllowedByListeners`: consumer routes are not supported |
+//! | an older route decides everywhere | not accepted, `Superseded` (ours: Gateway API has no word for it) |
+//! | it cannot be understood | not accepted, `UnsupportedValue` |
+//! | a backend is missing, or its port | references not resolved, `BackendNotFound` |
+//! | a backend is in another namespace without a ReferenceGrant | references not resolved, `RefNotPermitted` |
+//! | a backend is no Service | references not resolved, `InvalidKind` |
+
+use gateway_api::apis::experimental::tcproutes::{
+    TcpRouteParentRefs, TcpRouteStatusParents, TcpRouteStatusParentsParentRef,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+use weft_control::resource::tcp_route;
+use weft_core::snapshot::{Attachment, BranchFault, Snapshot};
+
+use super::Seen;
+
+/// Who says so, among other controllers.
+pub(super) const CONTROLLER: &str = "weft.dev/controller";
+
+/// A condition's status, reason and message.
+type Verdict = (bool, &'static str, String);
+
+/// `status.parents` as it should be; `None` if it is so.
+pub(super) fn parents(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Option<Vec<Value>> {
+    let current = &seen.facts.parents;
+    let mut wanted = ours(snapshot, seen, now);
+    let mut next = Vec::new();
+    // Everything keeps its place: a controller that sorts the list otherwise would write it again.
+    for entry in current {
+        if entry["controllerName"] != CONTROLLER {
+            next.push(entry.clone());
+        } else if let Some(at) = wanted.iter().position(|ours| ours["parentRef"] == entry["parentRef"]) {
+            next.push(keep_times(wanted.remove(at), entry));
+        }
+    }
+    next.append(&mut wanted);
+    (next != *current).then_some(next)
+}
+
+/// The entries of this controller: one for each parent that is a Service.
+fn ours(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Vec<Value> {
+    let spec = seen.facts.route.spec.parent_refs.iter().flatten();
+    let services: Vec<_> = spec.filter(|parent| tcp_route::is_service(parent)).collect();
+    let accepted: Vec<Verdict> = match &seen.model {
+        // One for each parent that is a Service: a route one of whose parents is malformed is no model.
+        Some(model) => snapshot.attachments(model).iter().map(accepted).collect(),
+        None => services.iter().map(|_| misunderstood(seen)).collect(),
+    };
+    let resolved = resolved(snapshot, seen);
+    let generation = seen.facts.route.metadata.generation;
+    let condition = |kind: &str, (holds, reason, message): Verdict| Condition {
+        type_: kind.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time: Time(now),
+    };
+    let entry = |(parent, accepted): (&&TcpRouteParentRefs, Verdict)| TcpRouteStatusParents {
+        controller_name: CONTROLLER.to_owned(),
+        parent_ref: reference(parent),
+        conditions: vec![condition("Accepted", accepted), condition("ResolvedRefs", resolved.clone())],
+    };
+    services.iter().zip(accepted).map(entry).filter_map(|entry| serde_json::to_value(entry).ok()).collect()
+}
+
+fn accepted(attachment: &Attachment) -> Verdict {
+    match attachment {
+        Attachment::Accepted => (true, "Accepted", "the route decides for connections to the Service".into()),
+        Attachment::NoService => (false, "NoMatchingParent", "the Service does not exist".into()),
+        Attachment::NoPort => (false, "NoMatchingParent", "the Service has no such port".into()),
+        Attachment::OtherNamespace => {
+            let message = "a route decides for Services of its own namespace only: consumer routes are not supported";
+            (false, "NotAllowedByListeners", message.into())
+        }
+        Attachment::Superseded(other) => {
+            (false, "Superseded", format!("{other} decides: it is older, or of smaller name"))
+        }
+    }
+}
+
+fn misunderstood(seen: &Seen) -> Verdict {
+    let wrong = seen.findings.iter().filter(|finding| !finding.warning);
+    let text: Vec<_> = wrong.map(|finding| format!("{}: {}", finding.path, finding.reason)).collect();
+    (false, "UnsupportedValue", format!("{}; the last good version, if any, stays in force", text.join("; ")))
+}
+
+fn resolved(snapshot: &Snapshot, seen: &Seen) -> Verdict {
+    if let Some(finding) = seen.findings.iter().find(|finding| tcp_route::is_backend_kind(finding)) {
+        return (false, "InvalidKind", format!("{}: {}", finding.path, finding.reason));
+    }
+    let Some(model) = &seen.model else {
+        return (false, "UnsupportedValue", "the route cannot be understood".into());
+    };
+    let faults = snapshot.faults(model);
+    let faulty = model.backends.iter().zip(faults).find_map(|(backend, fault)| Some((backend, fault?)));
+    match faulty {
+        None => (true, "ResolvedRefs", "every backend is there".into()),
+        Some((backend, fault)) => {
+            let reason = match fault {
+                BranchFault::NotGranted => "RefNotPermitted",
+                BranchFault::NoService | BranchFault::NoPort => "BackendNotFound",
+            };
+            (false, reason, format!("{} port {}: {fault}; its share is refused", backend.service, backend.port))
+        }
+    }
+}
+
+/// An entry with the times of `before` where nothing has turned.
+fn keep_times(mut entry: Value, before: &Value) -> Value {
+    let old = before["conditions"].as_array();
+    for condition in entry["conditions"].as_array_mut().into_iter().flatten() {
+        let same = old.into_iter().flatten().find(|old| old["type"] == condition["type"]);
+        if let Some(same) = same.filter(|same| same["status"] == condition["status"]) {
+            condition["lastTransitionTime"] = same["lastTransitionTime"].clone();
+        }
+    }
+    entry
+}
+
+fn reference(parent: &TcpRouteParentRefs) -> TcpRouteStatusParentsParentRef {
+    TcpRouteStatusParentsParentRef {
+        group: parent.group.clone(),
+        kind: parent.kind.clone(),
+        name: parent.name.clone(),
+        namespace: parent.namespace.clone(),
+        port: parent.port,
+        section_name: parent.section_name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use weft_control::kubernetes::Item;
+    use weft_control::resource::Kind;
+    use weft_core::model::TrustDomain;
+    use weft_core::snapshot::Delta;
+
+    fn item(kind: Kind, object: &Value) -> Item {
+        Item::read(kind, object.to_string().as_bytes()).unwrap()
+    }
+
+    fn service(namespace: &str, name: &str) -> Value {
+        json!({"metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}})
+    }
+
+    fn route(name: &str, parents: &Value, backends: &Value) -> Value {
+        json!({"apiVersion": "gateway.networking.k8s.io/v1alpha2", "kind": "TCPRoute",
+            "metadata": {"name": name, "namespace": "demo", "generation": 3},
+            "spec": {"parentRefs": parents, "rules": [{"backendRefs": backends}]}})
+    }
+
+    /// The Services `demo/echo` and `other/far`, and these routes.
+    fn judged(routes: &[&Value]) -> Option<Vec<Value>> {
+        let services = [service("demo", "echo"), service("other", "far")];
+        let items = services.iter().map(|service| item(Kind::Service, service));
+        let routes_read = routes.iter().map(|route| item(Kind::TcpRoute, route));
+        let deltas = items.chain(routes_read).filter_map(|item| item.resource).map(Delta::Put);
+        let snapshot = Snapshot::new(TrustDomain::new("cluster.local").unwrap()).apply(deltas);
+        let (_, seen) = super::super::seen(&item(Kind::TcpRoute, routes[0])).unwrap();
+        parents(&snapshot, &seen, Timestamp::UNIX_EPOCH)
+    }
+
+    fn echo() -> Value {
+        json!([{"group": "", "kind": "Service", "name": "echo", "port": 80}])
+    }
+
+    fn reasons(parents: Option<Vec<Value>>) -> Vec<String> {
+        let conditions = parents.unwrap()[0]["conditions"].as_array().unwrap().clone();
+        conditions.iter().map(|c| format!("{}={} {}", c["type"], c["status"], c["reason"]).replace('"', "")).collect()
+    }
+
+    #[test]
+    fn every_fate_of_a_route_has_its_reason() {
+        let to = |name: &str, namespace: &str| json!([{"name": name, "namespace": namespace, "port": 80}]);
+        let good = route("r", &echo(), &to("echo", "demo"));
+        assert_eq!(reasons(judged(&[&good])), ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"]);
+        let cases = [
+            (
+                route("r", &json!([{"group": "", "kind": "Service", "name": "none"}]), &to("echo", "demo")),
+                0,
+                "NoMatchingParent",
+            ),
+            (
+                route("r", &json!([{"group": "", "kind": "Service", "name": "echo", "port": 81}]), &to("echo", "demo")),
+                0,
+                "NoMatchingParent",
+            ),
+            (
+                route(
+                    "r",
+                    &json!([{"group": "", "kind": "Service", "name": "far", "namespace": "other"}]),
+                    &to("echo", "demo"),
+                ),
+                0,
+                "NotAllowedByListeners",
+            ),
+            (route("r", &echo(), &json!([{"name": "echo", "port": 80, "weight": -1}])), 0, "UnsupportedValue"),
+            (route("r", &echo(), &to("none", "demo")), 1, "BackendNotFound"),
+            (route("r", &echo(), &json!([{"name": "echo", "port": 81}])), 1, "BackendNotFound"),
+            (route("r", &echo(), &to("far", "other")), 1, "RefNotPermitted"),
+            (route("r", &echo(), &json!([{"kind": "Pod", "name": "echo", "port": 80}])), 1, "InvalidKind"),
+        ];
+        for (route, condition, reason) in cases {
+            let said = reasons(judged(&[&route]));
+            assert!(said[condition].ends_with(&format!("=False {reason}")), "{said:?}: {route}");
+        }
+        let later = route("s", &echo(), &to("echo", "demo"));
+        assert_eq!(reasons(judged(&[&later, &good]))[0], "Accepted=False Superseded");
+    }
+
+    #[test]
+    fn entries_of_others_stay_and_what_is_said_already_is_not_said_again() {
+        let mut route = route("r", &echo(), &json!([{"name": "echo", "port": 80}]));
+        let foreign =
+            json!({"controllerName": "example.com/other", "parentRef": {"name": "gw"}, "conditions": [], "new": 1});
+        let stale = json!({"controllerName": CONTROLLER, "parentRef": {"name": "left"}, "conditions": []});
+        route["status"] = json!({"parents": [stale, foreign]});
+        let next = judged(&[&route]).unwrap();
+        assert_eq!((next.len(), &next[0]), (2, &foreign));
+        assert_eq!(next[1]["conditions"][0]["observedGeneration"], 3);
+        route["status"] = json!({"parents": next});
+        assert_eq!(judged(&[&route]), None);
+        // Another generation is said; the time at which nothing has turned stays.
+        route["status"]["parents"][1]["conditions"][0]["lastTransitionTime"] = "2020-01-01T00:00:00Z".into();
+        route["metadata"]["generation"] = 4.into();
+        let next = judged(&[&route]).unwrap();
+        assert_eq!(next[1]["conditions"][0]["lastTransitionTime"], "2020-01-01T00:00:00Z");
+        // A route of a Gateway is nobody's here.
+        let gateway = self::route("r", &json!([{"name": "gw"}]), &json!([{"name": "echo", "port": 80}]));
+        assert_eq!(judged(&[&gateway]), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! The status of routes, written by the replica that holds the Lease: for every parent that is a Service, whether the mesh
+//! goes by the route there, and whether all it refers to is there.
+//!
+//! Routes are read by the same functions as agents read them, and judged by the same snapshot; this room only puts the
+//! outcome into Gateway API's words ([`judge`]). Entries of other controllers are left as they are, and nothing is written
+//! that says what stands there already.
+
+mod judge;
+mod write;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use weft_control::kubernetes::{Facts, Interest, Item, Known, News, Observed, RouteFacts, observe};
+use weft_control::manifests::ObjectRef;
+use weft_control::resource::{Finding, Kind};
+use weft_core::model::TcpRoute;
+use weft_core::snapshot::{Delta, Resource, Snapshot};
+
+use crate::lease::Term;
+use crate::parts::Common;
+use write::Writer;
+
+/// What decides about a route.
+const KINDS: [Kind; 3] = [Kind::Service, Kind::TcpRoute, Kind::ReferenceGrant];
+/// How long changes are gathered before routes are judged again.
+const GATHER: Duration = Duration::from_millis(100);
+/// Pause between two writes: the bound is ten a second.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a write that failed.
+const AGAIN: Duration = Duration::from_secs(2);
+/// News taken at once.
+const BATCH: usize = 1024;
+
+/// A route, and what its conversion made of it.
+struct Seen {
+    facts: RouteFacts,
+    findings: Vec<Finding>,
+    model: Option<TcpRoute>,
+}
+
+/// Keeps the status of routes until told to stop, whenever `term` says that this replica is the one that does.
+pub(crate) async fn run(common: Common, term: watch::Receiver<Term>) -> Result<(), String> {
+    let Observed { news, stop: _watches, .. } = observe(&common.client, KINDS.map(Interest::from));
+    let room = Room {
+        writer: Writer::new(common.client.clone(), &common.telemetry),
+        snapshot: Snapshot::new(common.settings.trust_domain.clone()),
+        known: KINDS.into_iter().map(|kind| (kind, Known::default())).collect(),
+        routes: BTreeMap::new(),
+        unread: KINDS.into(),
+        due: None,
+    };
+    common.shutdown.run_until_cancelled(room.serve(news, term)).await;
+    Ok(())
+}
+
+struct Room {
+    writer: Writer,
+    snapshot: Snapshot,
+    known: BTreeMap<Kind, Known>,
+    routes: BTreeMap<ObjectRef, Seen>,
+    unread: Vec<Kind>,
+    /// When routes are to be judged again.
+    due: Option<Instant>,
+}
+
+impl Room {
+    async fn serve(mut self, mut news: tokio::sync::mpsc::Receiver<(Kind, News)>, mut term: watch::Receiver<Term>) {
+        let mut heard = Vec::new();
+        loop {
+            let held = term.borrow_and_update().holds();
+            tokio::select! {
+                count = news.recv_many(&mut heard, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    let mut deltas = Vec::new();
+                    heard.drain(..).for_each(|(kind, news)| self.hear(kind, news, &mut deltas));
+                    self.snapshot = self.snapshot.apply(deltas);
+                    self.due.get_or_insert_with(|| Instant::now() + GATHER);
+                }
+                changed = term.changed() => match changed {
+                    Err(_) => return,
+                    Ok(()) if term.borrow().holds() != held => self.due = Some(Instant::now()),
+                    Ok(()) => {}
+                },
+                () = until(self.due) => self.write(&term).await,
+            }
+        }
+    }
+
+    fn hear(&mut self, kind: Kind, news: News, deltas: &mut Vec<Delta>) {
+        let Some(known) = self.known.get_mut(&kind) else { return };
+        if !matches!(news, News::Put(_) | News::Deleted(_)) {
+            self.unread.retain(|unread| *unread != kind);
+        }
+        match news {
+            News::Listed(items) => {
+                if kind == Kind::TcpRoute {
+                    self.routes = items.iter().filter_map(seen).collect();
+                }
+                known.replace(items, deltas);
+            }
+            News::Put(item) => {
+                self.routes.extend(seen(&item));
+                known.put(*item, deltas);
+            }
+            News::Deleted(object) => {
+                self.routes.remove(&object);
+                known.remove(&object, deltas);
+            }
+            News::Absent => {}
+        }
+    }
+
+    /// Writes the status of every route whose status is another.
+    async fn write(&mut self, term: &watch::Receiver<Term>) {
+        self.due = None;
+        let may_write = || term.borrow().may_write();
+        if !self.unread.is_empty() || !term.borrow().holds() {
+            return;
+        }
+        for (object, seen) in &self.routes {
+            let Some(parents) = judge::parents(&self.snapshot, seen, Timestamp::now()) else { continue };
+            if !may_write() || !self.writer.write(object, &seen.facts, &parents).await {
+                self.due = Some(Instant::now() + AGAIN);
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn seen(item: &Item) -> Option<(ObjectRef, Seen)> {
+    let Facts::Route(facts) = &item.facts else { return None };
+    let model = match &item.resource {
+        Some(Resource::TcpRoute(route)) if item.valid => Some(route.clone()),
+        _ => None,
+    };
+    let seen = Seen { facts: RouteFacts::clone(facts), findings: item.findings.clone(), model };
+    Some((item.object.clone(), seen))
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
