@@ -110,7 +110,7 @@ impl Observed {
             source: self.source.clone(),
             destination: self.destination.clone(),
             service: self.record.service.clone(),
-            security: if self.record.path == Path::Hbone { Security::MutualTls } else { Security::None },
+            security: if self.record.path == Path::Tunnel { Security::MutualTls } else { Security::None },
             path: self.record.path,
         })
     }

@@ -54,7 +54,7 @@ fn upgrade_under_load_no_error() -> Result<()> {
             })?;
             ensure!(old.process().exited().is_none(), "the predecessor left before its connections");
             let poked = mesh.app.poke(held.group)?;
-            ensure!(poked.ok == 20, "{poked:?}");
+            ensure!(poked.ok == 20, "the predecessor left before its connections: {poked:?}");
             mesh.app.release(held.group)?;
         }
         let status = old.process().wait(Duration::from_secs(60))?;

@@ -140,7 +140,7 @@ pub struct ConnectionView {
     pub id: u64,
     /// `outbound` or `inbound`.
     pub direction: String,
-    /// `hbone`, `plaintext`, `passthrough` or `same_node`, of which bytes are known only at the end.
+    /// `tunnel`, `plaintext`, `passthrough` or `same_node`, of which bytes are known only at the end.
     pub path: String,
     /// The client's address.
     pub source: String,

@@ -234,6 +234,7 @@ impl Node {
         if self.settled && self.pods.pending.is_empty() && self.trimmed != enrolled {
             self.trimmed = enrolled;
             sys::memory::give_back();
+            sys::memory::let_code_go();
         }
     }
 

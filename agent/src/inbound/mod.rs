@@ -146,7 +146,7 @@ impl Inbound {
     async fn admit(&self, pod: &Pod, mut incoming: Incoming) -> Option<Open<()>> {
         let peer = Arc::clone(&incoming.peer);
         let (source, destination) = (incoming.source, incoming.authority);
-        let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Hbone, true);
+        let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Tunnel, true);
         seen.record.tunnel_protocol = Some(incoming.protocol().label());
         let asked = Asked { pod, peer: Some(&peer.identity), source, destination };
         let delivered = tokio::select! {

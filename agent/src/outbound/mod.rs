@@ -124,7 +124,7 @@ impl Outbound {
         };
         seen.destination(dialled.target.address, dialled.target.workload.as_deref(), identity);
         if let Far::Stream(stream) = &dialled.upstream {
-            seen.record.path = Path::Hbone;
+            seen.record.path = Path::Tunnel;
             seen.record.tunnel_protocol = Some(stream.protocol().label());
         } else if dialled.target.workload.is_some() || dialled.pick.is_some() {
             seen.record.path = Path::Plaintext;

@@ -31,8 +31,8 @@ impl Direction {
 /// How a connection travelled between nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Path {
-    /// In a tunnel, with mTLS.
-    Hbone,
+    /// In a tunnel, with mTLS, whichever protocol the tunnel speaks.
+    Tunnel,
     /// Between two pods of this node, past the proxy: the kernel attests who they are. Plaintext, and nobody's certificate.
     SameNode,
     /// To or from a peer outside the mesh, judged by the mesh.
@@ -46,7 +46,7 @@ impl Path {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Hbone => "hbone",
+            Self::Tunnel => "tunnel",
             Self::SameNode => "same_node",
             Self::Plaintext => "plaintext",
             Self::Passthrough => "passthrough",
@@ -162,7 +162,7 @@ mod tests {
     fn record() -> ConnectionRecord {
         ConnectionRecord {
             direction: Direction::Inbound,
-            path: Path::Hbone,
+            path: Path::Tunnel,
             tunnel_protocol: Some("weft/1"),
             source: Peer {
                 address: Some("10.0.0.1:4000".parse().unwrap()),

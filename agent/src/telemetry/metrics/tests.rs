@@ -32,7 +32,7 @@ fn labels(source: &str, destination: &str) -> ConnectionLabels {
         destination: Party::of(&workload(destination), None),
         service: Some(ObjectName::new("shop", "echo").unwrap()),
         security: Security::MutualTls,
-        path: crate::telemetry::access::Path::Hbone,
+        path: crate::telemetry::access::Path::Tunnel,
     }
 }
 

@@ -169,7 +169,8 @@ impl Records {
             }
             self.incoming.consume(PREFIX + size);
             match kind {
-                DATA => parts.push(part),
+                // Nothing may come between the parts of a handshake message (RFC 8446, section 5.1).
+                DATA if self.message.is_empty() => parts.push(part),
                 ALERT => self.alert(part)?,
                 HANDSHAKE => self.handshake(part)?,
                 other => return Err(unexpected(other)),

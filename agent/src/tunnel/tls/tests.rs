@@ -248,6 +248,14 @@ mod records {
         server.seal_message(&[9], &mut down).unwrap();
         server.seal(b"data", &mut down).unwrap();
         assert_eq!(hear(&mut down, &mut client, &mut up, 3), b"data");
+        // Nothing may come between the parts.
+        let Pair { client, server, mut up, mut down } = pair().await;
+        let (mut client, mut server) = (records(client), records(server));
+        server.seal_message(&[4, 0, 0, 2, 9], &mut down).unwrap();
+        server.seal(b"data", &mut down).unwrap();
+        fill(&mut client, down.bytes());
+        let mut parts = Vec::new();
+        assert!(client.receive(&mut up, &mut parts).is_err() && parts.is_empty());
         // Anything else is refused: a server gets no tickets, and keys change at the end of a record.
         for message in [&[4, 0, 0, 0][..], &[24, 0, 0, 1, 2], &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], &[1, 0, 0, 0]] {
             let Pair { client, server, mut up, mut down } = pair().await;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::arrivals::Arrivals;
 use super::link::{Fresh, Link, State};
+use crate::sys::socket::read_some;
 use crate::tunnel::TunnelError;
 use crate::tunnel::mux::{Code, Open};
 
@@ -108,7 +109,7 @@ impl Driver {
         let link = Arc::clone(&self.link);
         let mut state = link.state();
         let incoming = state.tls.incoming();
-        match link.tcp.try_read(&mut incoming.room(READ)[..READ]) {
+        match read_some(&link.tcp, &mut incoming.room(READ)[..READ]) {
             Ok(0) => Ok(true),
             Ok(size) => {
                 incoming.filled(size);
