@@ -16,8 +16,8 @@ use weft::tunnel::codec::{
 use weft_core::balance::Balancers;
 use weft_core::model::{
     Action, Algorithm, AuthorizationPolicy, AuthorizationRule, EndpointAddress, EndpointSlice, Identity, Labels, Match,
-    Name, NodeLiveness, ObjectName, PeerMatch, Scope, Service, ServicePort, SlicePort, TrafficPolicy, TrustDomain,
-    Weight, Workload,
+    Name, NodeLiveness, ObjectName, PeerMatch, Preference, Scope, Service, ServicePort, SlicePort, TrafficPolicy,
+    TrustDomain, Weight, Workload,
 };
 use weft_core::policy::{ConnectionFacts, authorize};
 use weft_core::route::plan;
@@ -65,6 +65,7 @@ fn mesh(pods: u32, algorithm: Algorithm) -> Snapshot {
         terminating: false,
         node: None,
         zone: None,
+        hints: None,
     };
     let live: BTreeSet<_> = (0..pods).map(|number| format!("uid-{number}").into()).collect();
     let around = [
@@ -74,6 +75,9 @@ fn mesh(pods: u32, algorithm: Algorithm) -> Snapshot {
             ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
             publish_not_ready: false,
             fast_path: true,
+            local_only: false,
+            prefers: Preference::None,
+            affinity: None,
         }),
         Resource::EndpointSlice(EndpointSlice {
             name: object("echo"),

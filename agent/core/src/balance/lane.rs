@@ -7,8 +7,9 @@ use std::time::Instant;
 use super::Random;
 use super::member::Member;
 use super::slow_start::{SlowStart, WHOLE};
+use super::spill::Spill;
 use super::weights::{Weights, below, exclude};
-use crate::snapshot::{EndpointSet, Fitness};
+use crate::snapshot::{EndpointSet, Fitness, Proximity};
 
 /// An algorithm: chooses a position of the lane, none of `excluded` (ascending, without repetition).
 pub(super) trait Picker {
@@ -19,7 +20,7 @@ pub(super) trait Picker {
 /// The endpoints of a service port at one moment, sorted by what they may be used for.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    /// Eligible, by address.
+    /// Eligible and near enough, by address.
     pub(super) members: Vec<Arc<Member>>,
     /// Weights of `members`, none of them zero.
     pub(super) weights: Weights,
@@ -49,32 +50,57 @@ impl Lane {
         let serving = tier.iter().filter(|(_, member)| member.outlier(|o| o.serves())).count();
         let panic = serving * 2 < tier.len();
         let mut lane = Self { tier: tier.iter().map(|(_, member)| (*member).clone()).collect(), ..Self::default() };
-        let mut shares = Vec::with_capacity(tier.len());
+        let mut able = Vec::with_capacity(tier.len());
+        let mut spill = Spill::default();
         for (endpoint, member) in tier {
+            // Nearness is a question among those that are ready: who has none takes what there is.
+            let proximity = if best == Fitness::Ready { endpoint.proximity } else { Proximity::Anywhere };
+            let weight = u64::from(endpoint.weight.0);
             if panic || member.outlier(|o| o.serves()) {
                 let (share, changes) = slow_start.share(member.joined, now);
                 lane.expire(changes);
-                if besides.binary_search(&member.address).is_ok() {
-                    lane.reserve.push((0, member.clone()));
-                    continue;
-                }
-                shares.push((u64::from(endpoint.weight.0), share));
-                lane.members.push(member.clone());
+                able.push(Able { member, proximity, weight, share });
             } else {
+                spill.missing(proximity, weight);
                 lane.leave_out(member, now);
             }
         }
-        lane.weights = scaled(&shares);
         for (endpoint, member) in open().filter(|(endpoint, _)| endpoint.fitness != best) {
-            lane.reserve.push((1 + rank(endpoint.fitness), member.clone()));
+            if best == Fitness::Ready && endpoint.fitness == Fitness::Unready {
+                spill.missing(endpoint.proximity, u64::from(endpoint.weight.0));
+            }
+            lane.reserve.push((rank::unfit(endpoint.fitness), member.clone()));
         }
+        lane.admit(&able, spill, besides);
         lane.reserve.sort_by_key(|(rank, _)| *rank);
         lane
     }
 
-    /// Puts an ejected endpoint first in reserve, and up for a probe if it is due.
+    /// Makes members of those that get something, with the weights they are drawn by.
+    fn admit(&mut self, able: &[Able<'_>], mut spill: Spill, besides: &[SocketAddr]) {
+        // Plain weights where every share is whole, so that round robin's cycle stays short.
+        let growing = able.iter().any(|one| one.share < WHOLE);
+        let drawn = |one: &Able<'_>| if growing { one.weight * one.share } else { one.weight };
+        able.iter().for_each(|one| spill.healthy(one.proximity, one.weight, drawn(one)));
+        let spill = spill.fill();
+        let (near, far): (Vec<_>, Vec<_>) = able.iter().partition(|one| spill.takes(one.proximity));
+        self.reserve.extend(far.iter().map(|one| (rank::far(one.proximity), one.member.clone())));
+        let own: Vec<_> = near.iter().map(|one| (one.proximity, drawn(one))).collect();
+        let mut weights = Vec::with_capacity(near.len());
+        for (one, weight) in near.iter().zip(spill.weights(&own)) {
+            if besides.binary_search(&one.member.address).is_ok() {
+                self.reserve.push((rank::BESIDES, one.member.clone()));
+            } else {
+                self.members.push(one.member.clone());
+                weights.push(weight);
+            }
+        }
+        self.weights = Weights::new(weights);
+    }
+
+    /// Puts an ejected endpoint in reserve, and up for a probe if it is due.
     fn leave_out(&mut self, member: &Arc<Member>, now: Instant) {
-        self.reserve.push((0, member.clone()));
+        self.reserve.push((rank::EJECTED, member.clone()));
         match member.outlier(|outlier| outlier.due()) {
             Some(due) if due <= now => self.probes.push(member.clone()),
             due => self.expire(due),
@@ -83,6 +109,11 @@ impl Lane {
 
     fn expire(&mut self, at: Option<Instant>) {
         self.expires = [self.expires, at].into_iter().flatten().min();
+    }
+
+    /// The position of an address, if it is eligible.
+    pub(super) fn position(&self, address: &SocketAddr) -> Option<usize> {
+        self.members.binary_search_by(|member| member.address.cmp(address)).ok()
     }
 
     /// Whether nobody may be picked at all.
@@ -94,7 +125,7 @@ impl Lane {
     pub(super) fn positions(&self, addresses: &[SocketAddr]) -> Vec<usize> {
         let mut found = Vec::new();
         for address in addresses {
-            if let Ok(position) = self.members.binary_search_by(|member| member.address.cmp(address)) {
+            if let Some(position) = self.position(address) {
                 exclude(&mut found, position);
             }
         }
@@ -129,17 +160,35 @@ impl Lane {
     }
 }
 
-/// The reserve's order of those less fit than the fittest.
-fn rank(fitness: Fitness) -> u8 {
-    match fitness {
-        Fitness::Ready => 0,
-        Fitness::Draining => 1,
-        Fitness::Unready => 2,
-    }
+/// An endpoint that is fit and not ejected.
+struct Able<'a> {
+    member: &'a Arc<Member>,
+    proximity: Proximity,
+    weight: u64,
+    /// How much of its weight slow start gives it.
+    share: u64,
 }
 
-/// Weights times shares; plain weights where every share is whole, so that round robin's cycle stays short.
-fn scaled(shares: &[(u64, u64)]) -> Weights {
-    let growing = shares.iter().any(|(_, share)| *share < WHOLE);
-    Weights::new(shares.iter().map(|(weight, share)| if growing { weight * share } else { *weight }))
+/// The reserve's order.
+mod rank {
+    use crate::snapshot::{Fitness, Proximity};
+
+    /// Had its chance in the kernel's draw.
+    pub(super) const BESIDES: u8 = 0;
+    /// Ejected: better than one that says of itself that it should get nothing.
+    pub(super) const EJECTED: u8 = 4;
+
+    /// Farther than needed, the nearest first.
+    pub(super) const fn far(proximity: Proximity) -> u8 {
+        1 + proximity as u8
+    }
+
+    /// Less fit than the fittest.
+    pub(super) const fn unfit(fitness: Fitness) -> u8 {
+        match fitness {
+            Fitness::Ready => 5,
+            Fitness::Draining => 6,
+            Fitness::Unready => 7,
+        }
+    }
 }

@@ -10,8 +10,12 @@
 //! Where a route divides the connections to a service, a branch is chosen first: in turns for round robin, by weight at
 //! random otherwise. A branch's service may have a TrafficPolicy of its own; else the dialled service's applies.
 //!
+//! Where a service prefers near endpoints, those get everything while enough of them are well (`spill`). Where its
+//! clients keep their endpoints (`session`), a client goes where it went last, and else where rendezvous hashing
+//! sends it, whatever the algorithm.
+//!
 //! Eligible are the endpoints of non-zero weight that are ready and not ejected (see [`outlier`]). Others get something
-//! only when nothing else is left, in this order: ejected, draining, not ready. If fewer than half of the ready ones are
+//! only when nothing else is left, in this order: far, ejected, draining, not ready. If fewer than half of the ready ones are
 //! not ejected, ejection is ignored: so many failures say more about the path than about the endpoints. Weight 0 gets
 //! nothing ever.
 //!
@@ -20,6 +24,10 @@
 //! nothing.
 //!
 //! [`outlier`]: Settings::outlier
+//! [`Algorithm::Random`]: crate::model::Algorithm::Random
+//! [`Algorithm::RoundRobin`]: crate::model::Algorithm::RoundRobin
+//! [`Algorithm::LeastRequest`]: crate::model::Algorithm::LeastRequest
+//! [`Algorithm::PeakEwma`]: crate::model::Algorithm::PeakEwma
 
 mod ewma;
 mod lane;
@@ -28,24 +36,28 @@ mod member;
 mod outlier;
 mod peak_ewma;
 mod pick;
+mod picking;
 mod pool;
 mod random;
+mod rendezvous;
 mod round_robin;
+mod session;
 mod slow_start;
+mod spill;
 mod splitter;
 mod two_choices;
 mod weights;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::model::Algorithm;
-use crate::route::{ServicePortKey, Target};
-use crate::snapshot::{BranchFault, Snapshot, Split};
-use pool::{Ask, Pool};
+use crate::route::ServicePortKey;
+use crate::snapshot::{BranchFault, Snapshot};
+use pool::Pool;
+use session::Sessions;
 use splitter::Splitter;
 
 pub use outlier::OutlierSettings;
@@ -73,6 +85,9 @@ pub enum PickError {
     /// The service has no endpoints.
     #[error("{0} has no endpoints; are its pods running, and does its selector match them?")]
     NoEndpoints(ServicePortKey),
+    /// The service has endpoints on other nodes only, and is not to use those.
+    #[error("{0} has no endpoint on this node, and internalTrafficPolicy: Local lets it use no other")]
+    NoLocalEndpoints(ServicePortKey),
     /// It has endpoints, or its route has backends, but all have weight 0.
     #[error("everything behind {0} has weight 0; give an endpoint or a backendRef a weight")]
     AllWeightsZero(ServicePortKey),
@@ -98,6 +113,7 @@ impl PickError {
         match self {
             Self::UnknownService(_) => "unknown_service",
             Self::NoEndpoints(_) => "no_endpoints",
+            Self::NoLocalEndpoints(_) => "no_local_endpoints",
             Self::AllWeightsZero(_) => "all_weights_zero",
             Self::Branch { fault, .. } => fault.label(),
             Self::Exhausted(_) => "endpoints_exhausted",
@@ -111,17 +127,22 @@ pub struct Balancers {
     settings: Arc<Settings>,
     pools: RwLock<HashMap<ServicePortKey, Arc<Pool>>>,
     splitters: RwLock<HashMap<ServicePortKey, Arc<Splitter>>>,
+    sessions: RwLock<HashMap<ServicePortKey, Arc<Sessions>>>,
     /// Endpoints ejected, readmitted, suspected and cleared so far.
     changes: Arc<AtomicU64>,
 }
 
-/// What one pick is made with.
-struct Draw<'a, 'r> {
-    snapshot: &'a Snapshot,
-    besides: Option<&'a Arc<[SocketAddr]>>,
-    tried: &'a [SocketAddr],
-    now: Instant,
-    random: Random<'r>,
+/// A connection that wants an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// The address it comes from, for services whose clients keep their endpoints. It should be one of its pod's own:
+    /// what is remembered is bounded by how many there are.
+    pub client: Option<IpAddr>,
+    /// The endpoints (ascending) among which the kernel has drawn for it already, and fallen on none: it gets one of the
+    /// others, so that every endpoint gets its share and no more. These are turned to only when no other is left.
+    pub besides: Option<&'a Arc<[SocketAddr]>>,
+    /// Endpoints that were tried for it.
+    pub tried: &'a [SocketAddr],
 }
 
 impl Balancers {
@@ -141,46 +162,7 @@ impl Balancers {
     pub fn sync(&self, snapshot: &Snapshot) {
         write(&self.pools).retain(|key, _| snapshot.endpoints(key).is_some());
         write(&self.splitters).retain(|key, _| snapshot.split(key).is_some());
-    }
-
-    /// Picks an endpoint for a connection to `key` that is not among `tried`.
-    ///
-    /// # Errors
-    /// [`PickError`] says why there is none. With nothing tried yet the connection is to be refused, as Gateway API
-    /// asks for the share of a missing backend; a retry goes to whichever backend still has an endpoint.
-    pub fn pick(
-        &self,
-        snapshot: &Snapshot,
-        key: &ServicePortKey,
-        tried: &[SocketAddr],
-        now: Instant,
-        random: Random<'_>,
-    ) -> Result<Pick, PickError> {
-        self.pick_besides(snapshot, key, None, tried, now, random)
-    }
-
-    /// Picks an endpoint for a connection for which the kernel has drawn and the draw fell on none of `besides`
-    /// (ascending): among the others, so that every endpoint gets its share and no more. Those named are turned to only
-    /// when no other is left.
-    ///
-    /// # Errors
-    /// As [`Self::pick`].
-    pub fn pick_besides(
-        &self,
-        snapshot: &Snapshot,
-        key: &ServicePortKey,
-        besides: Option<&Arc<[SocketAddr]>>,
-        tried: &[SocketAddr],
-        now: Instant,
-        random: Random<'_>,
-    ) -> Result<Pick, PickError> {
-        let mut draw = Draw { snapshot, besides, tried, now, random };
-        let algorithm = snapshot.algorithm(&key.service);
-        match snapshot.split(key) {
-            None => self.pick_endpoint(&mut draw, key, algorithm.unwrap_or_default()),
-            Some(split) if tried.is_empty() => self.pick_first(&mut draw, key, split, algorithm),
-            Some(split) => self.pick_again(&mut draw, key, split, algorithm),
-        }
+        write(&self.sessions).retain(|key, _| snapshot.endpoints(key).is_some_and(|set| set.affinity.is_some()));
     }
 
     /// The endpoints of a service port that may be picked now, by address, with their weights, and the sum of these.
@@ -204,71 +186,6 @@ impl Balancers {
 
     fn pool(&self, key: &ServicePortKey) -> Arc<Pool> {
         entry(&self.pools, key, || Pool::new(self.settings.clone(), self.changes.clone()))
-    }
-
-    /// The first try of a connection that a route divides.
-    fn pick_first(
-        &self,
-        draw: &mut Draw<'_, '_>,
-        key: &ServicePortKey,
-        split: &Arc<Split>,
-        algorithm: Option<Algorithm>,
-    ) -> Result<Pick, PickError> {
-        let splitter = entry(&self.splitters, key, Splitter::default);
-        let chosen =
-            splitter.choose(split, draw.snapshot.generation(), algorithm.unwrap_or_default(), &mut *draw.random);
-        let branch =
-            chosen.and_then(|at| split.branches.get(at)).ok_or_else(|| PickError::AllWeightsZero(key.clone()))?;
-        if let Some(fault) = branch.fault {
-            return Err(PickError::Branch { route: split.route.clone(), backend: branch.backend.clone(), fault });
-        }
-        self.pick_branch(draw, &branch.backend, algorithm)
-    }
-
-    /// A further try: any branch with an endpoint that was not tried, by weight.
-    fn pick_again(
-        &self,
-        draw: &mut Draw<'_, '_>,
-        key: &ServicePortKey,
-        split: &Split,
-        algorithm: Option<Algorithm>,
-    ) -> Result<Pick, PickError> {
-        let weights = splitter::weights(split);
-        let mut closed: Vec<usize> =
-            (0..split.branches.len()).filter(|at| split.branches[*at].fault.is_some()).collect();
-        while let Some(at) = weights.draw(&closed, &mut *draw.random) {
-            if let Ok(pick) = self.pick_branch(draw, &split.branches[at].backend, algorithm) {
-                return Ok(pick);
-            }
-            weights::exclude(&mut closed, at);
-        }
-        Err(PickError::Exhausted(key.clone()))
-    }
-
-    fn pick_branch(
-        &self,
-        draw: &mut Draw<'_, '_>,
-        backend: &ServicePortKey,
-        dialled: Option<Algorithm>,
-    ) -> Result<Pick, PickError> {
-        let algorithm = draw.snapshot.algorithm(&backend.service).or(dialled).unwrap_or_default();
-        self.pick_endpoint(draw, backend, algorithm)
-    }
-
-    fn pick_endpoint(
-        &self,
-        draw: &mut Draw<'_, '_>,
-        key: &ServicePortKey,
-        algorithm: Algorithm,
-    ) -> Result<Pick, PickError> {
-        let unknown = || PickError::UnknownService(key.clone());
-        let set = draw.snapshot.endpoints(key).ok_or_else(unknown)?;
-        let pool = self.pool(key);
-        let ask = Ask { algorithm, besides: draw.besides, tried: draw.tried, now: draw.now };
-        let chosen = pool.pick(set, draw.snapshot.generation(), &ask, &mut *draw.random);
-        let chosen = chosen.map_err(|why| why.of(key))?;
-        let target = Target::at(draw.snapshot, chosen.member.address);
-        Ok(Pick::new(target, key.clone(), pool, chosen))
     }
 }
 

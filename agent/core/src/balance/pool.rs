@@ -4,7 +4,7 @@
 //! slow start) only marks the lane, and the next pick makes a new one.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -15,6 +15,7 @@ use super::member::Member;
 use super::outlier::Outlier;
 use super::peak_ewma::PeakEwma;
 use super::random::WeightedRandom;
+use super::rendezvous;
 use super::round_robin::RoundRobin;
 use super::slow_start::SlowStart;
 use super::{PickError, Random, Settings, lock};
@@ -60,6 +61,8 @@ struct Chooser {
 /// What one pick is to be made by.
 pub(super) struct Ask<'a> {
     pub(super) algorithm: Algorithm,
+    /// Who connects, where it is to keep its endpoint; then that decides and no algorithm.
+    pub(super) client: Option<IpAddr>,
     /// Endpoints that had their chance in the kernel's draw, ascending.
     pub(super) besides: Option<&'a Arc<[SocketAddr]>>,
     pub(super) tried: &'a [SocketAddr],
@@ -85,8 +88,9 @@ pub(super) enum Nothing {
 
 impl Nothing {
     /// The error for whoever asked for `key`.
-    pub(super) fn of(self, key: &ServicePortKey) -> PickError {
+    pub(super) fn of(self, key: &ServicePortKey, set: &EndpointSet) -> PickError {
         match self {
+            Self::NoEndpoints if set.elsewhere => PickError::NoLocalEndpoints(key.clone()),
             Self::NoEndpoints => PickError::NoEndpoints(key.clone()),
             Self::AllWeightsZero => PickError::AllWeightsZero(key.clone()),
             Self::Exhausted => PickError::Exhausted(key.clone()),
@@ -132,6 +136,24 @@ impl Pool {
             state.set_besides(besides, self.settings.slow_start, ask.now);
         }
         state.choose(ask, random)
+    }
+
+    /// The endpoint at `address`, if it is eligible in a snapshot of this generation.
+    pub(super) fn take(
+        &self,
+        set: &Arc<EndpointSet>,
+        generation: u64,
+        address: SocketAddr,
+        now: Instant,
+        random: Random<'_>,
+    ) -> Option<Chosen> {
+        let mut state = lock(&self.state);
+        if !self.refresh(&mut state, set, generation, now) {
+            return None;
+        }
+        let lane = &state.whole.lane;
+        let position = lane.position(&address)?;
+        Some(Chosen::new(lane.members[position].clone(), false, random))
     }
 
     /// Who is eligible and did not fail last, with their weights, and the sum of the weights of all who are eligible. Where
@@ -281,6 +303,10 @@ impl Chooser {
     fn choose(&mut self, ask: &Ask<'_>, turn: &mut u64, random: Random<'_>) -> Option<Arc<Member>> {
         let excluded = self.lane.positions(ask.tried);
         let (lane, now) = (&self.lane, ask.now);
+        if let Some(client) = ask.client {
+            let weighed = lane.members.iter().enumerate().map(|(at, member)| (member.address, lane.weights.at(at)));
+            return rendezvous::choose(client, weighed, &excluded).map(|at| lane.members[at].clone());
+        }
         let position = match ask.algorithm {
             Algorithm::Random => WeightedRandom.pick(lane, &excluded, now, random),
             Algorithm::LeastRequest => LeastRequest.pick(lane, &excluded, now, random),

@@ -1,11 +1,12 @@
 //! Which branch of a route a connection takes: in turns where the service's algorithm is round robin, else by weight at
 //! random. Branches whose backend is missing take part: their share is refused by whoever asked.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use super::round_robin::RoundRobin;
 use super::weights::Weights;
-use super::{Random, lock};
+use super::{Random, lock, rendezvous};
 use crate::model::Algorithm;
 use crate::snapshot::Split;
 
@@ -54,6 +55,14 @@ impl State {
         let turns = RoundRobin::new(each, (0..weights.len()).collect());
         Self { split, generation, weights, turns }
     }
+}
+
+/// The index of the branch of a client that is to keep its endpoint; `None` where all weigh nothing.
+pub(super) fn choose_for(client: IpAddr, split: &Split) -> Option<usize> {
+    // A branch has no address; its place among the backendRefs stands for one.
+    let place = |at: usize| SocketAddr::new([0, 0, 0, 0].into(), u16::try_from(at).unwrap_or(u16::MAX));
+    let weighed = split.branches.iter().enumerate().map(|(at, branch)| (place(at), u64::from(branch.weight.0)));
+    rendezvous::choose(client, weighed, &[])
 }
 
 /// The weights of a route's branches, by position.

@@ -16,5 +16,5 @@ pub use identity::{Identity, IdentityError, TrustDomain};
 pub use name::{Label, Labels, Name, NameError, ObjectName, Selector};
 pub use policy::{Algorithm, MtlsMode, PeerAuthentication, TrafficPolicy};
 pub use route::{BackendRef, ParentRef, ReferenceGrant, TcpRoute};
-pub use service::{EndpointAddress, EndpointSlice, Service, ServicePort, SlicePort};
-pub use workload::{MeshLabel, Namespace, NodeLiveness, Weight, Workload};
+pub use service::{EndpointAddress, EndpointSlice, Hints, Preference, Service, ServicePort, SlicePort};
+pub use workload::{MeshLabel, Namespace, Node, NodeLiveness, Weight, Workload};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::name::ObjectName;
 
@@ -30,6 +31,29 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// Connections to it may take the same-node fast path (`weft.dev/fast-path: disabled` says they may not).
     pub fast_path: bool,
+    /// `internalTrafficPolicy: Local`: only endpoints of the client's own node.
+    pub local_only: bool,
+    /// `trafficDistribution`: which endpoints are preferred where their slices give no hints.
+    pub prefers: Preference,
+    /// `sessionAffinity: ClientIP`: how long after its last connection a client keeps its endpoint.
+    pub affinity: Option<Duration>,
+}
+
+impl Service {
+    /// How long a client is remembered where `sessionAffinityConfig` does not say (Kubernetes' default).
+    pub const AFFINITY: Duration = Duration::from_secs(10_800);
+}
+
+/// `trafficDistribution` of a Service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub enum Preference {
+    /// All endpoints alike.
+    #[default]
+    None,
+    /// Those of the client's zone (`PreferSameZone`, formerly `PreferClose`).
+    SameZone,
+    /// Those of the client's node, else those of its zone (`PreferSameNode`).
+    SameNode,
 }
 
 /// A port of an EndpointSlice, by its name.
@@ -56,6 +80,17 @@ pub struct EndpointAddress {
     pub node: Option<Arc<str>>,
     /// `zone`.
     pub zone: Option<Arc<str>>,
+    /// `hints`, where there are any.
+    pub hints: Option<Arc<Hints>>,
+}
+
+/// Whom an endpoint is meant for, as the EndpointSlice's author says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Hints {
+    /// `forZones`.
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes`.
+    pub nodes: Vec<Arc<str>>,
 }
 
 /// An EndpointSlice.

@@ -30,6 +30,15 @@ pub struct Namespace {
     pub fast_path: bool,
 }
 
+/// A node, as far as choosing endpoints cares.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Its name, as in the pods' `spec.nodeName`.
+    pub name: Arc<str>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
+}
+
 /// A share of traffic relative to the other endpoints of a backend (`weft.dev/weight` on a Pod; 1 where absent, 0 gets nothing).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Weight(pub u32);

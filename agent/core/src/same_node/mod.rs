@@ -2,7 +2,8 @@
 //! to directly and with what share, and who is let in.
 //!
 //! A pure function of the snapshot, the pods this node's agent serves and the state of balancing. Whatever it does not
-//! list goes through the proxy: a service that is divided by a route or balanced by what only the proxy measures, a pod
+//! list goes through the proxy: a service that is divided by a route, balanced by what only the proxy measures or whose
+//! clients keep their endpoints, a pod
 //! whose policies the compiled form cannot express, and everything `weft.dev/fast-path: disabled` is said of.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,8 +12,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::balance::Balancers;
-use crate::model::{Algorithm, ObjectName, Workload};
+use crate::model::{Algorithm, ObjectName, Service, Workload};
 use crate::policy::{Admission, admission};
+use crate::reason::reasons;
 use crate::route::{HBONE_PORT, service_port_at};
 use crate::snapshot::{Family, ServicePortKey, Snapshot};
 
@@ -59,6 +61,36 @@ pub struct SameNode {
     /// The endpoints the kernel draws, by service port and ascending: who is not for the proxy to choose where the draw is
     /// made.
     pub drawn: HashMap<ServicePortKey, Arc<[SocketAddr]>>,
+}
+
+reasons! {
+    /// Why the kernel draws no endpoints of a service port: all of its connections go through the proxy.
+    ProxyOnly {
+        /// It was asked for.
+        Annotation = "annotation", "weft.dev/fast-path: disabled on the Service or its Namespace";
+        /// The kernel keeps no sessions.
+        Affinity = "session_affinity", "sessionAffinity: ClientIP";
+        /// The kernel measures nothing.
+        Algorithm = "algorithm", "its TrafficPolicy's algorithm needs what only the proxy measures";
+        /// The kernel knows no branches.
+        Route = "route", "a route divides its connections";
+    }
+}
+
+/// Why the kernel draws no endpoints of a service port, if it does not.
+#[must_use]
+pub fn proxy_only(snapshot: &Snapshot, service: &Service, key: &ServicePortKey) -> Option<ProxyOnly> {
+    let namespace = snapshot.namespace(&service.name.namespace);
+    // One that was asked for by name is asked for what it measures, which the kernel does not.
+    let drawn = matches!(snapshot.algorithm(&service.name), None | Some(Algorithm::Random | Algorithm::RoundRobin));
+    let held_back = !service.fast_path || namespace.is_some_and(|namespace| !namespace.fast_path);
+    match () {
+        () if held_back => Some(ProxyOnly::Annotation),
+        () if service.affinity.is_some() => Some(ProxyOnly::Affinity),
+        () if !drawn => Some(ProxyOnly::Algorithm),
+        () if snapshot.split(key).is_some() => Some(ProxyOnly::Route),
+        () => None,
+    }
 }
 
 /// Says what the kernel may decide. `choices` is how many endpoints of one service port it can hold.
@@ -123,24 +155,18 @@ impl Drawing<'_> {
 
     /// Every port of a service, at each of its addresses.
     fn service(&self, name: &ObjectName, plan: &mut SameNode) {
-        let Some(service) = self.snapshot.service(name).filter(|service| service.fast_path) else { return };
-        let namespace = self.snapshot.namespace(&name.namespace);
-        let algorithm = self.snapshot.algorithm(name);
-        // One that was asked for by name is asked for what it measures, which the kernel does not.
-        let drawn = matches!(algorithm, None | Some(Algorithm::Random | Algorithm::RoundRobin));
-        if !drawn || namespace.is_some_and(|namespace| !namespace.fast_path) {
-            return;
-        }
+        let Some(service) = self.snapshot.service(name) else { return };
+        let in_turns = self.snapshot.algorithm(name) == Some(Algorithm::RoundRobin);
         for (port, family) in service.ports.iter().flat_map(|port| Family::ALL.map(|family| (port.port, family))) {
             let key = ServicePortKey { service: name.clone(), port, family };
-            if plan.drawn.contains_key(&key) || self.snapshot.split(&key).is_some() {
+            if plan.drawn.contains_key(&key) || proxy_only(self.snapshot, service, &key).is_some() {
                 continue;
             }
             let choices = self.choose(&key);
             if choices.is_empty() {
                 continue;
             }
-            let frontend = Frontend { in_turns: algorithm == Some(Algorithm::RoundRobin), choices };
+            let frontend = Frontend { in_turns, choices };
             plan.drawn.insert(key.clone(), frontend.choices.iter().map(|choice| choice.address).collect());
             for ip in service.cluster_ips.iter().filter(|ip| Family::of(**ip) == family) {
                 let dialled = SocketAddr::new(*ip, port);

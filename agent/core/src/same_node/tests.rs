@@ -3,6 +3,7 @@
 use std::collections::BTreeMap as Map;
 
 use super::*;
+use crate::balance::Request;
 use crate::model::{Action, AuthorizationPolicy, AuthorizationRule, Name, Namespace, Scope, Weight, Workload};
 use crate::snapshot::{Delta, Resource};
 use crate::testing::{at, balanced_by, ip, key, labels, live, object, pod, route, seeded, service, slice, snapshot};
@@ -70,7 +71,13 @@ fn connect(snapshot: &Snapshot, locals: &[Local], count: u32, failing: Option<So
                 let besides = if drawn.is_none() { plan.drawn.get(&key("a/s:80")) } else { None };
                 let mut tried = Vec::new();
                 loop {
-                    let pick = balancers.pick_besides(snapshot, &key("a/s:80"), besides, &tried, now, &mut random);
+                    let pick = balancers.pick_for(
+                        snapshot,
+                        &key("a/s:80"),
+                        &Request { besides, tried: &tried, ..Request::default() },
+                        now,
+                        &mut random,
+                    );
                     let mut pick = pick.unwrap();
                     if Some(pick.target.address) == failing {
                         pick.failed(now);
@@ -132,7 +139,9 @@ fn one_refusal_leaves_an_endpoint_to_the_proxy_until_that_has_connected_to_it() 
     let seen = balancers.changes();
     let mut random = seeded(3);
     let besides = plan.drawn.get(&key("a/s:80"));
-    let mut pick = balancers.pick_besides(&snapshot, &key("a/s:80"), besides, &[], now, &mut random).unwrap();
+    let mut pick = balancers
+        .pick_for(&snapshot, &key("a/s:80"), &Request { besides, ..Request::default() }, now, &mut random)
+        .unwrap();
     assert_eq!(pick.target.address, one);
     pick.connected(std::time::Duration::from_micros(300), now);
     assert!(balancers.changes() > seen);
@@ -157,7 +166,9 @@ fn the_proxy_gets_to_probe_an_ejected_endpoint_where_all_others_are_here() {
     assert!((share - 32.0 / 33.0).abs() < 1e-6, "{share}");
     let plan = same_node(&snapshot, &locals, &balancers, 16, later);
     let (mut random, besides) = (seeded(5), plan.drawn.get(&key("a/s:80")));
-    let pick = balancers.pick_besides(&snapshot, &key("a/s:80"), besides, &[], later, &mut random).unwrap();
+    let pick = balancers
+        .pick_for(&snapshot, &key("a/s:80"), &Request { besides, ..Request::default() }, later, &mut random)
+        .unwrap();
     assert_eq!(pick.target.address, at("10.0.0.1:8080"));
 }
 
@@ -225,4 +236,32 @@ fn an_address_that_is_a_services_too_is_the_services() {
     let both = crate::model::Service { cluster_ips: vec![ip("10.0.0.1")], ..service("a/s", "10.0.0.1", 80) };
     let plan = planned(&put(&base, Resource::Service(both)), &locals);
     assert!(!plan.frontends.contains_key(&at("10.0.0.1:0")) && plan.frontends.contains_key(&at("10.0.0.1:80")));
+}
+
+#[test]
+fn near_endpoints_are_drawn_and_sessions_are_left_to_the_proxy() {
+    use crate::model::{EndpointAddress, EndpointSlice, Preference, Service};
+    let (base, locals) = mesh(&[1, 1], 1);
+    // `mesh` is nowhere; the same on node n1.
+    let on = |node: &str, n: usize| EndpointAddress {
+        node: Some(node.into()),
+        ..crate::testing::ready(&format!("10.0.0.{}", n + 1))
+    };
+    let resources = base.workloads().map(|w| Resource::Workload((**w).clone())).chain([
+        Resource::Liveness(live(&["a/p0"])),
+        Resource::EndpointSlice(EndpointSlice { endpoints: vec![on("n1", 0), on("n2", 1)], ..slice("a/s", &[]) }),
+    ]);
+    let here = Snapshot::on(crate::testing::domain(), crate::testing::here()).apply(resources.map(Delta::Put));
+    let with = |service: Service| planned(&put(&here, Resource::Service(service)), &locals);
+    let vip = at("10.9.0.1:80");
+    let last = |plan: &SameNode| plan.frontends.get(&vip).map(|frontend| frontend.choices[0].last);
+    let plain = || service("a/s", "10.9.0.1", 80);
+    assert_eq!(last(&with(plain())), Some((1 << 31) - 1), "half");
+    assert_eq!(last(&with(Service { prefers: Preference::SameNode, ..plain() })), Some(u32::MAX), "all");
+    assert_eq!(last(&with(Service { local_only: true, ..plain() })), Some(u32::MAX), "all there are");
+    let kept = with(Service { affinity: Some(std::time::Duration::from_secs(1)), ..plain() });
+    assert_eq!(last(&kept), None);
+    let snapshot = put(&here, Resource::Service(Service { affinity: Some(Service::AFFINITY), ..plain() }));
+    let why = proxy_only(&snapshot, snapshot.service(&object("a/s")).unwrap(), &key("a/s:80"));
+    assert_eq!(why, Some(ProxyOnly::Affinity));
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::{Delta, Family, Key, Resource, ServicePortKey, Snapshot};
 use crate::model::{
-    AuthorizationPolicy, EndpointSlice, Name, NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant, Service,
-    TcpRoute, TrafficPolicy, Workload,
+    AuthorizationPolicy, EndpointSlice, Name, Node, NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant,
+    Service, TcpRoute, TrafficPolicy, Workload,
 };
 
 /// What has to be computed anew.
@@ -48,6 +48,7 @@ impl Batch {
     fn put(&mut self, resource: Resource) {
         match resource {
             Resource::Namespace(r) => _ = self.next.primary.namespaces.insert(r.name.clone(), Arc::new(r)),
+            Resource::Node(r) => self.node(&r.name.clone(), Some(r)),
             Resource::Workload(r) => self.workload(&r.name.clone(), Some(canonical_workload(r))),
             Resource::Liveness(r) => self.liveness(&r.node.clone(), Some(r)),
             Resource::Service(r) => self.service(&r.name.clone(), Some(canonical_service(r))),
@@ -63,6 +64,7 @@ impl Batch {
     fn remove(&mut self, key: Key) {
         match key {
             Key::Namespace(name) => _ = self.next.primary.namespaces.remove(&name),
+            Key::Node(name) => self.node(&name, None),
             Key::Workload(name) => self.workload(&name, None),
             Key::Liveness(node) => self.liveness(&node, None),
             Key::Service(name) => self.service(&name, None),
@@ -73,6 +75,19 @@ impl Batch {
             Key::PeerAuthentication(name) => self.authentication(&name, None),
             Key::TrafficPolicy(name) => self.traffic(&name, None),
         }
+    }
+
+    /// Another zone of any node concerns the endpoints of every service: rare, and cheaper than to know whose.
+    fn node(&mut self, name: &Arc<str>, new: Option<Node>) {
+        let tables = &mut self.next.primary;
+        if unchanged(tables.nodes.get(name), new.as_ref()) {
+            return;
+        }
+        match new {
+            Some(new) => _ = tables.nodes.insert(name.clone(), Arc::new(new)),
+            None => _ = tables.nodes.remove(name),
+        }
+        self.marks.services.extend(tables.services.keys().cloned());
     }
 
     fn workload(&mut self, name: &ObjectName, new: Option<Workload>) {

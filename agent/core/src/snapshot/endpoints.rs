@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Snapshot;
-use crate::model::{EndpointAddress, ObjectName, Service, ServicePort, Weight};
+use super::topology::{Placed, Proximity, proximities};
+use crate::model::{EndpointAddress, ObjectName, Service, ServicePort, Weight, Workload};
 
 /// An address family. A Service's virtual address leads to endpoints of its own family, as with kube-proxy: the server
 /// is to see the client's address, and an address of the other family cannot be shown to it.
@@ -56,8 +58,10 @@ pub enum Fitness {
 }
 
 impl Fitness {
+    /// Kubernetes marks what a Service publishes before it is ready as ready; a person who writes slices need not. What is
+    /// ready counts as that also while it terminates, as it does for kube-proxy.
     fn of(endpoint: &EndpointAddress, publish_not_ready: bool) -> Self {
-        if (endpoint.ready || publish_not_ready) && !endpoint.terminating {
+        if endpoint.ready || publish_not_ready {
             Self::Ready
         } else if endpoint.serving && endpoint.terminating {
             Self::Draining
@@ -78,6 +82,8 @@ pub struct Endpoint {
     pub fitness: Fitness,
     /// The pod behind the address, by UID: another pod at the same address is another endpoint.
     pub uid: Option<Arc<str>>,
+    /// How near it is.
+    pub proximity: Proximity,
 }
 
 /// The endpoints of one service port, by address and each address once.
@@ -85,30 +91,77 @@ pub struct Endpoint {
 pub struct EndpointSet {
     /// The endpoints, in the order of their addresses.
     pub endpoints: Vec<Endpoint>,
+    /// Usable ones were left out because they are on other nodes (`internalTrafficPolicy: Local`).
+    pub elsewhere: bool,
+    /// How long a client keeps its endpoint after its last connection, if it does.
+    pub affinity: Option<Duration>,
 }
 
-/// Joins one port of `service` to its slices. An address that two slices list (Kubernetes moves endpoints between
-/// slices without a transaction) counts once, at its fittest.
+/// An endpoint that slices list.
+struct Listed<'a> {
+    address: SocketAddr,
+    fitness: Fitness,
+    endpoint: &'a EndpointAddress,
+    workload: Option<&'a Arc<Workload>>,
+}
+
+impl Listed<'_> {
+    /// The node it is on: as its slice says, or else the pod.
+    fn node(&self) -> Option<&Arc<str>> {
+        self.endpoint.node.as_ref().or_else(|| self.workload.map(|workload| &workload.node))
+    }
+}
+
+/// Joins one port of `service` to its slices, and leaves out what it may not use here.
 pub(super) fn resolve(snapshot: &Snapshot, service: &Service, port: &ServicePort, family: Family) -> EndpointSet {
-    let mut found: Vec<(SocketAddr, Fitness)> = Vec::new();
+    let mut listed = list(snapshot, service, port, family);
+    let mut elsewhere = false;
+    if service.local_only {
+        listed.retain(|listed| {
+            let here = listed.node() == Some(&snapshot.here().node);
+            elsewhere |= !here && listed.fitness != Fitness::Unready;
+            here
+        });
+    }
+    let proximities = if service.local_only {
+        vec![Proximity::Anywhere; listed.len()]
+    } else {
+        let ready = |one: &Listed<'_>| one.fitness == Fitness::Ready;
+        let all: Vec<_> = listed
+            .iter()
+            .map(|one: &Listed<'_>| Placed { endpoint: one.endpoint, node: one.node(), ready: ready(one) })
+            .collect();
+        proximities(snapshot, service.prefers, &all)
+    };
+    let endpoints = listed.iter().zip(proximities).map(|(listed, proximity)| Endpoint {
+        address: listed.address,
+        weight: listed.workload.map_or_else(Weight::default, |w| w.weight),
+        fitness: listed.fitness,
+        uid: listed.workload.map(|w| w.uid.clone()),
+        proximity,
+    });
+    EndpointSet { endpoints: endpoints.collect(), elsewhere, affinity: service.affinity }
+}
+
+/// The endpoints by address. One that two slices list (Kubernetes moves endpoints between slices without a transaction)
+/// counts once, at its fittest.
+fn list<'a>(snapshot: &'a Snapshot, service: &Service, port: &ServicePort, family: Family) -> Vec<Listed<'a>> {
+    let mut listed: Vec<Listed<'a>> = Vec::new();
     for slice in snapshot.primary.slices_of.at(&service.name) {
         let Some(target) = slice.port(&port.name) else { continue };
         let of_family = slice.endpoints.iter().filter(|e| Family::of(e.address) == family);
-        found.extend(of_family.map(|endpoint| {
-            let address = SocketAddr::new(endpoint.address.to_canonical(), target);
-            (address, Fitness::of(endpoint, service.publish_not_ready))
+        listed.extend(of_family.map(|endpoint| Listed {
+            address: SocketAddr::new(endpoint.address.to_canonical(), target),
+            fitness: Fitness::of(endpoint, service.publish_not_ready),
+            endpoint,
+            workload: None,
         }));
     }
-    found.sort_unstable();
-    found.dedup_by_key(|(address, _)| *address);
-    let endpoints = found.into_iter().map(|(address, fitness)| {
-        let workload = snapshot.workload_at(address.ip());
-        Endpoint {
-            address,
-            weight: workload.map_or_else(Weight::default, |w| w.weight),
-            fitness,
-            uid: workload.map(|w| w.uid.clone()),
-        }
-    });
-    EndpointSet { endpoints: endpoints.collect() }
+    // Stable: of equals, the one in the slice of the smallest name.
+    listed.sort_by_key(|listed| (listed.address, listed.fitness));
+    listed.dedup_by_key(|listed| listed.address);
+    for one in &mut listed {
+        one.workload = snapshot.workload_at(one.address.ip());
+    }
+    listed
 }

@@ -16,6 +16,7 @@ mod policies;
 mod resource;
 mod routes;
 mod settle;
+mod topology;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,8 +25,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Algorithm, AuthorizationPolicy, EndpointSlice, Identity, MeshLabel, Name, Namespace, NodeLiveness, ObjectName,
-    PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrustDomain, Workload,
+    Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, Identity, MeshLabel, Name, Namespace, Node,
+    NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrustDomain,
+    Workload,
 };
 use index::Index;
 
@@ -33,11 +35,13 @@ pub use endpoints::{Endpoint, EndpointSet, Family, Fitness, ServicePortKey};
 pub(crate) use policies::{Facet, NamespacePolicies, Site, selects};
 pub use resource::{Delta, Key, Resource};
 pub use routes::{Attachment, Branch, BranchFault, Split};
+pub use topology::{Here, Proximity};
 
 /// Everything the mesh knows at one moment. Cloning one is cheap; so is keeping an old one.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     trust_domain: TrustDomain,
+    here: Here,
     generation: u64,
     primary: Primary,
     derived: Derived,
@@ -47,6 +51,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Primary {
     namespaces: OrdMap<Name, Arc<Namespace>>,
+    nodes: OrdMap<Arc<str>, Arc<Node>>,
     liveness: OrdMap<Arc<str>, Arc<NodeLiveness>>,
     workloads: OrdMap<ObjectName, Arc<Workload>>,
     services: OrdMap<ObjectName, Arc<Service>>,
@@ -84,15 +89,24 @@ struct Derived {
 /// Two snapshots are equal when they know the same, however they came to know it.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        self.trust_domain == other.trust_domain && self.primary == other.primary && self.derived == other.derived
+        self.trust_domain == other.trust_domain
+            && self.here == other.here
+            && self.primary == other.primary
+            && self.derived == other.derived
     }
 }
 
 impl Snapshot {
-    /// A snapshot that knows nothing but the mesh's trust domain.
+    /// A snapshot that knows nothing but the mesh's trust domain, and is nowhere: no endpoint is nearer than another.
     #[must_use]
     pub fn new(trust_domain: TrustDomain) -> Self {
-        Self { trust_domain, generation: 0, primary: Primary::default(), derived: Derived::default() }
+        Self::on(trust_domain, Here::default())
+    }
+
+    /// A snapshot that knows nothing but the mesh's trust domain and where the connections begin for which it decides.
+    #[must_use]
+    pub fn on(trust_domain: TrustDomain, here: Here) -> Self {
+        Self { trust_domain, here, generation: 0, primary: Primary::default(), derived: Derived::default() }
     }
 
     /// The snapshot after `deltas`. Costs what they touch: at most the endpoints of the services, the policies of the
@@ -118,6 +132,23 @@ impl Snapshot {
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// Where the connections begin for which this snapshot decides.
+    #[must_use]
+    pub fn here(&self) -> &Here {
+        &self.here
+    }
+
+    /// The zone they begin in: the one that was set, or else that of the node.
+    #[must_use]
+    pub fn zone(&self) -> Option<&Arc<str>> {
+        self.here.zone.as_ref().or_else(|| self.zone_of(&self.here.node))
+    }
+
+    /// The zone of a node, by its label.
+    fn zone_of(&self, node: &str) -> Option<&Arc<str>> {
+        self.primary.nodes.get(node)?.zone.as_ref()
     }
 
     /// The pod that owns `ip`; see the module for what happens when several claim it.
@@ -253,6 +284,17 @@ impl Snapshot {
     /// All routes, by name.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<TcpRoute>> {
         self.primary.routes.values()
+    }
+
+    /// All endpoint slices, by name.
+    pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.primary.slices.values()
+    }
+
+    /// Whether a route may send to a backend: in its own namespace, or by a ReferenceGrant of the backend's.
+    #[must_use]
+    pub fn is_granted(&self, route: &TcpRoute, backend: &BackendRef) -> bool {
+        routes::granted(self, route, backend)
     }
 
     /// What each parent of a route makes of it, in the order of its `parents`.

@@ -16,6 +16,7 @@ fn holds(snapshot: &Snapshot, resource: &Resource) -> bool {
     let tables = &snapshot.primary;
     match resource {
         Resource::Namespace(r) => same(tables.namespaces.get(&r.name), r),
+        Resource::Node(r) => same(tables.nodes.get(&r.name), r),
         Resource::Workload(r) => same(tables.workloads.get(&r.name), r),
         Resource::Liveness(r) => same(tables.liveness.get(&r.node), r),
         Resource::Service(r) => same(tables.services.get(&r.name), r),
@@ -32,6 +33,7 @@ fn lacks(snapshot: &Snapshot, key: &Key) -> bool {
     let tables = &snapshot.primary;
     match key {
         Key::Namespace(name) => !tables.namespaces.contains_key(name),
+        Key::Node(name) => !tables.nodes.contains_key(name),
         Key::Workload(name) => !tables.workloads.contains_key(name),
         Key::Liveness(node) => !tables.liveness.contains_key(node),
         Key::Service(name) => !tables.services.contains_key(name),

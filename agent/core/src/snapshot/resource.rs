@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AuthorizationPolicy, EndpointSlice, Name, Namespace, NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant,
-    Service, TcpRoute, TrafficPolicy, Workload,
+    AuthorizationPolicy, EndpointSlice, Name, Namespace, Node, NodeLiveness, ObjectName, PeerAuthentication,
+    ReferenceGrant, Service, TcpRoute, TrafficPolicy, Workload,
 };
 
 /// One checked object of the configuration.
@@ -14,6 +14,8 @@ use crate::model::{
 pub enum Resource {
     /// A namespace and its mesh label.
     Namespace(Namespace),
+    /// A node and its zone.
+    Node(Node),
     /// A pod.
     Workload(Workload),
     /// The pods that one node's agent serves.
@@ -39,6 +41,8 @@ pub enum Resource {
 pub enum Key {
     /// A namespace, by name.
     Namespace(Name),
+    /// A node, by name.
+    Node(Arc<str>),
     /// A pod.
     Workload(ObjectName),
     /// A node's published liveness, by the node's name.
@@ -65,6 +69,7 @@ impl Resource {
     pub fn key(&self) -> Key {
         match self {
             Self::Namespace(r) => Key::Namespace(r.name.clone()),
+            Self::Node(r) => Key::Node(r.name.clone()),
             Self::Workload(r) => Key::Workload(r.name.clone()),
             Self::Liveness(r) => Key::Liveness(r.node.clone()),
             Self::Service(r) => Key::Service(r.name.clone()),

@@ -8,6 +8,7 @@
 //! keeps its share, and that share is refused; so is everything when no backend has a weight. Gateway API asks for both.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Family, ServicePortKey, Snapshot};
 use crate::model::{BackendRef, ObjectName, ParentRef, TcpRoute, Weight};
@@ -19,6 +20,16 @@ pub struct Split {
     pub route: ObjectName,
     /// Its branches, in the order of its backendRefs.
     pub branches: Vec<Branch>,
+    /// How long a client keeps its endpoint after its last connection to the service dialled, if it does.
+    pub affinity: Option<Duration>,
+}
+
+impl Split {
+    /// Whether connections may go to this backend.
+    #[must_use]
+    pub fn sends_to(&self, backend: &ServicePortKey) -> bool {
+        self.branches.iter().any(|branch| branch.backend == *backend && branch.weight.0 > 0 && branch.fault.is_none())
+    }
 }
 
 /// One backend of a route.
@@ -77,7 +88,8 @@ pub enum Attachment {
 pub(super) fn resolve(snapshot: &Snapshot, key: &ServicePortKey) -> Option<Split> {
     let route = winner(snapshot, key)?;
     let branches = route.backends.iter().map(|backend| branch(snapshot, route, backend, key.family)).collect();
-    Some(Split { route: route.name.clone(), branches })
+    let affinity = snapshot.service(&key.service).and_then(|service| service.affinity);
+    Some(Split { route: route.name.clone(), branches, affinity })
 }
 
 /// The route that decides for a service port.
@@ -113,7 +125,7 @@ fn fault(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> Option<
     }
 }
 
-fn granted(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> bool {
+pub(super) fn granted(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> bool {
     let (from, to) = (&route.name.namespace, &backend.service);
     from == &to.namespace
         || snapshot

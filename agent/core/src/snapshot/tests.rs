@@ -8,10 +8,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index as Choice;
 
-use super::{Delta, Endpoint, Family, Fitness, Key, Resource, Snapshot};
+use super::{Delta, Endpoint, Family, Fitness, Key, Proximity, Resource, Snapshot};
 use crate::model::{EndpointAddress, MeshLabel, Namespace, Service, ServicePort, Weight, Workload};
 use crate::testing::strategies::{ADDRESSES, deltas};
-use crate::testing::{at, domain, ip, key, labels, live, name, object, pod, ready, service, slice, snapshot};
+use crate::testing::{at, domain, here, ip, key, labels, live, name, object, pod, ready, service, slice, snapshot};
 
 /// What is left of a series of deltas: the last word on each key.
 fn last_words(deltas: &[Delta]) -> BTreeMap<Key, Resource> {
@@ -57,18 +57,20 @@ impl Naive {
     }
 
     fn endpoints(&self, service: &Service, port: &ServicePort, family: Family) -> Vec<Endpoint> {
-        let mut found: BTreeMap<_, Vec<Fitness>> = BTreeMap::new();
+        type Listed = (Fitness, Option<Arc<str>>);
+        let mut found: BTreeMap<_, Vec<Listed>> = BTreeMap::new();
         for resource in self.0.values() {
             let Resource::EndpointSlice(slice) = resource else { continue };
             for wanted in slice.ports.iter().filter(|p| slice.service == service.name && p.name == port.name) {
                 for e in slice.endpoints.iter().filter(|e| e.address.is_ipv4() == (family == Family::V4)) {
                     let fitness = match e {
-                        EndpointAddress { terminating: false, ready: true, .. } => Fitness::Ready,
-                        EndpointAddress { terminating: false, .. } if service.publish_not_ready => Fitness::Ready,
+                        EndpointAddress { ready: true, .. } => Fitness::Ready,
+                        _ if service.publish_not_ready => Fitness::Ready,
                         EndpointAddress { terminating: true, serving: true, .. } => Fitness::Draining,
                         _ => Fitness::Unready,
                     };
-                    found.entry((e.address, wanted.port)).or_default().push(fitness);
+                    let node = e.node.clone().or_else(|| self.owner(e.address).map(|owner| owner.node.clone()));
+                    found.entry((e.address, wanted.port)).or_default().push((fitness, node));
                 }
             }
         }
@@ -76,8 +78,13 @@ impl Naive {
         for ((address, port), fitness) in found {
             let owner = self.owner(address);
             let weight = owner.map_or(Weight(1), |w| w.weight);
-            let fitness = fitness.into_iter().min().unwrap();
-            all.push(Endpoint { address: (address, port).into(), weight, fitness, uid: owner.map(|w| w.uid.clone()) });
+            let (fitness, node) = fitness.into_iter().min_by_key(|(fitness, _)| *fitness).unwrap();
+            if service.local_only && node.as_deref() != Some("n1") {
+                continue;
+            }
+            // How near each is has a naive model of its own.
+            let (uid, proximity) = (owner.map(|w| w.uid.clone()), Proximity::Anywhere);
+            all.push(Endpoint { address: (address, port).into(), weight, fitness, uid, proximity });
         }
         all.sort_by_key(|e| e.address);
         all
@@ -93,7 +100,7 @@ proptest! {
         before in vec(deltas(), 0..30),
         delta in deltas(),
     ) {
-        let snapshot = Snapshot::new(domain()).apply(before);
+        let snapshot = Snapshot::on(domain(), here()).apply(before);
         let after = snapshot.apply([delta.clone()]);
         if snapshot.knows(&delta) {
             prop_assert_eq!(&snapshot, &after);
@@ -107,7 +114,7 @@ proptest! {
         cuts in vec(any::<Choice>(), 0..4),
         swaps in vec((any::<Choice>(), any::<Choice>()), 0..40),
     ) {
-        let empty = Snapshot::new(domain());
+        let empty = Snapshot::on(domain(), here());
         let single = deltas.iter().fold(empty.clone(), |held, delta| held.apply([delta.clone()]));
 
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(deltas.len() + 1)).collect();
@@ -130,7 +137,7 @@ proptest! {
     /// Every index answers what looking at everything answers.
     #[test]
     fn indexes_agree_with_a_naive_model(deltas in vec(deltas(), 0..40), tail in vec(deltas(), 0..5)) {
-        let before = Snapshot::new(domain()).apply(deltas.clone());
+        let before = Snapshot::on(domain(), here()).apply(deltas.clone());
         let after = before.apply(tail.clone());
         let naive = Naive(last_words(&[deltas, tail].concat()));
         for address in ADDRESSES.iter().map(|text| ip(text)) {
@@ -148,7 +155,9 @@ proptest! {
             for port in &service.ports {
                 for family in Family::ALL {
                     let key = super::ServicePortKey { service: service.name.clone(), port: port.port, family };
-                    prop_assert_eq!(&after.endpoints(&key).unwrap().endpoints, &naive.endpoints(service, port, family));
+                    let found = after.endpoints(&key).unwrap().endpoints.iter();
+                    let found: Vec<_> = found.map(|e| Endpoint { proximity: Proximity::Anywhere, ..e.clone() }).collect();
+                    prop_assert_eq!(found, naive.endpoints(service, port, family));
                 }
             }
         }

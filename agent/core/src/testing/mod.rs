@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
-    Algorithm, BackendRef, EndpointAddress, EndpointSlice, Labels, Name, NodeLiveness, ObjectName, ParentRef, Service,
-    ServicePort, SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
+    Algorithm, BackendRef, EndpointAddress, EndpointSlice, Labels, Name, NodeLiveness, ObjectName, ParentRef,
+    Preference, Service, ServicePort, SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
 };
-use crate::snapshot::{Delta, Family, Resource, ServicePortKey, Snapshot};
+use crate::snapshot::{Delta, Family, Here, Resource, ServicePortKey, Snapshot};
 
 /// `namespace/name`.
 pub(crate) fn object(text: &str) -> ObjectName {
@@ -70,7 +70,16 @@ pub(crate) fn live(uids: &[&str]) -> NodeLiveness {
 /// A service with one unnamed port.
 pub(crate) fn service(named: &str, vip: &str, port: u16) -> Service {
     let ports = vec![ServicePort { name: "".into(), port, app_protocol: None }];
-    Service { name: object(named), cluster_ips: vec![ip(vip)], ports, publish_not_ready: false, fast_path: true }
+    Service {
+        name: object(named),
+        cluster_ips: vec![ip(vip)],
+        ports,
+        publish_not_ready: false,
+        fast_path: true,
+        local_only: false,
+        prefers: Preference::None,
+        affinity: None,
+    }
 }
 
 /// A slice of that service: ready endpoints that listen on 8080.
@@ -85,7 +94,15 @@ pub(crate) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
 
 /// A ready endpoint.
 pub(crate) fn ready(address: &str) -> EndpointAddress {
-    EndpointAddress { address: ip(address), ready: true, serving: true, terminating: false, node: None, zone: None }
+    EndpointAddress {
+        address: ip(address),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+        zone: None,
+        hints: None,
+    }
 }
 
 /// A route of `parent`'s whole service to weighted backends, each `namespace/name:port`.
@@ -110,6 +127,11 @@ pub(crate) fn balanced_by(service: &str, algorithm: Algorithm) -> TrafficPolicy 
 /// The domain of every test mesh.
 pub(crate) fn domain() -> TrustDomain {
     TrustDomain::new("cluster.local").expect("a domain")
+}
+
+/// Node `n1`, in the zone its Node object says.
+pub(crate) fn here() -> Here {
+    Here { node: "n1".into(), zone: None }
 }
 
 /// A snapshot of these resources.

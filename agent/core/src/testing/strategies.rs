@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use proptest::collection::vec;
@@ -12,10 +14,10 @@ use proptest::sample::{select, subsequence};
 
 use super::{domain, ip, labels, name, object, pod};
 use crate::model::{
-    Action, Algorithm, AuthorizationPolicy, AuthorizationRule, BackendRef, EndpointAddress, EndpointSlice, Identity,
-    Label, Labels, Match, MeshLabel, MtlsMode, Name, Namespace, NodeLiveness, ObjectName, ParentRef,
-    PeerAuthentication, PeerMatch, PortMatch, ReferenceGrant, Scope, Selector, Service, ServicePort, SlicePort,
-    TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
+    Action, Algorithm, AuthorizationPolicy, AuthorizationRule, BackendRef, EndpointAddress, EndpointSlice, Hints,
+    Identity, Label, Labels, Match, MeshLabel, MtlsMode, Name, Namespace, Node, NodeLiveness, ObjectName, ParentRef,
+    PeerAuthentication, PeerMatch, PortMatch, Preference, ReferenceGrant, Scope, Selector, Service, ServicePort,
+    SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
 };
 use crate::snapshot::{Delta, Resource};
 
@@ -79,28 +81,61 @@ fn liveness() -> impl Strategy<Value = NodeLiveness> {
 fn services() -> impl Strategy<Value = Service> {
     let port = |(name, port): (&str, u16)| ServicePort { name: name.into(), port, app_protocol: None };
     let ports = subsequence(vec![("", 80), ("other", 81)], 0..=2);
-    (services_named(), addresses(VIPS), ports, any::<bool>()).prop_map(move |(name, cluster_ips, ports, early)| {
-        Service {
+    let who = (services_named(), addresses(VIPS), ports);
+    (who, any::<bool>(), preferences(), prop::bool::weighted(0.2), affinities()).prop_map(
+        move |((name, cluster_ips, ports), early, prefers, local_only, affinity)| Service {
             name,
             cluster_ips,
             ports: ports.into_iter().map(port).collect(),
             publish_not_ready: early,
             fast_path: true,
-        }
-    })
+            local_only,
+            prefers,
+            affinity,
+        },
+    )
 }
 
-fn endpoints() -> impl Strategy<Value = EndpointAddress> {
-    (select(ADDRESSES), prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::bool::weighted(0.2)).prop_map(
-        |(address, ready, serving, terminating)| EndpointAddress {
+/// What a Service may prefer.
+pub(crate) fn preferences() -> impl Strategy<Value = Preference> {
+    select(vec![Preference::None, Preference::SameZone, Preference::SameNode])
+}
+
+fn affinities() -> impl Strategy<Value = Option<Duration>> {
+    prop_oneof![3 => Just(None), 1 => Just(Some(Duration::from_secs(10)))]
+}
+
+fn names_of(among: &'static [&'static str]) -> impl Strategy<Value = Vec<Arc<str>>> {
+    subsequence(among, 0..=2).prop_map(|some| some.into_iter().map(Arc::from).collect())
+}
+
+/// Hints, or none.
+pub(crate) fn hints() -> impl Strategy<Value = Option<Arc<Hints>>> {
+    let some = (names_of(&["z1", "z2"]), names_of(&["n1", "n2"]));
+    option::weighted(0.7, some.prop_map(|(zones, nodes)| Arc::new(Hints { zones, nodes })))
+}
+
+/// Endpoints in all conditions and places.
+pub(crate) fn endpoints() -> impl Strategy<Value = EndpointAddress> {
+    let conditions = (prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::bool::weighted(0.2));
+    let node = option::of(select(vec!["n1", "n2"]));
+    let zone = option::of(select(vec!["z1", "z2"]));
+    (select(ADDRESSES), conditions, node, zone, hints()).prop_map(
+        |(address, (ready, serving, terminating), node, zone, hints)| EndpointAddress {
             address: ip(address),
             ready,
             serving,
             terminating,
-            node: None,
-            zone: None,
+            node: node.map(Into::into),
+            zone: zone.map(Into::into),
+            hints,
         },
     )
+}
+
+fn nodes() -> impl Strategy<Value = Node> {
+    (select(vec!["n1", "n2"]), option::of(select(vec!["z1", "z2"])))
+        .prop_map(|(name, zone)| Node { name: name.into(), zone: zone.map(Into::into) })
 }
 
 fn slices() -> impl Strategy<Value = EndpointSlice> {
@@ -207,6 +242,7 @@ pub(crate) fn resources() -> impl Strategy<Value = Resource> {
         (names(), mesh).prop_map(|(name, mesh)| Namespace { name, mesh, labels: Labels::new(), fast_path: true });
     prop_oneof![
         1 => namespace.prop_map(Resource::Namespace),
+        1 => nodes().prop_map(Resource::Node),
         4 => workloads().prop_map(Resource::Workload),
         3 => liveness().prop_map(Resource::Liveness),
         3 => services().prop_map(Resource::Service),

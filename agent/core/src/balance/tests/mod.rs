@@ -4,11 +4,12 @@ mod branches;
 mod distribution;
 mod eligibility;
 mod failures;
+mod nearness;
 
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{EndpointAddress, Weight, Workload};
+use crate::model::{Algorithm, EndpointAddress, Weight, Workload};
 use crate::snapshot::{Delta, Resource};
 use crate::testing::{at, balanced_by, key, pod, ready, seeded, service, slice, snapshot};
 

@@ -1,0 +1,222 @@
+//! The way from a connection to a pick: the client's session where the service has such, a branch where a route divides,
+//! and an endpoint of what is left.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pool::Ask;
+use super::session::Sessions;
+use super::splitter::{self, Splitter};
+use super::{Balancers, Pick, PickError, Random, Request, entry, weights};
+use crate::model::Algorithm;
+use crate::route::{ServicePortKey, Target};
+use crate::snapshot::{EndpointSet, Snapshot, Split};
+
+/// What one pick is made with.
+struct Draw<'a, 'r> {
+    snapshot: &'a Snapshot,
+    client: Option<IpAddr>,
+    /// The same, where the service dialled has its clients keep their endpoints.
+    kept: Option<IpAddr>,
+    besides: Option<&'a Arc<[SocketAddr]>>,
+    tried: &'a [SocketAddr],
+    now: Instant,
+    random: Random<'r>,
+}
+
+/// A client that is to keep its endpoint of a service port, and for how long after its last connection.
+struct Kept<'a> {
+    key: &'a ServicePortKey,
+    client: IpAddr,
+    keep: Duration,
+}
+
+impl Balancers {
+    /// Picks an endpoint for a connection to `key` that is not among `tried`.
+    ///
+    /// # Errors
+    /// [`PickError`] says why there is none. With nothing tried yet the connection is to be refused, as Gateway API
+    /// asks for the share of a missing backend; a retry goes to whichever backend still has an endpoint.
+    pub fn pick(
+        &self,
+        snapshot: &Snapshot,
+        key: &ServicePortKey,
+        tried: &[SocketAddr],
+        now: Instant,
+        random: Random<'_>,
+    ) -> Result<Pick, PickError> {
+        self.pick_for(snapshot, key, &Request { tried, ..Request::default() }, now, random)
+    }
+
+    /// Picks an endpoint for a connection to `key`, given what is known of it.
+    ///
+    /// # Errors
+    /// As [`Self::pick`].
+    pub fn pick_for(
+        &self,
+        snapshot: &Snapshot,
+        key: &ServicePortKey,
+        request: &Request<'_>,
+        now: Instant,
+        random: Random<'_>,
+    ) -> Result<Pick, PickError> {
+        let Request { client, besides, tried } = *request;
+        let mut draw = Draw { snapshot, client, kept: None, besides, tried, now, random };
+        let algorithm = snapshot.algorithm(&key.service);
+        let Some(split) = snapshot.split(key) else {
+            return self.pick_endpoint(&mut draw, key, algorithm.unwrap_or_default());
+        };
+        match (split.affinity, client) {
+            (Some(keep), Some(client)) => {
+                let kept = Kept { key, client, keep };
+                draw.kept = Some(client);
+                self.pick_kept(
+                    &mut draw,
+                    &kept,
+                    |backend| split.sends_to(backend),
+                    |draw| self.pick_branches(draw, key, split, algorithm),
+                )
+            }
+            _ => self.pick_branches(&mut draw, key, split, algorithm),
+        }
+    }
+
+    fn pick_branches(
+        &self,
+        draw: &mut Draw<'_, '_>,
+        key: &ServicePortKey,
+        split: &Arc<Split>,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Pick, PickError> {
+        if draw.tried.is_empty() {
+            self.pick_first(draw, key, split, algorithm)
+        } else {
+            self.pick_again(draw, key, split, algorithm)
+        }
+    }
+
+    /// Where the client was sent last, as long as that may be: else what `fresh` picks, which is remembered.
+    fn pick_kept<'a, 'r>(
+        &self,
+        draw: &mut Draw<'a, 'r>,
+        kept: &Kept<'_>,
+        sends_to: impl FnOnce(&ServicePortKey) -> bool,
+        fresh: impl FnOnce(&mut Draw<'a, 'r>) -> Result<Pick, PickError>,
+    ) -> Result<Pick, PickError> {
+        let Kept { key, client, keep } = *kept;
+        let sessions = entry(&self.sessions, key, Sessions::default);
+        let held = sessions.recall(client, keep, draw.now);
+        let pick = match held.filter(|(backend, address)| !draw.tried.contains(address) && sends_to(backend)) {
+            Some((backend, address)) => self.pick_again_at(draw, &backend, address),
+            None => None,
+        };
+        let pick = match pick {
+            Some(pick) => pick,
+            None => fresh(draw)?,
+        };
+        sessions.note(client, &pick.backend, pick.target.address, keep, draw.now);
+        Ok(pick)
+    }
+
+    /// The endpoint at `address`, if it may be picked.
+    fn pick_again_at(&self, draw: &mut Draw<'_, '_>, backend: &ServicePortKey, address: SocketAddr) -> Option<Pick> {
+        let set = draw.snapshot.endpoints(backend)?;
+        let pool = self.pool(backend);
+        let chosen = pool.take(set, draw.snapshot.generation(), address, draw.now, &mut *draw.random)?;
+        Some(Pick::new(Target::at(draw.snapshot, address), backend.clone(), pool, chosen))
+    }
+
+    /// The first try of a connection that a route divides.
+    fn pick_first(
+        &self,
+        draw: &mut Draw<'_, '_>,
+        key: &ServicePortKey,
+        split: &Arc<Split>,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Pick, PickError> {
+        let chosen = match draw.kept {
+            Some(client) => splitter::choose_for(client, split),
+            None => entry(&self.splitters, key, Splitter::default).choose(
+                split,
+                draw.snapshot.generation(),
+                algorithm.unwrap_or_default(),
+                &mut *draw.random,
+            ),
+        };
+        let branch =
+            chosen.and_then(|at| split.branches.get(at)).ok_or_else(|| PickError::AllWeightsZero(key.clone()))?;
+        if let Some(fault) = branch.fault {
+            return Err(PickError::Branch { route: split.route.clone(), backend: branch.backend.clone(), fault });
+        }
+        self.pick_branch(draw, &branch.backend, algorithm)
+    }
+
+    /// A further try: any branch with an endpoint that was not tried, by weight.
+    fn pick_again(
+        &self,
+        draw: &mut Draw<'_, '_>,
+        key: &ServicePortKey,
+        split: &Split,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Pick, PickError> {
+        let weights = splitter::weights(split);
+        let mut closed: Vec<usize> =
+            (0..split.branches.len()).filter(|at| split.branches[*at].fault.is_some()).collect();
+        while let Some(at) = weights.draw(&closed, &mut *draw.random) {
+            if let Ok(pick) = self.pick_branch(draw, &split.branches[at].backend, algorithm) {
+                return Ok(pick);
+            }
+            weights::exclude(&mut closed, at);
+        }
+        Err(PickError::Exhausted(key.clone()))
+    }
+
+    fn pick_branch(
+        &self,
+        draw: &mut Draw<'_, '_>,
+        backend: &ServicePortKey,
+        dialled: Option<Algorithm>,
+    ) -> Result<Pick, PickError> {
+        let algorithm = draw.snapshot.algorithm(&backend.service).or(dialled).unwrap_or_default();
+        self.pick_endpoint(draw, backend, algorithm)
+    }
+
+    fn pick_endpoint(
+        &self,
+        draw: &mut Draw<'_, '_>,
+        key: &ServicePortKey,
+        algorithm: Algorithm,
+    ) -> Result<Pick, PickError> {
+        let unknown = || PickError::UnknownService(key.clone());
+        let set = draw.snapshot.endpoints(key).ok_or_else(unknown)?;
+        match (set.affinity, draw.client) {
+            (Some(keep), Some(client)) => {
+                let kept = Kept { key, client, keep };
+                self.pick_kept(
+                    draw,
+                    &kept,
+                    |backend| backend == key,
+                    |draw| self.pick_of(draw, key, set, algorithm, Some(client)),
+                )
+            }
+            _ => self.pick_of(draw, key, set, algorithm, draw.kept),
+        }
+    }
+
+    fn pick_of(
+        &self,
+        draw: &mut Draw<'_, '_>,
+        key: &ServicePortKey,
+        set: &Arc<EndpointSet>,
+        algorithm: Algorithm,
+        client: Option<IpAddr>,
+    ) -> Result<Pick, PickError> {
+        let pool = self.pool(key);
+        let ask = Ask { algorithm, client, besides: draw.besides, tried: draw.tried, now: draw.now };
+        let chosen = pool.pick(set, draw.snapshot.generation(), &ask, &mut *draw.random);
+        let chosen = chosen.map_err(|why| why.of(key, set))?;
+        let target = Target::at(draw.snapshot, chosen.member.address);
+        Ok(Pick::new(target, key.clone(), pool, chosen))
+    }
+}
