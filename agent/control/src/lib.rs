@@ -9,6 +9,7 @@ pub mod manifests;
 pub mod publish;
 mod readiness;
 pub mod resource;
+pub mod review;
 mod source;
 pub mod standing;
 mod store;

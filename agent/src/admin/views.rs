@@ -110,8 +110,17 @@ pub struct ServicePortView {
     pub port: u16,
     /// `tcp`: connections are carried as they are.
     pub protocol: String,
+    /// `appProtocol`, as declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_protocol: Option<String>,
     /// How endpoints are chosen.
     pub algorithm: String,
+    /// Seconds for which a client keeps its endpoint after its last connection; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_seconds: Option<u64>,
+    /// Why its connections never take the same-node fast path; absent where they may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_only: Option<String>,
     /// The route that divides its connections, as namespace/name.
     pub route: Option<String>,
     /// Its endpoints.
@@ -131,6 +140,9 @@ pub struct EndpointView {
     pub ready: bool,
     /// Whether it is reached by mTLS.
     pub mtls: bool,
+    /// `node` or `zone` where it is preferred for being near; absent where it is as far as any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<String>,
 }
 
 /// One of `GET /connections`.

@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use weft_core::balance::Balancers;
-use weft_core::snapshot::Snapshot;
+use weft_core::snapshot::{Here, Snapshot};
 
 use crate::admin::{self, Client, Status, Transition};
 use crate::config::{self, Config};
@@ -37,6 +37,7 @@ use crate::tunnel::{Events, Pool, PoolSettings, Protocol, Protocols, ServerSetti
 use crate::workers::Workers;
 use weft_control::kubernetes::{self, Health};
 use weft_control::manifests::{self, SourceSettings};
+use weft_control::review::Reviewer;
 use weft_control::standing::Publisher;
 use weft_control::{Source, Store};
 
@@ -89,7 +90,8 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         Some(address) => Some(MetricsServer::start(address, metrics.exposition(), readiness.clone()).await?),
         None => None,
     };
-    let store = Arc::new(Store::new(Snapshot::new(config.trust_domain.clone())));
+    let here = Here { node: config.node.as_str().into(), zone: config.zone.as_deref().map(Into::into) };
+    let store = Arc::new(Store::new(Snapshot::on(config.trust_domain.clone(), here)));
     let workers = Workers::start(config.workers).context("cannot start the workers")?;
     let Followed { source, cluster, publisher, finder } = configuration(&config).await?;
     if let Some(health) = &cluster {
@@ -116,6 +118,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         judged_lately: BTreeSet::new(),
         waiting: Vec::new(),
         requests: received,
+        reviewer: Reviewer::new(config.source.name()),
         started: Instant::now(),
         store,
         readiness,

@@ -22,6 +22,8 @@ use crate::steer::Events;
 use crate::sys;
 use crate::telemetry::Readiness;
 use weft_control::kubernetes::Health;
+use weft_control::manifests::Problem;
+use weft_control::review::Reviewer;
 use weft_control::{Source, Store};
 
 /// How often is looked for what nobody reports: a netns made anew, a certificate renewed, bytes to be counted.
@@ -44,6 +46,8 @@ pub(super) struct Node {
     pub(super) source: Source,
     /// How fresh what is known of the cluster is, if there is one.
     pub(super) cluster: Option<Health>,
+    /// Sees how objects fit together.
+    pub(super) reviewer: Reviewer,
     pub(super) readiness: Readiness,
     pub(super) pods: Pods,
     pub(super) pod_events: mpsc::UnboundedReceiver<PodEvent>,
@@ -82,7 +86,7 @@ impl Node {
                     None => return Stop::Broken("the configuration is no longer followed"),
                 },
                 Ok(()) = self.source.problems.changed() => {
-                    self.parts.metrics.config_problems(&self.source.problems.borrow_and_update());
+                    self.count_problems();
                 }
                 Some(event) = self.pod_events.recv() => {
                     self.pods.handle(event).await;
@@ -211,7 +215,20 @@ impl Node {
         }
     }
 
+    /// What the source says of single objects, and the review of all of them together.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let alone = self.source.problems.borrow().clone();
+        alone.iter().chain(&*self.reviewer.problems()).cloned().collect()
+    }
+
+    fn count_problems(&self) {
+        self.parts.metrics.config_problems(&self.problems());
+    }
+
     async fn look(&mut self) {
+        if self.settled && self.reviewer.look(&self.store.snapshot(), Instant::now()) {
+            self.count_problems();
+        }
         self.parts.live.flush();
         self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
         let late = std::mem::take(&mut self.judged_lately);

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use weft_abi::{Attested, Tuple};
-use weft_core::model::ObjectName;
+use weft_core::model::{Service, ServicePort};
+use weft_core::same_node::proxy_only;
 use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Snapshot};
 
 use super::node::Node;
@@ -19,7 +20,6 @@ use weft_control::kubernetes::{Health, WatchState};
 
 impl Node {
     pub(super) fn status(&self) -> Status {
-        let problems = self.source.problems.borrow().clone();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -36,7 +36,7 @@ impl Node {
             connections: self.parts.live.list().len() + self.parts.steering.attested().map_or(0, |open| open.len()),
             tunnels: self.parts.outbound.pool.tunnels(),
             fast_path: self.same_node.status(),
-            problems: problems.iter().map(ToString::to_string).collect(),
+            problems: self.problems().iter().map(ToString::to_string).collect(),
             kubernetes: self.cluster.as_ref().map(cluster_view),
         }
     }
@@ -92,7 +92,7 @@ impl Node {
             namespace: service.name.namespace.to_string(),
             name: service.name.name.to_string(),
             addresses: service.cluster_ips.iter().map(ToString::to_string).collect(),
-            ports: service.ports.iter().map(|port| port_view(&snapshot, &service.name, port.port)).collect(),
+            ports: service.ports.iter().map(|port| port_view(&snapshot, service, port)).collect(),
         });
         services.collect()
     }
@@ -180,7 +180,7 @@ fn cluster_view(health: &Health) -> KubernetesView {
     KubernetesView { stale_seconds: health.stale(now).map(|stale| stale.as_secs()), watches: watches.collect() }
 }
 
-fn port_view(snapshot: &Snapshot, service: &ObjectName, port: u16) -> ServicePortView {
+fn port_view(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> ServicePortView {
     let endpoint = |e: &Endpoint| {
         let workload = snapshot.workload_at(e.address.ip());
         EndpointView {
@@ -189,14 +189,18 @@ fn port_view(snapshot: &Snapshot, service: &ObjectName, port: u16) -> ServicePor
             weight: e.weight.0,
             ready: e.fitness == Fitness::Ready,
             mtls: workload.is_some_and(|w| snapshot.is_live(w)),
+            near: e.proximity.label().map(Into::into),
         }
     };
-    let keys = Family::ALL.map(|family| ServicePortKey { service: service.clone(), port, family });
+    let keys = Family::ALL.map(|family| ServicePortKey { service: service.name.clone(), port: port.port, family });
     let sets = keys.iter().filter_map(|key| snapshot.endpoints(key));
     ServicePortView {
-        port,
+        port: port.port,
         protocol: "tcp".into(),
-        algorithm: format!("{:?}", snapshot.algorithm(service).unwrap_or_default()),
+        app_protocol: port.app_protocol.as_deref().map(Into::into),
+        algorithm: format!("{:?}", snapshot.algorithm(&service.name).unwrap_or_default()),
+        affinity_seconds: service.affinity.map(|keep| keep.as_secs()),
+        proxy_only: proxy_only(snapshot, service, &keys[0]).map(|why| why.to_string()),
         route: keys.iter().find_map(|key| snapshot.split(key)).map(|split| split.route.to_string()),
         endpoints: sets.flat_map(|set| set.endpoints.iter().map(endpoint)).collect(),
     }

@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use weft::admin::{Client, ConnectionView, KubernetesView, LogLevel, ServiceView, Status, Transition, WorkloadView};
+use weft::admin::{
+    Client, ConnectionView, KubernetesView, LogLevel, ServicePortView, ServiceView, Status, Transition, WorkloadView,
+};
 
 use super::table::{age, bytes, table};
 use super::{Ask, Output};
@@ -123,21 +125,34 @@ fn show_services(services: &[ServiceView]) -> String {
         for port in &service.ports {
             let name = format!("{}/{}:{}", service.namespace, service.name, port.port);
             let route = port.route.clone().unwrap_or_else(|| "-".to_owned());
-            let how = format!("{} {}", port.protocol, port.algorithm);
+            let how = show_balancing(port);
             if port.endpoints.is_empty() {
                 rows.push([name.clone(), service.addresses.join(","), how.clone(), route.clone(), "none".to_owned()]);
             }
             for (i, endpoint) in port.endpoints.iter().enumerate() {
                 let workload = endpoint.workload.as_deref().unwrap_or("no pod");
                 let ready = if endpoint.ready { "" } else { ", not ready" };
+                let near = endpoint.near.as_ref().map(|near| format!(", same {near}")).unwrap_or_default();
                 let wire = if endpoint.mtls { "mtls" } else { "plaintext" };
-                let text = format!("{} ({workload}, weight {}, {wire}{ready})", endpoint.address, endpoint.weight);
+                let text =
+                    format!("{} ({workload}, weight {}, {wire}{near}{ready})", endpoint.address, endpoint.weight);
                 let first = |cell: &str| if i == 0 { cell.to_owned() } else { String::new() };
                 rows.push([first(&name), first(&service.addresses.join(",")), first(&how), first(&route), text]);
             }
         }
     }
     table(["SERVICE", "ADDRESSES", "BALANCING", "ROUTE", "ENDPOINTS"], &rows)
+}
+
+fn show_balancing(port: &ServicePortView) -> String {
+    let mut how = format!("{} {}", port.protocol, port.algorithm);
+    if let Some(seconds) = port.affinity_seconds {
+        how = format!("{} by client, kept {}", port.protocol, age(seconds));
+    }
+    match &port.proxy_only {
+        Some(why) => format!("{how}; not on the fast path: {why}"),
+        None => how,
+    }
 }
 
 pub(super) fn connections(ask: &Ask) -> anyhow::Result<Output> {
@@ -193,7 +208,7 @@ pub(super) fn log_level(args: &LogLevelArgs) -> anyhow::Result<Output> {
 mod tests {
     use super::*;
     use std::time::Duration;
-    use weft::admin::{EndpointView, ServicePortView};
+    use weft::admin::EndpointView;
 
     #[test]
     fn status_says_what_it_waits_for_and_what_is_wrong() {

@@ -33,6 +33,11 @@ pub struct AgentArgs {
     #[arg(long, alias = "node-name", env = "WEFT_NODE", value_name = "NAME")]
     pub node: Option<String>,
 
+    /// The zone this node is in, for Services that prefer near endpoints [default: the label topology.kubernetes.io/zone
+    /// of its Node object]
+    #[arg(long, env = "WEFT_ZONE", value_name = "NAME")]
+    pub zone: Option<String>,
+
     /// The mesh's trust domain: what identities begin with
     #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
     pub trust_domain: String,

@@ -23,6 +23,8 @@ pub use weft_core::parse_duration as duration;
 pub struct Config {
     /// The node's name, as in the pods' `spec.nodeName`.
     pub node: String,
+    /// The zone of the node, where its Node object is not to be asked.
+    pub zone: Option<String>,
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,
     /// Where the mesh's objects come from.
@@ -134,6 +136,7 @@ impl Checker {
         let node = self.keep("--node", system::node(args.node.as_deref()));
         let node = node.and_then(|node| self.keep("--node", Name::new(&node)));
         let trust_domain = self.keep("--trust-domain", TrustDomain::new(&args.trust_domain));
+        let zone = self.zone(args.zone.as_deref());
         let source = self.source(args, system::in_cluster());
         let cgroup = self.keep("--cgroup", system::cgroup(args.cgroup.as_deref()));
         let instance = self.instance(&args.instance);
@@ -159,6 +162,7 @@ impl Checker {
         let state = args.state.clone();
         Some(Config {
             node: node?.to_string(),
+            zone,
             trust_domain: trust_domain?,
             source: source?,
             status: args.status.clone().unwrap_or_else(|| state.join("status")),
@@ -251,6 +255,17 @@ impl Checker {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let parsed = text.map_or_else(|| Some(cores()), |text| text.parse().ok().filter(|n| (1..=256).contains(n)));
         self.keep("--workers", parsed.ok_or_else(|| format!("{:?} is not a number from 1 to 256", text.unwrap_or(""))))
+    }
+
+    /// A zone is the value of a label.
+    fn zone(&mut self, given: Option<&str>) -> Option<String> {
+        let zone = given?;
+        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = zone.as_bytes();
+        let inner = bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let fits = bytes.len() <= 63 && inner && edge(bytes.first()) && edge(bytes.last());
+        let reason = || format!("{zone:?} is no value of a label: use 1 to 63 letters, digits, '-', '_' and '.'");
+        self.keep("--zone", fits.then(|| zone.to_owned()).ok_or_else(reason))
     }
 
     fn fast_path(&mut self, text: &str) -> Option<bool> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_core::balance::Pick;
+use weft_core::balance::{Pick, Request};
 use weft_core::model::Workload;
 use weft_core::route::{Plan, ServicePortKey, Target, Transport, plan};
 use weft_core::snapshot::Snapshot;
@@ -81,7 +81,8 @@ impl Dial<'_> {
         while self.may_try_again(seen) {
             let mut random = rand::random::<u64>;
             let balancers = &self.outbound.balancers;
-            let picked = balancers.pick_besides(snapshot, key, besides.as_ref(), &tried, Instant::now(), &mut random);
+            let request = Request { client: self.own_address(), besides: besides.as_ref(), tried: &tried };
+            let picked = balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random);
             let mut pick = match picked {
                 Ok(pick) => pick,
                 Err(none) => match last.take() {
@@ -114,6 +115,13 @@ impl Dial<'_> {
             }
         }
         Err(last.unwrap_or(Refused::Unroutable(self.destination)))
+    }
+
+    /// The client's address, as far as it is the pod's: in its own namespace a pod may dial from others too, and each of
+    /// those is to be remembered as the pod.
+    fn own_address(&self) -> Option<IpAddr> {
+        let (own, from) = (&self.source.addresses, self.client.ip().to_canonical());
+        own.iter().find(|ip| **ip == from).or_else(|| own.first()).copied()
     }
 
     async fn dial(&self, target: &Target) -> Result<Far, Refused> {

@@ -110,6 +110,9 @@ fn key_of(object: &ObjectRef) -> Option<Key> {
     if object.kind == Kind::Namespace {
         return Name::new(&object.name).ok().map(Key::Namespace);
     }
+    if object.kind == Kind::Node {
+        return Some(Key::Node(object.name.as_str().into()));
+    }
     let name = ObjectName::new(&object.namespace, &object.name).ok()?;
     Some(match object.kind {
         Kind::Pod => Key::Workload(name),
@@ -121,7 +124,7 @@ fn key_of(object: &ObjectRef) -> Option<Key> {
         Kind::PeerAuthentication => Key::PeerAuthentication(name),
         Kind::TrafficPolicy => Key::TrafficPolicy(name),
         // What slices say is merged with the Pods (`peers`); accounts become nothing.
-        Kind::Namespace | Kind::ServiceAccount | Kind::WorkloadSlice => return None,
+        Kind::Namespace | Kind::Node | Kind::ServiceAccount | Kind::WorkloadSlice => return None,
     })
 }
 

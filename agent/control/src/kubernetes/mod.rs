@@ -37,9 +37,11 @@ pub use live::Marks;
 pub use read::{Facts, Item, PodFacts, RouteFacts, SliceFacts};
 pub use watch::{Interest, News};
 
-/// The kinds an agent watches: of Pods those of its node, of WorkloadSlices the controller's, all of the others.
-const KINDS: [Kind; 10] = [
+/// The kinds an agent watches: of Pods those of its node, of Nodes that one, of WorkloadSlices the controller's, all
+/// of the others.
+const KINDS: [Kind; 11] = [
     Kind::Namespace,
+    Kind::Node,
     Kind::Pod,
     Kind::WorkloadSlice,
     Kind::Service,
@@ -93,6 +95,7 @@ pub fn observe(client: &Client, interests: impl IntoIterator<Item = Interest>) -
 fn interest(kind: Kind, node: &str, namespace: &str) -> Interest {
     match kind {
         Kind::Pod => Interest { fields: Some(format!("spec.nodeName={node}")), ..kind.into() },
+        Kind::Node => Interest { fields: Some(format!("metadata.name={node}")), ..kind.into() },
         // Elsewhere whoever may make them there could say anything about anybody's pods.
         Kind::WorkloadSlice => Interest { namespace: Some(namespace.into()), ..kind.into() },
         _ => kind.into(),

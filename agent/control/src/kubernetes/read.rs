@@ -1,7 +1,7 @@
 //! What the API server sends, read: lines of a watch and pages of a list, as the model has them.
 //!
-//! The kinds there are many of are read into trimmed types; all others by the very functions that read manifests, so that a
-//! policy means the same in a directory and in a cluster.
+//! The kinds there are many or much of are read into trimmed types; all others by the very functions that read manifests,
+//! so that a policy means the same in a directory and in a cluster.
 
 use gateway_api::apis::experimental::tcproutes::TcpRoute;
 use k8s_openapi::api::core::v1 as core;
@@ -121,6 +121,7 @@ impl Reader {
     /// The one for a kind.
     pub(super) fn of(kind: Kind) -> Self {
         match kind {
+            Kind::Node => Self::into::<trim::Node>(),
             Kind::Pod => Self::into::<trim::Pod>(),
             Kind::Service => Self::into::<trim::Service>(),
             Kind::EndpointSlice => Self::into::<trim::EndpointSlice>(),
@@ -238,6 +239,18 @@ impl Readable for trim::Pod {
             workload.netns = None;
         }
         item(object, workload.map(Resource::Workload), findings, Facts::Pod(pod))
+    }
+}
+
+impl Readable for trim::Node {
+    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
+        Ok(self.metadata.clone())
+    }
+
+    fn item(self, object: ObjectRef) -> Item {
+        let mut findings = Findings::default();
+        let node = resource::node::convert(&core::Node::from(self), &mut findings);
+        item(object, node.map(Resource::Node), findings, Facts::None)
     }
 }
 

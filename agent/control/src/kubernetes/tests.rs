@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use weft_apiserver::contract::Target;
 use weft_apiserver::{Config, Server};
 use weft_core::model::{ObjectName, TrustDomain};
-use weft_core::snapshot::{Delta, Snapshot};
+use weft_core::snapshot::{Delta, Here, Resource, Snapshot};
 
 use super::*;
 use crate::standing::{Standing, Standings};
@@ -45,7 +45,8 @@ impl Rig {
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), server.kubeconfig())?;
         let cluster = follow(&connect(Some(file.path()), "weft-test").await?, "n1", "weft-system");
-        let snapshot = Snapshot::new(TrustDomain::new("cluster.local")?);
+        let here = Here { node: "n1".into(), zone: None };
+        let snapshot = Snapshot::on(TrustDomain::new("cluster.local")?, here);
         Ok(Self { server, target, cluster, snapshot, batches: Vec::new() })
     }
 
@@ -435,5 +436,22 @@ async fn the_api_server_refuses_what_the_agent_would() -> Tested {
     for wrong in [json!([]), json!([{"name": "cart", "kind": "Pod"}]), json!([{"name": "c", "group": "apps"}])] {
         assert!(traffic(targeting(wrong.clone())).await?.is_err(), "{wrong}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_nodes_an_agent_follows_its_own() -> Tested {
+    let mut rig = Rig::populated(Config::default()).await?;
+    for (node, zone) in [("n2", "z2"), ("n1", "z1")] {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        rig.create("/api/v1/nodes", json!({"metadata": {"name": node, "labels": labels}})).await?;
+    }
+    rig.until(|snapshot| snapshot.zone().is_some_and(|zone| &**zone == "z1")).await?;
+    let moved = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z3"}}});
+    rig.merge("/api/v1/nodes/n1", moved).await?;
+    rig.until(|snapshot| snapshot.zone().is_some_and(|zone| &**zone == "z3")).await?;
+    let others =
+        rig.batches.iter().flatten().filter(|delta| matches!(delta, Delta::Put(Resource::Node(n)) if &*n.name == "n2"));
+    assert_eq!(others.count(), 0);
     Ok(())
 }

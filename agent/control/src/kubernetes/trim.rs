@@ -122,6 +122,19 @@ impl From<Pod> for core::Pod {
     }
 }
 
+/// `v1 Node`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Node {
+    pub(super) metadata: Meta,
+}
+
+impl From<Node> for core::Node {
+    fn from(node: Node) -> Self {
+        Self { metadata: node.metadata.whole(), ..Self::default() }
+    }
+}
+
 /// `v1 Service`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -141,6 +154,10 @@ struct ServiceSpec {
     cluster_ips: Option<Vec<String>>,
     ports: Option<Vec<core::ServicePort>>,
     publish_not_ready_addresses: Option<bool>,
+    internal_traffic_policy: Option<String>,
+    traffic_distribution: Option<String>,
+    session_affinity: Option<String>,
+    session_affinity_config: Option<core::SessionAffinityConfig>,
 }
 
 impl From<Service> for core::Service {
@@ -154,6 +171,10 @@ impl From<Service> for core::Service {
                 cluster_ips: spec.cluster_ips,
                 ports: spec.ports,
                 publish_not_ready_addresses: spec.publish_not_ready_addresses,
+                internal_traffic_policy: spec.internal_traffic_policy,
+                traffic_distribution: spec.traffic_distribution,
+                session_affinity: spec.session_affinity,
+                session_affinity_config: spec.session_affinity_config,
                 ..core::ServiceSpec::default()
             }),
             status: None,
@@ -179,6 +200,7 @@ struct Endpoint {
     conditions: Option<discovery::EndpointConditions>,
     node_name: Option<String>,
     zone: Option<String>,
+    hints: Option<discovery::EndpointHints>,
 }
 
 impl From<EndpointSlice> for discovery::EndpointSlice {
@@ -188,6 +210,7 @@ impl From<EndpointSlice> for discovery::EndpointSlice {
             conditions: endpoint.conditions,
             node_name: endpoint.node_name,
             zone: endpoint.zone,
+            hints: endpoint.hints,
             ..discovery::Endpoint::default()
         };
         Self {

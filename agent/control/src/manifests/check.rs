@@ -4,18 +4,18 @@
 //! half may be on its way, and because each has a defined meaning while the mesh runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use weft_core::model::{
-    AuthorizationPolicy, EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, TcpRoute, TrafficPolicy,
+    AuthorizationPolicy, EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, TrafficPolicy,
     TrustDomain, Workload,
 };
-use weft_core::snapshot::{Attachment, Delta, Resource, Snapshot};
+use weft_core::snapshot::{Delta, Resource, Snapshot};
 
 use super::memory::Memory;
 use super::problem::{ObjectRef, Problem, Severity};
 use crate::resource::{Kind, MESH_LABEL, NETNS_ANNOTATION};
+use crate::review::review;
 
 /// Checks the manifests of a directory, for a mesh of this trust domain. Sorted by file and line; empty if all is well.
 #[must_use]
@@ -23,13 +23,19 @@ pub fn check(directory: &Path, trust_domain: &TrustDomain) -> Vec<Problem> {
     let mut memory = Memory::default();
     let mut problems = memory.refresh(&[PathBuf::from(directory)]).problems;
     let mut review = Review::of(&memory, trust_domain);
+    let mut misfits: BTreeMap<ObjectRef, Vec<String>> = BTreeMap::new();
+    for misfit in self::review(&review.snapshot) {
+        misfits.entry(misfit.object).or_default().push(misfit.reason);
+    }
     for (path, object, held) in memory.objects() {
         let place = Place { path, line: held.line, object };
+        for reason in misfits.remove(object).into_iter().flatten() {
+            review.warn(&place, reason);
+        }
         match &held.resource {
             Some(Resource::Workload(pod)) => review.pod(&place, pod),
             Some(Resource::Service(service)) => review.service(&place, service),
             Some(Resource::EndpointSlice(slice)) => review.slice(&place, slice),
-            Some(Resource::TcpRoute(route)) => review.route(&place, route),
             Some(Resource::TrafficPolicy(policy)) => review.traffic_policy(&place, policy),
             Some(Resource::PeerAuthentication(policy)) => {
                 review.selector(&place, &policy.name.namespace, Some(&policy.selector));
@@ -64,8 +70,6 @@ struct Review<'a> {
     services: BTreeMap<&'a ObjectName, &'a Service>,
     sliced: BTreeSet<&'a ObjectName>,
     accounts: BTreeSet<(&'a str, &'a str)>,
-    grants: Vec<&'a weft_core::model::ReferenceGrant>,
-    addresses: BTreeMap<IpAddr, &'a ObjectRef>,
     problems: Vec<Problem>,
 }
 
@@ -79,8 +83,6 @@ impl<'a> Review<'a> {
             services: BTreeMap::new(),
             sliced: BTreeSet::new(),
             accounts: BTreeSet::new(),
-            grants: Vec::new(),
-            addresses: BTreeMap::new(),
             problems: Vec::new(),
         };
         for (_, object, held) in memory.objects() {
@@ -91,7 +93,6 @@ impl<'a> Review<'a> {
                 Some(Resource::Workload(pod)) => review.pods.push(pod),
                 Some(Resource::Service(service)) => _ = review.services.insert(&service.name, service),
                 Some(Resource::EndpointSlice(slice)) => _ = review.sliced.insert(&slice.service),
-                Some(Resource::ReferenceGrant(grant)) => review.grants.push(grant),
                 None if object.kind == Kind::ServiceAccount => {
                     review.accounts.insert((&object.namespace, &object.name));
                 }
@@ -111,19 +112,7 @@ impl<'a> Review<'a> {
         });
     }
 
-    /// Two objects with one address: traffic goes to one of them.
-    fn claim(&mut self, place: &Place<'a>, address: IpAddr) {
-        if let Some(other) = self.addresses.insert(address, place.object) {
-            self.warn(place, format!("has the address {address}, and so has {other}"));
-        }
-    }
-
     fn pod(&mut self, place: &Place<'a>, pod: &'a Workload) {
-        if !pod.host_network {
-            for address in &pod.addresses {
-                self.claim(place, *address);
-            }
-        }
         let account = (pod.name.namespace.as_str(), pod.service_account.as_str());
         let listed = self.accounts.iter().any(|(namespace, _)| *namespace == account.0);
         if listed && account.1 != "default" && !self.accounts.contains(&account) {
@@ -148,18 +137,13 @@ impl<'a> Review<'a> {
     }
 
     fn service(&mut self, place: &Place<'a>, service: &'a Service) {
-        for address in &service.cluster_ips {
-            self.claim(place, *address);
-        }
         if !service.cluster_ips.is_empty() && !service.ports.is_empty() && !self.sliced.contains(&service.name) {
             self.warn(place, "has no EndpointSlice: connections to it are refused".to_owned());
         }
     }
 
     fn slice(&mut self, place: &Place<'a>, slice: &EndpointSlice) {
-        let Some(service) = self.services.get(&slice.service) else {
-            return self.warn(place, format!("belongs to Service {}, which does not exist", slice.service));
-        };
+        let Some(service) = self.services.get(&slice.service) else { return };
         let missing: Vec<_> = service.ports.iter().filter(|port| slice.port(&port.name).is_none()).collect();
         if let Some(port) = missing.first() {
             let reason = format!(
@@ -170,55 +154,11 @@ impl<'a> Review<'a> {
         }
     }
 
-    fn route(&mut self, place: &Place<'a>, route: &TcpRoute) {
-        for (parent, attachment) in route.parents.iter().zip(self.snapshot.attachments(route)) {
-            let service = &parent.service;
-            let reason = match attachment {
-                Attachment::Accepted => continue,
-                Attachment::NoService => format!("is attached to Service {service}, which does not exist"),
-                Attachment::NoPort => {
-                    let port = parent.port.unwrap_or_default();
-                    format!("is attached to port {port} of Service {service}, which has no such TCP port")
-                }
-                Attachment::OtherNamespace => {
-                    format!("is not in the namespace of its parent {service}: it has no effect")
-                }
-                Attachment::Superseded(other) => format!("has no effect on {service}: TCPRoute {other} comes first"),
-            };
-            self.warn(place, reason);
-        }
-        for backend in &route.backends {
-            self.named(place, &backend.service, Some(backend.port), "sends to");
-            let (from, to) = (&route.name.namespace, &backend.service);
-            let granted = self.grants.iter().any(|grant| {
-                grant.name.namespace == to.namespace
-                    && grant.from.contains(from)
-                    && (grant.to.is_empty() || grant.to.contains(&to.name))
-            });
-            if *from != to.namespace && !granted {
-                let reason = format!("sends to Service {to}, and no ReferenceGrant in {} allows it", to.namespace);
-                self.warn(place, format!("{reason}: its share is refused"));
-            }
-        }
-        if !route.backends.iter().any(|backend| backend.weight.0 > 0) {
-            self.warn(place, "has no backend with a weight: every connection is refused".to_owned());
-        }
-    }
-
-    fn named(&mut self, place: &Place<'a>, service: &ObjectName, port: Option<u16>, verb: &str) {
-        match self.services.get(service) {
-            None => self.warn(place, format!("{verb} Service {service}, which does not exist")),
-            Some(found) => {
-                if let Some(port) = port.filter(|port| !found.ports.iter().any(|p| p.port == *port)) {
-                    self.warn(place, format!("{verb} port {port} of Service {service}, which has no such TCP port"));
-                }
-            }
-        }
-    }
-
     fn traffic_policy(&mut self, place: &Place<'a>, policy: &TrafficPolicy) {
         for target in &policy.targets {
-            self.named(place, target, None, "targets");
+            if !self.services.contains_key(target) {
+                self.warn(place, format!("targets Service {target}, which does not exist"));
+            }
         }
     }
 

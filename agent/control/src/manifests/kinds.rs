@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -113,6 +113,7 @@ pub(crate) fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Re
     use gateway_api::apis::experimental::{referencegrants::ReferenceGrant, tcproutes::TcpRoute};
     Ok(match kind {
         Kind::Namespace => resource::namespace::convert(&body.read::<Namespace>()?, findings).map(Resource::Namespace),
+        Kind::Node => resource::node::convert(&body.read::<Node>()?, findings).map(Resource::Node),
         Kind::Pod => resource::pod::convert(&body.read::<Pod>()?, findings).map(Resource::Workload),
         Kind::ServiceAccount => body.read::<ServiceAccount>().map(|_| None)?,
         Kind::Service => resource::service::convert(&body.read::<Service>()?, findings).map(Resource::Service),

@@ -1,7 +1,9 @@
 //! `discovery.k8s.io/v1 EndpointSlice`: the endpoints of a Service.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::discovery::v1 as api;
-use weft_core::model::{EndpointAddress, EndpointSlice, ObjectName, SlicePort};
+use weft_core::model::{EndpointAddress, EndpointSlice, Hints, ObjectName, SlicePort};
 
 use super::Findings;
 
@@ -47,7 +49,7 @@ fn ports(object: &api::EndpointSlice, findings: &mut Findings) -> Vec<SlicePort>
     ports
 }
 
-/// Kubernetes: an absent `ready` means ready, an absent `serving` means as ready, an absent `terminating` means not.
+/// Kubernetes: an absent `ready` means ready, an absent `serving` serving, an absent `terminating` means not.
 fn endpoint(index: usize, endpoint: &api::Endpoint, findings: &mut Findings) -> Option<EndpointAddress> {
     let Some(first) = endpoint.addresses.first() else {
         findings.error(format!("endpoints[{index}].addresses"), "is empty: give the endpoint's address");
@@ -59,9 +61,17 @@ fn endpoint(index: usize, endpoint: &api::Endpoint, findings: &mut Findings) -> 
     Some(EndpointAddress {
         address,
         ready,
-        serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
+        serving: conditions.and_then(|c| c.serving).unwrap_or(true),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         node: endpoint.node_name.as_deref().map(Into::into),
         zone: endpoint.zone.as_deref().map(Into::into),
+        hints: endpoint.hints.as_ref().and_then(hints),
     })
+}
+
+/// Hints that name nobody are none.
+fn hints(hints: &api::EndpointHints) -> Option<Arc<Hints>> {
+    let zones: Vec<Arc<str>> = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str().into()).collect();
+    let nodes: Vec<Arc<str>> = hints.for_nodes.iter().flatten().map(|node| node.name.as_str().into()).collect();
+    (!zones.is_empty() || !nodes.is_empty()).then(|| Arc::new(Hints { zones, nodes }))
 }

@@ -8,6 +8,7 @@
 pub mod authorization_policy;
 pub mod endpoint_slice;
 pub mod namespace;
+pub mod node;
 pub mod peer_authentication;
 pub mod pod;
 pub mod reference_grant;
@@ -43,6 +44,8 @@ pub const FAST_PATH_ANNOTATION: &str = "weft.dev/fast-path";
 pub enum Kind {
     /// `v1 Namespace`.
     Namespace,
+    /// `v1 Node`: its zone.
+    Node,
     /// `v1 Pod`.
     Pod,
     /// `v1 ServiceAccount`: nothing of it is needed but that it exists.
@@ -67,8 +70,9 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespace,
+        Self::Node,
         Self::Pod,
         Self::ServiceAccount,
         Self::Service,
@@ -86,6 +90,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::Pod => "Pod",
             Self::ServiceAccount => "ServiceAccount",
             Self::Service => "Service",
@@ -103,7 +108,7 @@ impl Kind {
     #[must_use]
     pub fn group(self) -> (&'static str, &'static [&'static str]) {
         match self {
-            Self::Namespace | Self::Pod | Self::ServiceAccount | Self::Service => ("", &["v1"]),
+            Self::Namespace | Self::Node | Self::Pod | Self::ServiceAccount | Self::Service => ("", &["v1"]),
             Self::EndpointSlice => ("discovery.k8s.io", &["v1"]),
             Self::TcpRoute => ("gateway.networking.k8s.io", &["v1alpha2"]),
             Self::ReferenceGrant => ("gateway.networking.k8s.io", &["v1", "v1beta1", "v1alpha2"]),
@@ -118,6 +123,7 @@ impl Kind {
     pub fn plural(self) -> &'static str {
         match self {
             Self::Namespace => "namespaces",
+            Self::Node => "nodes",
             Self::Pod => "pods",
             Self::ServiceAccount => "serviceaccounts",
             Self::Service => "services",
@@ -134,7 +140,7 @@ impl Kind {
     /// Whether its objects live outside namespaces.
     #[must_use]
     pub fn cluster_scoped(self) -> bool {
-        self == Self::Namespace
+        matches!(self, Self::Namespace | Self::Node)
     }
 }
 

@@ -1,9 +1,11 @@
 //! One test per kind and per way it can be wrong. Objects are written as a person writes them.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
-use weft_core::model::{Action, Algorithm, MtlsMode, Name, Scope, Weight};
+use weft_core::model::{Action, Algorithm, MtlsMode, Name, Preference, Scope, Weight};
 
 use super::*;
 use crate::crd;
@@ -148,6 +150,44 @@ fn services() {
 }
 
 #[test]
+fn what_a_service_says_of_its_endpoints() {
+    let yaml = |metadata: &str, spec: &str| {
+        format!("{{apiVersion: v1, kind: Service, metadata: {{name: s{metadata}}}, spec: {{clusterIP: None, {spec}}}}}")
+    };
+    let service = |spec: &str| good::<core::Service, _>(&yaml("", spec), service::convert);
+    let plain = service("ports: []");
+    assert_eq!((plain.prefers, plain.local_only, plain.affinity), (Preference::None, false, None));
+    assert_eq!(service("trafficDistribution: PreferClose").prefers, Preference::SameZone);
+    assert_eq!(service("trafficDistribution: PreferSameZone").prefers, Preference::SameZone);
+    assert_eq!(service("trafficDistribution: PreferSameNode").prefers, Preference::SameNode);
+    let allocated = ", annotations: {service.kubernetes.io/topology-mode: Auto}";
+    let text = yaml(allocated, "trafficDistribution: PreferSameZone");
+    assert_eq!(good::<core::Service, _>(&text, service::convert).prefers, Preference::None, "the slices' hints decide");
+    assert!(service("internalTrafficPolicy: Local").local_only);
+    assert_eq!(service("sessionAffinity: ClientIP").affinity, Some(Duration::from_secs(10_800)));
+    let config = "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 7}}";
+    assert_eq!(service(config).affinity, Some(Duration::from_secs(7)));
+    assert_eq!(service(&config.replace("ClientIP", "None")).affinity, None);
+
+    let wrong = |spec: &str| convert::<core::Service, _>(&yaml("", spec), service::convert);
+    assert_eq!(wrong("trafficDistribution: PreferMoon").2, ["spec.trafficDistribution"]);
+    assert_eq!(wrong("internalTrafficPolicy: local").1, ["spec.internalTrafficPolicy"]);
+    assert_eq!(wrong("sessionAffinity: Cookie").1, ["spec.sessionAffinity"]);
+    let path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    assert_eq!(wrong(&config.replace('7', "0")).1, [path]);
+    assert_eq!(wrong(&config.replace('7', "86401")).1, [path]);
+}
+
+#[test]
+fn nodes() {
+    let yaml = "{apiVersion: v1, kind: Node, metadata: {name: n1.example, labels: {topology.kubernetes.io/zone: z}}}";
+    let node = good::<core::Node, _>(yaml, node::convert);
+    assert_eq!((&*node.name, node.zone.as_deref()), ("n1.example", Some("z")));
+    let nowhere = "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {topology.kubernetes.io/zone: ''}}}";
+    assert_eq!(good::<core::Node, _>(nowhere, node::convert).zone, None);
+}
+
+#[test]
 fn endpoint_slices() {
     let slice = |rest: &str| {
         let labels = "labels: {kubernetes.io/service-name: echo}";
@@ -168,6 +208,20 @@ fn endpoint_slices() {
     let (first, second) = (&found.endpoints[0], &found.endpoints[1]);
     assert_eq!((first.address.to_string().as_str(), first.ready, first.serving), ("10.0.0.1", true, true));
     assert_eq!((second.ready, second.serving, second.terminating), (false, true, true));
+    assert_eq!((first.hints.clone(), second.hints.clone()), (None, None));
+
+    let found = good::<EndpointSlice, _>(
+        &slice(
+            "addressType: IPv4, endpoints: [\
+             {addresses: [10.0.0.1], hints: {forZones: [{name: a}, {name: b}], forNodes: [{name: n}]}}, \
+             {addresses: [10.0.0.2], hints: {forZones: []}, conditions: {ready: false}}]",
+        ),
+        endpoint_slice::convert,
+    );
+    let hints = found.endpoints[0].hints.clone().unwrap();
+    assert_eq!((hints.zones.len(), &*hints.nodes[0]), (2, "n"));
+    assert_eq!(found.endpoints[1].hints, None, "hints that name nobody are none");
+    assert!(found.endpoints[1].serving, "what is not said to be not serving is serving");
 
     let (_, errors, _) = convert::<EndpointSlice, _>(
         &slice("addressType: IPv4, endpoints: [{addresses: []}, {addresses: [nowhere]}]"),
