@@ -16,6 +16,7 @@ mod peer;
 mod same_node;
 mod same_node_life;
 mod security;
+mod services;
 mod transparency;
 mod tunnel;
 mod volume;

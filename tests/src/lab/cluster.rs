@@ -266,6 +266,7 @@ fn place_of(object: &Value) -> Result<(String, String)> {
     let word = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (root, plural) = match word("/kind") {
         "Namespace" => return Ok(("/api/v1/namespaces".into(), word("/metadata/name").into())),
+        "Node" => return Ok(("/api/v1/nodes".into(), word("/metadata/name").into())),
         "CustomResourceDefinition" => return Ok((CRDS.into(), word("/metadata/name").into())),
         "ClusterRole" => return Ok((format!("{RBAC}/clusterroles"), word("/metadata/name").into())),
         "Role" => (RBAC, "roles"),

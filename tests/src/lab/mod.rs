@@ -153,6 +153,17 @@ impl Lab {
         }))
     }
 
+    /// Says which zone a node is in, as its Node object does.
+    ///
+    /// # Errors
+    /// When the object cannot be written.
+    pub fn zone(&self, node: &Node, zone: &str) -> Result<()> {
+        self.manifests.put(json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": node.name(), "labels": {"topology.kubernetes.io/zone": zone}}
+        }))
+    }
+
     /// Labels a Namespace into or out of the mesh, as `kubectl label` would.
     ///
     /// # Errors
