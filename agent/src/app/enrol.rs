@@ -13,7 +13,7 @@ use weft_core::snapshot::Snapshot;
 use super::pods::{Enrolled, Pending, Pods};
 use super::serve::Served;
 use crate::pod::Pod;
-use crate::sandbox::is_other;
+use crate::sandbox::{Unfound, is_other};
 use crate::steer::{InboundModes, PodNetwork};
 use crate::tunnel::HANDSHAKES_MAX;
 use crate::tunnel::codec::{Claims, format_baggage};
@@ -42,20 +42,29 @@ impl Pods {
                 }
                 self.enrolled.insert(uid.clone(), enrolled);
             }
-            Err(error) => {
-                let before = self.pending.get(uid);
-                let attempts = before.map_or(0, |p| p.attempts) + 1;
-                let since = before.map_or_else(Instant::now, |p| p.since);
-                let pause = RETRY_MIN.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX);
-                let reason = format!("{error:#}");
-                tracing::warn!(pod = %workload.name, attempts, reason, "cannot enrol yet; trying again");
-                self.pending.insert(uid.clone(), Pending { reason, since, attempts, retry: Instant::now() + pause });
-            }
+            Err(error) => self.put_off(workload, &error),
         }
     }
 
+    /// Notes that a pod is to be tried again. One whose namespace nobody has looked for has not failed yet.
+    fn put_off(&mut self, workload: &Workload, error: &Error) {
+        let before = self.pending.get(&workload.uid);
+        let (attempts, since) = before.map_or_else(|| (0, Instant::now()), |pending| (pending.attempts, pending.since));
+        let reason = format!("{error:#}");
+        let unlooked = error.downcast_ref::<Unfound>().and_then(|unfound| unfound.again);
+        let pending = if let Some(retry) = unlooked {
+            Pending { reason, since, attempts, retry }
+        } else {
+            let attempts = attempts + 1;
+            tracing::warn!(pod = %workload.name, attempts, reason, "cannot enrol yet; trying again");
+            let pause = RETRY_MIN.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX);
+            Pending { reason, since, attempts, retry: Instant::now() + pause }
+        };
+        self.pending.insert(workload.uid.clone(), pending);
+    }
+
     async fn enrol(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> anyhow::Result<Enrolled> {
-        let path = self.parts.finder.path(workload).map_err(Error::msg)?;
+        let path = self.parts.finder.path(workload)?;
         let identity = snapshot.identity_of(workload);
         let deadline = tokio::time::Instant::now() + CERTIFICATE_WAIT;
         self.parts.identities.wait(&identity, deadline).await?;

@@ -242,7 +242,7 @@ fn netns_of(workload: &Workload, pods: &Pods, finder: &Finder) -> Result<Option<
     if let Some(enrolled) = pods.enrolled.get(&workload.uid) {
         return Ok(Some((Arc::clone(&enrolled.pod.netns), true)));
     }
-    let path = finder.path(workload)?;
+    let path = finder.path(workload).map_err(|unfound| unfound.to_string())?;
     match NetNs::open(&path) {
         Ok(netns) => Ok(Some((netns, false))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

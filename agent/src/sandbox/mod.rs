@@ -8,11 +8,22 @@ mod cgroup;
 mod processes;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use weft_core::model::Workload;
 
 use crate::sys::NetNs;
 pub use processes::Processes;
+
+/// A pod's network namespace is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unfound {
+    /// What to do about it, in a sentence.
+    pub reason: &'static str,
+    /// Nobody has looked since the pod was asked for: it is too soon after the last look, and this is when to ask again.
+    pub again: Option<Instant>,
+}
 
 /// How network namespaces are found.
 #[derive(Debug)]
@@ -27,16 +38,17 @@ impl Finder {
     /// The path of the pod's network namespace.
     ///
     /// # Errors
-    /// What to do about its not being known, in a sentence.
-    pub fn path(&self, workload: &Workload) -> Result<PathBuf, String> {
+    /// [`Unfound`], while it is not known.
+    pub fn path(&self, workload: &Workload) -> Result<PathBuf, Unfound> {
         match self {
-            Self::Annotation => workload.netns.clone().ok_or_else(|| {
-                "no network namespace is known: annotate the Pod with weft.dev/netns: /run/netns/NAME".to_owned()
+            Self::Annotation => workload.netns.clone().ok_or(Unfound {
+                reason: "no network namespace is known: annotate the Pod with weft.dev/netns: /run/netns/NAME",
+                again: None,
             }),
-            Self::Processes(processes) => processes.path(&workload.uid).ok_or_else(|| {
-                "no process of the pod is found in a network namespace of its own: does the agent share the host's \
-                 PID namespace (hostPID), and has the pod's sandbox started?"
-                    .to_owned()
+            Self::Processes(processes) => processes.find(&workload.uid).map_err(|again| Unfound {
+                reason: "no process of the pod is found in a network namespace of its own: does the agent share the \
+                         host's PID namespace (hostPID), and has the pod's sandbox started?",
+                again,
             }),
         }
     }

@@ -57,16 +57,27 @@ impl Processes {
     /// The path of a pod's network namespace, by way of one of its processes; `None` while it has none.
     #[must_use]
     pub fn path(&self, uid: &str) -> Option<PathBuf> {
+        self.find(uid).ok()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// It is not known: with the moment of the next look if this was too soon for one, without if it was looked for just now.
+    pub fn find(&self, uid: &str) -> Result<PathBuf, Option<Instant>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let stands =
             |found: &&Found| self.look(found.pid).is_some_and(|(of, now)| of == uid && now.netns == found.netns);
-        if !state.found.get(uid).as_ref().is_some_and(stands) && state.next.is_none_or(|next| Instant::now() >= next) {
+        if !state.found.get(uid).as_ref().is_some_and(stands) {
             let began = Instant::now();
+            if let Some(next) = state.next.filter(|next| began < *next) {
+                return Err(Some(next));
+            }
             state.found = self.scan(&state.found);
             state.next = Some(Instant::now() + (began.elapsed() * SHARE).max(SCAN_EVERY));
         }
-        let found = state.found.get(uid).filter(stands)?;
-        Some(self.proc.join(found.pid.to_string()).join("ns/net"))
+        let found = state.found.get(uid).filter(stands).ok_or(None)?;
+        Ok(self.proc.join(found.pid.to_string()).join("ns/net"))
     }
 
     /// Looks at every process. A pod stays where it was as long as any process of it is there.

@@ -219,40 +219,15 @@ impl<'a> PodSpec<'a> {
         made["metadata"]["uid"].as_str().map(str::to_owned).context("the API server gave the Pod no UID")
     }
 
+    /// The Pod, as a manifest says it; in a cluster, without what the API server and the runtime assign.
     fn object(&self, uid: &str, netns: &NetNs, addresses: &[IpAddr]) -> serde_json::Value {
-        let mut annotations = self.annotations.clone();
-        if self.lab.api().is_some() {
-            return self.cluster_object(&annotations, addresses);
-        }
-        annotations.insert("weft.dev/netns".into(), netns.path().display().to_string());
         let ports: Vec<_> = self.ports.iter().map(|port| json!({"containerPort": port, "protocol": "TCP"})).collect();
         let ips: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
-        json!({
+        let mut object = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": self.name, "namespace": self.namespace, "uid": uid, "labels": self.labels, "annotations": annotations
-            },
-            "spec": {
-                "nodeName": self.node.name(),
-                "serviceAccountName": self.service_account,
-                "containers": [{"name": "app", "image": "lab-app", "ports": ports}]
-            },
-            "status": {"phase": "Running", "podIP": addresses.first(), "podIPs": ips}
-        })
-    }
-}
-
-impl PodSpec<'_> {
-    /// The Pod as an API server takes it: what it assigns itself is left out.
-    fn cluster_object(&self, annotations: &BTreeMap<String, String>, addresses: &[IpAddr]) -> serde_json::Value {
-        let ports: Vec<_> = self.ports.iter().map(|port| json!({"containerPort": port, "protocol": "TCP"})).collect();
-        let ips: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
-        json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": self.name, "namespace": self.namespace, "labels": self.labels, "annotations": annotations
+                "name": self.name, "namespace": self.namespace, "labels": self.labels, "annotations": self.annotations
             },
             "spec": {
                 "nodeName": self.node.name(),
@@ -261,7 +236,12 @@ impl PodSpec<'_> {
                 "containers": [{"name": "app", "image": "lab-app", "ports": ports}]
             },
             "status": {"phase": "Running", "podIP": addresses.first(), "podIPs": ips}
-        })
+        });
+        if self.lab.api().is_none() {
+            object["metadata"]["uid"] = uid.into();
+            object["metadata"]["annotations"]["weft.dev/netns"] = netns.path().display().to_string().into();
+        }
+        object
     }
 }
 
