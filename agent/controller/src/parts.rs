@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use weft_control::kubernetes::{self, ClientError};
 
 use crate::lease::{self, Term};
-use crate::{Settings, Telemetry, slices, status};
+use crate::{Settings, Telemetry, issuer, slices, status};
 
 /// Who asks, in the API server's audit log.
 const USER_AGENT: &str = concat!("weft-controller/", env!("CARGO_PKG_VERSION"));
@@ -58,6 +58,7 @@ pub async fn run(settings: Settings, telemetry: Telemetry, shutdown: Cancellatio
     let mut parts = Parts::new(common.shutdown.clone());
     tracing::info!(name = common.settings.name, namespace = common.settings.namespace, "the controller begins");
     parts.begin("reach", reach(common.clone()));
+    parts.begin("issuer", issuer::run(common.clone()));
     let (term, terms) = watch::channel(Term::default());
     parts.begin("lease", lease::run(common.clone(), term));
     parts.begin("slices", slices::run(common.clone(), terms.clone()));

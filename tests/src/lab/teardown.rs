@@ -86,10 +86,16 @@ impl Lab {
 
     /// Has every running agent take its pins away, then ends agents and holders.
     fn stop_agents(&self) -> Result<()> {
-        let (agents, holders) = {
+        let (agents, holders, issuers) = {
             let contents = self.contents();
-            (contents.agents.clone(), contents.holders.clone())
+            (contents.agents.clone(), contents.holders.clone(), contents.issuers.clone())
         };
+        for issuer in issuers.iter().filter(|issuer| issuer.process().exited().is_none()) {
+            let status = issuer.process().terminate(DEADLINE)?;
+            if !status.success() {
+                bail!("{} ended with {status} on SIGTERM", issuer.process().name());
+            }
+        }
         let running: Vec<&Agent> = agents.iter().filter(|agent| agent.process().exited().is_none()).collect();
         for agent in &running {
             agent.weft(&["disable"]).with_context(|| format!("disabling {}", agent.process().name()))?;
