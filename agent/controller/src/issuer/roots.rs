@@ -100,7 +100,6 @@ impl Roots {
         authority: Arc<Authority>,
         metrics: Metrics,
     ) -> Self {
-        common.telemetry.readiness.set("root", false);
         Self {
             client: common.client.clone(),
             namespace: common.settings.namespace.clone(),
