@@ -5,11 +5,11 @@
 
 mod bad_input;
 mod balancing;
+mod controller;
 mod discovery;
 mod enrolment;
 mod fixture;
 mod interop;
-mod issuer;
 mod kubernetes;
 mod lab_itself;
 mod lifecycle;
