@@ -10,6 +10,7 @@ mod discovery;
 mod enrolment;
 mod fixture;
 mod interop;
+mod issuer;
 mod kubernetes;
 mod lab_itself;
 mod lifecycle;

@@ -39,7 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["sys", "drain", "telemetry", "identity", "relay", "live", "tunnel", "observe", "pod", "accept", "workers"],
     ),
     ("admin", &["telemetry"]),
-    ("config", &["telemetry", "admin", "steer"]),
+    ("config", &["telemetry", "admin", "steer", "identity"]),
 ];
 
 /// Crates that only the named rooms may use: past steering nobody knows eBPF, and nobody on a connection's path where its
@@ -51,6 +51,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("aya_log", &["steer"]),
     ("h2", &["tunnel", "relay"]),
     ("prometheus_client", &["telemetry"]),
+    ("tonic", &["identity"]),
+    ("weft_ca", &["identity"]),
     // A role of its own: only the command line knows both.
     ("weft_controller", &[]),
 ];
@@ -60,7 +62,7 @@ const CRATES: &[(&str, &[&str])] = &[
 const PARTS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("settings", &[]),
-    ("issuer", &[]),
+    ("issuer", &["settings", "telemetry"]),
     ("lease", &[]),
     ("slices", &["lease"]),
     ("status", &["lease"]),

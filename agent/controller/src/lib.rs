@@ -4,6 +4,7 @@
 //! serve with what they know and hold. It consists of parts, each a task and a room of its own ([`run`]); parts share a
 //! client of the API server, the settings, the metrics and the word to stop, and know nothing of each other.
 
+mod issuer;
 mod lease;
 mod parts;
 mod settings;
@@ -12,5 +13,5 @@ mod status;
 mod telemetry;
 
 pub use parts::{RunError, run};
-pub use settings::{ControllerArgs, Settings};
+pub use settings::{ControllerArgs, IssuerArgs, IssuerSettings, Settings};
 pub use telemetry::Telemetry;

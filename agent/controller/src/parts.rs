@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use weft_control::kubernetes::{self, ClientError};
 
 use crate::lease::{self, Term};
-use crate::{Settings, Telemetry, slices, status};
+use crate::telemetry::PARTS;
+use crate::{Settings, Telemetry, issuer, slices, status};
 
 /// Who asks, in the API server's audit log.
 const USER_AGENT: &str = concat!("weft-controller/", env!("CARGO_PKG_VERSION"));
@@ -57,7 +58,16 @@ pub async fn run(settings: Settings, telemetry: Telemetry, shutdown: Cancellatio
     let common = Common { client, settings: Arc::new(settings), telemetry, shutdown };
     let mut parts = Parts::new(common.shutdown.clone());
     tracing::info!(name = common.settings.name, namespace = common.settings.namespace, "the controller begins");
+    let readiness = &common.telemetry.readiness;
+    for condition in ["kubernetes", "slices"] {
+        readiness.set(condition, false);
+    }
+    if common.settings.issuer.is_some() {
+        readiness.set("root", false);
+    }
+    readiness.set(PARTS, true);
     parts.begin("reach", reach(common.clone()));
+    parts.begin("issuer", issuer::run(common.clone()));
     let (term, terms) = watch::channel(Term::default());
     parts.begin("lease", lease::run(common.clone(), term));
     parts.begin("slices", slices::run(common.clone(), terms.clone()));
@@ -68,7 +78,6 @@ pub async fn run(settings: Settings, telemetry: Telemetry, shutdown: Cancellatio
 /// Finds out once whether the API server can be reached; before that a replica should not be counted on.
 async fn reach(common: Common) -> Result<(), String> {
     let Common { client, telemetry, shutdown, .. } = common;
-    telemetry.readiness.set("kubernetes", false);
     let ask = async {
         while let Err(error) = client.apiserver_version().await {
             tracing::warn!(%error, "the API server does not answer; asking again");

@@ -2,6 +2,8 @@
 //!
 //! [`ControllerArgs`] is what the command line and the environment say, as text; [`Settings`] is what it means.
 
+mod issuer;
+
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
@@ -10,6 +12,8 @@ use std::path::PathBuf;
 use clap::Args;
 use weft_control::SYSTEM_NAMESPACE;
 use weft_core::model::{Name, TrustDomain};
+
+pub use issuer::{IssuerArgs, IssuerSettings};
 
 /// Where a pod finds the namespace it runs in.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -36,6 +40,10 @@ pub struct ControllerArgs {
     /// Where /metrics, /readyz and /healthz are served, or off
     #[arg(long, env = "WEFT_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "[::]:15020")]
     pub metrics_address: String,
+
+    /// Settings of the issuer
+    #[command(flatten)]
+    pub issuer: IssuerArgs,
 }
 
 /// Checked settings of a controller.
@@ -51,6 +59,8 @@ pub struct Settings {
     pub trust_domain: TrustDomain,
     /// Where metrics are served; `None` switches them off.
     pub metrics: Option<SocketAddr>,
+    /// How certificates are issued; `None` if somebody else does.
+    pub issuer: Option<IssuerSettings>,
 }
 
 impl Settings {
@@ -79,7 +89,9 @@ impl Checker {
         });
         let name = self.keep("--name", own_name(args.name.as_deref()));
         let name = name.and_then(|name| self.keep("--name", Name::new(&name)));
-        let namespace = self.keep("--namespace", Name::new(&own_namespace(args.namespace.as_deref())));
+        let own = own_namespace(args.namespace.as_deref());
+        let namespace = self.keep("--namespace", Name::new(&own));
+        let issuer = issuer::check(&args.issuer, &own).map_err(|problems| self.0.extend(problems)).ok();
         let trust_domain = self.keep("--trust-domain", TrustDomain::new(&args.trust_domain));
         let metrics = self.address("--metrics-address", &args.metrics_address);
         Some(Settings {
@@ -91,6 +103,7 @@ impl Checker {
             namespace: namespace?.to_string(),
             trust_domain: trust_domain?,
             metrics: metrics?,
+            issuer: issuer?,
         })
     }
 
@@ -146,11 +159,19 @@ mod tests {
         let settings = check(&["--name=c-0"]).unwrap();
         assert_eq!((settings.namespace.as_str(), settings.trust_domain.as_str()), ("weft-system", "cluster.local"));
         assert_eq!(settings.metrics, Some("[::]:15020".parse().unwrap()));
+        let issuer = settings.issuer.unwrap();
+        assert_eq!(issuer.callers, ["system:serviceaccount:weft-system:weft-agent".to_owned()].into());
+        assert!(issuer.names.contains(&"weft-controller.weft-system.svc".to_owned()), "{:?}", issuer.names);
+        assert!(check(&["--name=c-0", "--issuer-address=off"]).unwrap().issuer.is_none());
     }
 
     #[test]
     fn every_problem_is_reported_at_once() {
         let wrong = [
+            "--issuer-address=x",
+            "--issuer-callers=agent",
+            "--root-secret=A_B",
+            "--issuer-lifetime-max=0s",
             "--name=UPPER",
             "--namespace=a_b",
             "--trust-domain=Not A Domain",

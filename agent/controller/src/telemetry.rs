@@ -7,6 +7,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use weft_control::Readiness;
 
+/// Holds once the parts have said what they wait for: a port that answers before that must not call the controller ready.
+pub(crate) const PARTS: &str = "parts";
+
 /// Metrics and readiness. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
@@ -23,7 +26,7 @@ impl Default for Telemetry {
             "The version that runs",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
-        Self { registry: Arc::new(Mutex::new(registry)), readiness: Readiness::new(&[]) }
+        Self { registry: Arc::new(Mutex::new(registry)), readiness: Readiness::new(&[PARTS]) }
     }
 }
 

@@ -20,11 +20,11 @@ use weft_core::balance::Balancers;
 use weft_core::snapshot::{Here, Snapshot};
 
 use crate::admin::{self, Client, Status, Transition};
-use crate::config::{self, Config};
+use crate::config::{self, CaSource, Config};
 use crate::direct::Direct;
 use crate::drain::Drain;
 use crate::identity::ca::EmbeddedCa;
-use crate::identity::{Identities, Settings};
+use crate::identity::{Authority, Identities, RemoteCa, Settings};
 use crate::inbound::Inbound;
 use crate::live::Live;
 use crate::observe::TunnelEvents;
@@ -75,7 +75,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<()> {
     tracing::info!(node = config.node, version = env!("CARGO_PKG_VERSION"), "starting");
     std::fs::create_dir_all(&config.status).with_context(|| format!("cannot create {}", config.status.display()))?;
-    let ca = EmbeddedCa::open(&config.ca, &config.trust_domain)?;
+    let ca: Arc<dyn Authority> = match &config.ca {
+        CaSource::Embedded(directory) => Arc::new(EmbeddedCa::open(directory, &config.trust_domain)?),
+        CaSource::Remote(settings) => Arc::new(RemoteCa::new(settings.clone())),
+    };
     let steering = open_steering(&config).await?;
     let (requests, received) = mpsc::channel(16);
     let admin =
@@ -205,14 +208,14 @@ async fn open_steering(config: &Config) -> anyhow::Result<Steering> {
 
 fn make_parts(
     config: &Config,
-    ca: EmbeddedCa,
+    ca: Arc<dyn Authority>,
     steering: Steering,
     metrics: Metrics,
     (store, workers): (&Arc<Store>, &Arc<Workers>),
     (finder, publisher): (Finder, Publisher),
 ) -> Parts {
     let lifetime = Settings { lifetime: config.certificate_lifetime, ..Settings::default() };
-    let identities = Identities::new(Arc::new(ca), lifetime);
+    let identities = Identities::new(ca, lifetime);
     let events: Arc<dyn Events> = Arc::new(TunnelEvents(metrics.clone()));
     let protocols = match config.tunnel_protocols {
         config::TunnelProtocols::Both => Protocols::Both,

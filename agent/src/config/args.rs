@@ -13,6 +13,11 @@ pub const DEFAULT_HOLD_SOCKET: &str = "/run/weft/hold.sock";
 /// Where the agent takes orders unless told otherwise.
 pub const DEFAULT_ADMIN_SOCKET: &str = "/run/weft/admin.sock";
 
+/// Where the DaemonSet mounts the mesh's roots.
+pub const DEFAULT_CA_ROOT_FILE: &str = "/var/run/secrets/weft.dev/roots/roots.pem";
+/// Where the DaemonSet mounts a token for the certificate authority.
+pub const DEFAULT_CA_TOKEN_FILE: &str = "/var/run/secrets/weft.dev/token/token";
+
 /// Settings of `weft agent`, as given.
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
@@ -57,6 +62,27 @@ pub struct AgentArgs {
     /// The embedded CA; shared by the nodes of a mesh [default: DIR/ca of --state]
     #[arg(long, env = "WEFT_CA", value_name = "DIR")]
     pub ca: Option<PathBuf>,
+
+    /// Host and port of a certificate authority that speaks Istio's protocol (`weft controller`, Istiod, istio-csr), in the
+    /// place of the embedded CA
+    #[arg(long, env = "WEFT_CA_ADDRESS", value_name = "HOST:PORT")]
+    pub ca_address: Option<String>,
+
+    /// The name in that authority's certificate [default: the host of --ca-address]
+    #[arg(long, env = "WEFT_CA_NAME", value_name = "NAME")]
+    pub ca_name: Option<String>,
+
+    /// The mesh's roots in PEM, by which that authority is verified; read again when they change
+    #[arg(long, env = "WEFT_CA_ROOT_FILE", value_name = "FILE", default_value = DEFAULT_CA_ROOT_FILE)]
+    pub ca_root_file: PathBuf,
+
+    /// The service account token shown to that authority; read again for every request
+    #[arg(long, env = "WEFT_CA_TOKEN_FILE", value_name = "FILE", default_value = DEFAULT_CA_TOKEN_FILE)]
+    pub ca_token_file: PathBuf,
+
+    /// The cluster's name, for an authority that serves several
+    #[arg(long, env = "WEFT_CLUSTER", value_name = "NAME", default_value = "Kubernetes")]
+    pub cluster: String,
 
     /// The cgroup whose processes are steered [default: the root of the machine's cgroup2 hierarchy]
     #[arg(long, env = "WEFT_CGROUP", value_name = "DIR")]

@@ -13,9 +13,13 @@ use std::time::Duration;
 
 use weft_core::model::{Name, TrustDomain};
 
+use crate::identity::RemoteSettings;
 use crate::telemetry::logging;
 
-pub use args::{AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_HOLD_SOCKET, TunnelProtocols, Unclassified};
+pub use args::{
+    AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_CA_ROOT_FILE, DEFAULT_CA_TOKEN_FILE, DEFAULT_HOLD_SOCKET, TunnelProtocols,
+    Unclassified,
+};
 pub use weft_core::parse_duration as duration;
 
 /// Checked settings of an agent.
@@ -35,8 +39,8 @@ pub struct Config {
     pub status: PathBuf,
     /// Where this agent keeps what it must undo.
     pub state: PathBuf,
-    /// The embedded CA's directory; agents of one mesh share it.
-    pub ca: PathBuf,
+    /// Who signs the workloads' certificates.
+    pub ca: CaSource,
     /// The cgroup the steering programs are attached to.
     pub cgroup: PathBuf,
     /// The BPF file system.
@@ -83,6 +87,15 @@ pub enum ConfigSource {
         /// How to reach it; by the pod's service account where absent.
         kubeconfig: Option<PathBuf>,
     },
+}
+
+/// Who signs the workloads' certificates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CaSource {
+    /// The embedded CA in this directory; agents of one mesh share it.
+    Embedded(PathBuf),
+    /// An authority over the network.
+    Remote(RemoteSettings),
 }
 
 impl ConfigSource {
@@ -142,6 +155,7 @@ impl Checker {
         let source = self.source(args, system::in_cluster());
         let namespace = self.keep("--namespace", Name::new(&args.namespace));
         let cgroup = self.keep("--cgroup", system::cgroup(args.cgroup.as_deref()));
+        let ca = self.ca(args);
         let instance = self.instance(&args.instance);
         let metrics = self.metrics(&args.metrics_address);
         let drain_deadline = self.duration("--drain-deadline", &args.drain_deadline, HOUR * 24);
@@ -170,7 +184,7 @@ impl Checker {
             source: source?,
             namespace: namespace?.to_string(),
             status: args.status.clone().unwrap_or_else(|| state.join("status")),
-            ca: args.ca.clone().unwrap_or_else(|| state.join("ca")),
+            ca: ca?,
             state,
             cgroup: cgroup?,
             bpffs: args.bpffs.clone(),
@@ -221,6 +235,25 @@ impl Checker {
                 None
             }
         }
+    }
+
+    fn ca(&mut self, args: &AgentArgs) -> Option<CaSource> {
+        let Some(address) = &args.ca_address else {
+            return Some(CaSource::Embedded(args.ca.clone().unwrap_or_else(|| args.state.join("ca"))));
+        };
+        if args.ca.is_some() {
+            self.0.push("--ca-address: not together with --ca, the embedded CA: it is the one or the other".into());
+        }
+        let parsed = address.parse::<http::uri::Authority>().ok().filter(|parsed| parsed.port_u16().is_some());
+        let wrong = || format!("{address:?} is not a host with a port, such as weft-controller.weft-system.svc:15012");
+        let address = self.keep("--ca-address", parsed.ok_or_else(wrong))?;
+        Some(CaSource::Remote(RemoteSettings {
+            address: address.to_string(),
+            name: args.ca_name.clone(),
+            root_file: args.ca_root_file.clone(),
+            token_file: args.ca_token_file.clone(),
+            cluster: args.cluster.clone(),
+        }))
     }
 
     fn manifests(&mut self, path: &Path) -> Option<PathBuf> {

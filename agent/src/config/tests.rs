@@ -21,7 +21,7 @@ fn the_defaults() {
     let path = dir.path().to_str().unwrap();
     let config = check(&["--manifests", path, "--node", "n1", "--state", "/s"]).unwrap();
     assert_eq!((config.node.as_str(), config.trust_domain.as_str()), ("n1", "cluster.local"));
-    assert_eq!((config.status, config.ca), ("/s/status".into(), "/s/ca".into()));
+    assert_eq!((config.status, config.ca), ("/s/status".into(), CaSource::Embedded("/s/ca".into())));
     assert_eq!(config.metrics, Some("[::]:15020".parse().unwrap()));
     assert_eq!(config.connect_timeout, Duration::from_secs(1));
     assert_eq!((config.connect_attempts, config.drain_deadline), (3, Duration::from_secs(30)));
@@ -45,6 +45,7 @@ fn every_problem_is_reported_at_once() {
         "--log-format=xml",
         "--log-level=weft=loud",
         "--certificate-lifetime=100000h",
+        "--ca-address=nowhere",
     ];
     let errors = check(&wrong).unwrap_err();
     // And --manifests, which is missing.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::SigningKey;
+use weft_ca::request_params;
 use weft_core::model::Identity;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -35,13 +36,4 @@ impl FreshKey {
             .map_err(|e| e.to_string())?;
         Ok(Self { signing, csr: csr.into() })
     }
-}
-
-/// The request's content: the identity as the only subject alternative name, and no subject.
-pub(super) fn request_params(identity: &Identity) -> Result<CertificateParams, String> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names =
-        vec![SanType::URI(identity.to_string().try_into().map_err(|e: rcgen::Error| e.to_string())?)];
-    Ok(params)
 }

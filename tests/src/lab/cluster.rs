@@ -67,13 +67,17 @@ impl Lab {
         self.manifests.server()
     }
 
+    /// Puts every object of a file of `deploy/` into the cluster.
+    pub(super) fn deploy(&self, file: &str) -> Result<()> {
+        let api = self.api().context("a lab without an API server")?;
+        let objects: Vec<Value> = serde_saphyr::from_multiple(file).context("a file of deploy/")?;
+        objects.iter().try_for_each(|object| api.put(object))
+    }
+
     /// Gives an account the rights of its file in `deploy/` and no other, and who uses this kubeconfig the account.
     fn admit(&self, rights: &str, account: &str, kubeconfig: &Path) -> Result<()> {
         let Some(api) = self.api() else { return Ok(()) };
-        let objects: Vec<Value> = serde_saphyr::from_multiple(rights).context("the rights of an account")?;
-        for object in &objects {
-            api.put(object)?;
-        }
+        self.deploy(rights)?;
         let path = format!("/api/v1/namespaces/weft-system/serviceaccounts/{account}/token");
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
         let granted = api.done("POST", &path, "application/json", Some(&request))?;
@@ -140,6 +144,11 @@ impl ApiServer {
         Ok(server)
     }
 
+    /// The kubeconfig of `system:admin`.
+    pub(super) fn admin(&self) -> &Path {
+        &self.admin
+    }
+
     /// A kubeconfig with the rights of an agent.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
@@ -165,7 +174,7 @@ impl ApiServer {
         })
     }
 
-    fn done(&self, method: &str, path: &str, kind: &str, body: Option<&Value>) -> Result<Value> {
+    pub(super) fn done(&self, method: &str, path: &str, kind: &str, body: Option<&Value>) -> Result<Value> {
         let (status, answer) = self.send(method, path, kind, body.map(ToString::to_string))?;
         ensure!(status < 300, "{method} {path}: {status} {answer}");
         Ok(answer)

@@ -70,6 +70,9 @@ impl Lab {
             &name,
             "--metrics-address",
             &format!("{ADDRESS}:{metrics}"),
+            // Those of a lab that issue are begun apart, with their own rights.
+            "--issuer-address",
+            "off",
         ]
         .map(str::to_owned)
         .into();

@@ -59,7 +59,6 @@ impl Lab {
             source,
             ("--status", self.run.path().join("status").display().to_string()),
             ("--state", path("state")),
-            ("--ca", self.run.path().join("ca").display().to_string()),
             ("--bpffs", self.run.path().join("bpf").display().to_string()),
             ("--instance", node.name().to_owned()),
             ("--cgroup", node.cgroup().display().to_string()),
@@ -71,6 +70,9 @@ impl Lab {
         }
         if !options.arguments.iter().any(|argument| argument == "--unenrol-grace") {
             command.extend(["--unenrol-grace".to_owned(), "1s".to_owned()]);
+        }
+        if !options.arguments.iter().any(|argument| argument == "--ca-address") {
+            command.extend(["--ca".to_owned(), self.run.path().join("ca").display().to_string()]);
         }
         command.extend(options.arguments);
         let log = self.log_path(&name);

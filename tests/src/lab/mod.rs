@@ -9,6 +9,7 @@ pub mod cgroup;
 mod cluster;
 mod controller;
 mod entries;
+mod issuer;
 mod manifests;
 mod mesh;
 mod netns;
@@ -32,6 +33,7 @@ use serde_json::{Value, json};
 pub use agent::{Agent, AgentOptions};
 pub use cluster::ApiServer;
 pub use controller::Controller;
+pub use issuer::Issuer;
 pub use manifests::{MESH, Manifests};
 pub use netns::NetNs;
 pub use node::{Layout, Node};
@@ -62,6 +64,7 @@ struct Contents {
     namespaces: Vec<String>,
     agents: Vec<Agent>,
     holders: Vec<(String, Process)>,
+    issuers: Vec<Issuer>,
     processes: Vec<Process>,
     controllers: Vec<Controller>,
     expected_errors: Vec<String>,

@@ -50,7 +50,6 @@ const _: () = assert!(FILL <= weft_control::crd::PODS_MAX);
 /// Publishes slices until told to stop, whenever `term` says that this replica is the one that does.
 pub(crate) async fn run(common: Common, mut term: watch::Receiver<Term>) -> Result<(), String> {
     let metrics = Metrics::new(&common.telemetry);
-    common.telemetry.readiness.set("slices", false);
     let publisher = Publisher::new(common.client.clone(), &common.settings.namespace);
     while !common.shutdown.is_cancelled() {
         let namespace = Some(Arc::from(common.settings.namespace.as_str()));

@@ -52,6 +52,7 @@ impl Rig {
             namespace: "weft-system".into(),
             trust_domain: weft_core::model::TrustDomain::new("cluster.local")?,
             metrics: None,
+            issuer: None,
         };
         let common = Common {
             client: kubernetes::connect(Some(file.path()), "weft-test").await?,

@@ -95,12 +95,12 @@ impl Directory {
 }
 
 /// Makes a directory (0700) and what is missing above it.
-pub(super) fn make_directory(path: &Path) -> Result<(), CaError> {
+pub(in crate::identity) fn make_directory(path: &Path) -> Result<(), CaError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the directory", path))
 }
 
 /// Writes beside `path`, syncs and renames: readers see the old content or the new, also after a crash.
-pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), CaError> {
+pub(in crate::identity) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), CaError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{:016x}", rand::random::<u64>()));
     let beside = PathBuf::from(beside);
