@@ -59,8 +59,8 @@ pub(super) struct Node {
     pub(super) settled: bool,
     /// What a predecessor left has been taken over or back.
     pub(super) cleared: bool,
-    /// How many pods were enrolled when memory was last given back.
-    pub(super) trimmed: Option<usize>,
+    /// How many pods were enrolled when memory was last given back, and how many looks ago.
+    pub(super) trimmed: Option<(usize, u32)>,
     pub(super) same_node: SameNode,
     /// Pods whose connections the kernel passed are judged once more, a moment after policy changed: handshakes that
     /// were under way have become connections by then.
@@ -245,11 +245,19 @@ impl Node {
         self.readiness.remark(remark);
     }
 
-    /// Enrolling pods takes far more memory than serving them.
+    /// Enrolling pods takes far more memory than serving them. Given back when it is done, and again when what follows it is.
     fn give_memory_back(&mut self) {
-        let enrolled = Some(self.pods.enrolled.len());
-        if self.settled && self.pods.pending.is_empty() && self.trimmed != enrolled {
-            self.trimmed = enrolled;
+        const AGAIN_AFTER: u32 = 3;
+        if !self.settled || !self.pods.pending.is_empty() {
+            return;
+        }
+        let enrolled = self.pods.enrolled.len();
+        let looks = match self.trimmed {
+            Some((pods, looks)) if pods == enrolled => looks.saturating_add(1),
+            _ => 0,
+        };
+        self.trimmed = Some((enrolled, looks));
+        if matches!(looks, 0 | AGAIN_AFTER) {
             sys::memory::give_back();
             sys::memory::let_code_go();
         }

@@ -1,7 +1,7 @@
 //! Memory of a subject's proxies: at rest, and what each of many idle connections adds.
 //!
-//! Resident memory of the processes, all of a subject's added up. What the kernel keeps for the sockets is the same for
-//! every pair of proxies and not in it.
+//! Resident memory of the processes, all of a subject's added up; of what connections add, heap and stacks, for more code
+//! is in memory too once it runs. What the kernel keeps for the sockets is the same for every pair of proxies and not in it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,28 +17,59 @@ use crate::subjects::Subject;
 /// Time the connections get to open: two hundred handshakes a second.
 const OPENING: Duration = Duration::from_secs(90);
 
-/// Bytes resident in each of the cgroups.
-fn resident_in(cgroups: &[impl AsRef<Path>]) -> Result<Vec<u64>> {
-    let of = |cgroup: &Path| cgroup::members(cgroup).into_iter().map(resident).sum();
+/// How often memory is looked at while it settles, how often in a row it has to be the same, and how often at most.
+const LOOK: Duration = Duration::from_secs(1);
+const SAME: usize = 3;
+const LOOKS: usize = 20;
+
+/// What a process holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Resident {
+    /// All of it, code of files and mapped memory of the kernel too.
+    all: u64,
+    /// What is its own: heap and stacks.
+    own: u64,
+}
+
+/// What is resident in each of the cgroups.
+fn resident_in(cgroups: &[impl AsRef<Path>]) -> Result<Vec<Resident>> {
+    let of = |cgroup: &Path| {
+        cgroup::members(cgroup).into_iter().map(resident).try_fold(Resident::default(), |sum, process| {
+            process.map(|process| Resident { all: sum.all + process.all, own: sum.own + process.own })
+        })
+    };
     cgroups.iter().map(|cgroup| of(cgroup.as_ref())).collect()
 }
 
-/// Opens `count` connections, and yields what they add to `rest` bytes at rest.
+/// What is resident once that no longer changes: whoever has just started may still be about to give something back.
+fn at_rest(cgroups: &[impl AsRef<Path>]) -> Result<Vec<Resident>> {
+    let mut seen = vec![resident_in(cgroups)?];
+    for _ in 0..LOOKS {
+        std::thread::sleep(LOOK);
+        seen.push(resident_in(cgroups)?);
+        if seen.len() >= SAME && seen[seen.len() - SAME..].iter().all(|one| Some(one) == seen.last()) {
+            break;
+        }
+    }
+    seen.pop().ok_or_else(|| anyhow::anyhow!("nothing was measured"))
+}
+
+/// Opens `count` connections, and yields what they add to heap and stacks at rest.
 ///
 /// # Errors
 /// When the client does not open them.
 pub fn idle(lab: &Lab, subject: &Subject, count: usize) -> Result<Outcome> {
-    let rest = resident_in(&subject.proxies)?;
-    let largest = rest.iter().copied().max().unwrap_or_default();
-    let rest: u64 = rest.iter().sum();
+    let sum = |of: fn(&Resident) -> u64, resident: &[Resident]| resident.iter().map(of).sum::<u64>() as f64;
+    let rest = at_rest(&subject.proxies)?;
+    let largest = rest.iter().map(|one| one.all).max().unwrap_or_default();
     let command = load(&["idle", "--to", &subject.to.to_string(), "--count", &count.to_string()])?;
     let (process, _) = subject.client.spawn_apart(lab, "load", &command)?;
     let measured = opened(&process).and_then(|mut outcome| {
         let open = outcome.values.get("open").copied().unwrap_or_default();
-        let with: u64 = resident_in(&subject.proxies)?.iter().sum();
-        outcome.set("rest_mb", rest as f64 / 1e6);
+        let with = resident_in(&subject.proxies)?;
+        outcome.set("rest_mb", sum(|one| one.all, &rest) / 1e6);
         outcome.set("rest_largest_mb", largest as f64 / 1e6);
-        outcome.set("idle_kb", (with as f64 - rest as f64) / open / 1000.0);
+        outcome.set("idle_kb", (sum(|one| one.own, &with) - sum(|one| one.own, &rest)) / open / 1000.0);
         Ok(outcome)
     });
     process.kill()?;
@@ -54,9 +85,12 @@ fn opened(process: &Process) -> Result<Outcome> {
     .ok_or_else(|| anyhow::anyhow!("{}", process.log().trim().to_owned()))
 }
 
-fn resident(pid: i32) -> Result<u64> {
+fn resident(pid: i32) -> Result<Resident> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes: u64 = line.and_then(|line| line.split_whitespace().next()).unwrap_or("0").parse()?;
-    Ok(kilobytes * 1024)
+    let bytes = |name: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes: u64 = line.and_then(|line| line.split_whitespace().next()).unwrap_or("0").parse()?;
+        Ok(kilobytes * 1024)
+    };
+    Ok(Resident { all: bytes("VmRSS:")?, own: bytes("RssAnon:")? })
 }
