@@ -1,5 +1,8 @@
 //! Taking a lab down, and judging what the mesh left behind: the checks every journey gets without asking.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::netns::{NetNs, NsId};
-use super::{Agent, Lab, Pod, cgroup, entries, state};
+use super::{Agent, Lab, Node, Pod, cgroup, entries, state};
 use crate::wait;
 
 /// Time the mesh gets to let go of everything.
@@ -19,6 +22,9 @@ const RELEASE: Duration = Duration::from_secs(10);
 
 /// Lines of each log shown when a lab fails.
 const TAIL: usize = 25;
+
+/// Namespaces that are held open.
+type Kept = BTreeMap<NsId, File>;
 
 impl Lab {
     /// Takes the lab down and reports everything that was left behind. Every journey ends with it.
@@ -40,7 +46,7 @@ impl Lab {
                 problems.push(format!("{what}: {problem:#}"));
             }
         };
-        let namespaces = self.namespaces();
+        let namespaces = self.keep_namespaces();
         if judge {
             note("leaving the mesh", self.leave_mesh());
             note("stopping the agents", self.stop_agents());
@@ -163,11 +169,13 @@ impl Lab {
         }
     }
 
-    fn namespaces(&self) -> Vec<NsId> {
+    /// The lab's namespaces, held open: the numbers of one that is gone are given to the next, which may be another lab's.
+    fn keep_namespaces(&self) -> Kept {
         let contents = self.contents();
-        let pods = contents.pods.iter().map(|pod| pod.netns().id());
-        let nodes = contents.nodes.iter().map(|node| node.netns().id());
-        pods.chain(nodes).chain([self.fabric.id()]).collect()
+        let pods = contents.pods.iter().map(Pod::netns);
+        let nodes = contents.nodes.iter().map(Node::netns);
+        let all = pods.chain(nodes).chain([&self.fabric]);
+        all.filter_map(|netns| Some((netns.id(), File::open(netns.path()).ok()?))).collect()
     }
 }
 
@@ -240,10 +248,14 @@ fn pins(directory: &Path) -> Vec<String> {
 }
 
 /// No process may live in, or hold open, a namespace the lab made.
-fn nobody_holds(namespaces: &[NsId]) -> Result<()> {
+fn nobody_holds(namespaces: &Kept) -> Result<()> {
+    let descriptors = Path::new("/proc").join(std::process::id().to_string()).join("fd");
+    let own = |link: &Path| namespaces.values().any(|file| link == descriptors.join(file.as_raw_fd().to_string()));
     // By identity: the link's text is the name it was opened by, which may be the lab's own file.
-    let held =
-        |link: &Path| std::fs::metadata(link).is_ok_and(|found| namespaces.contains(&(found.dev(), found.ino())));
+    let held = |link: &Path| {
+        let found = std::fs::metadata(link).is_ok_and(|found| namespaces.contains_key(&(found.dev(), found.ino())));
+        found && !own(link)
+    };
     for process in std::fs::read_dir("/proc")?.flatten() {
         let path = process.path();
         if path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.parse::<u32>().is_err()) {
