@@ -27,6 +27,9 @@ pub struct Client {
     path: PathBuf,
 }
 
+/// A connection to one holder, whoever is reached by its path meanwhile.
+pub(super) struct Session(OwnedFd);
+
 impl Client {
     /// A client of the holder at `path`, whether or not one answers there yet.
     pub fn at(path: &Path) -> Self {
@@ -47,9 +50,7 @@ impl Client {
 
     /// Duplicates of every listener the holder keeps; it keeps them still.
     pub fn take_all(&self) -> io::Result<Vec<(ListenerKey, OwnedFd)>> {
-        let mut taken = Vec::new();
-        self.ask(Packet::plain(Operation::TakeAll), None, |key, listener| taken.push((key, listener)))?;
-        Ok(taken)
+        Session::open(&self.path)?.take_all()
     }
 
     /// Has the holder close the listeners of a pod.
@@ -67,15 +68,37 @@ impl Client {
         &self,
         request: Packet,
         listener: Option<BorrowedFd<'_>>,
-        mut each: impl FnMut(ListenerKey, OwnedFd),
+        each: impl FnMut(ListenerKey, OwnedFd),
     ) -> io::Result<Packet> {
+        Session::open(&self.path)?.ask(request, listener, each)
+    }
+}
+
+impl Session {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let socket = seqpacket()?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
         setsockopt(&socket, sockopt::SendTimeout, &PATIENCE)?;
-        connect(socket.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
-        send(socket.as_fd(), request, listener)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(Self(socket))
+    }
+
+    /// As [`Client::take_all`].
+    pub(super) fn take_all(&self) -> io::Result<Vec<(ListenerKey, OwnedFd)>> {
+        let mut taken = Vec::new();
+        self.ask(Packet::plain(Operation::TakeAll), None, |key, listener| taken.push((key, listener)))?;
+        Ok(taken)
+    }
+
+    fn ask(
+        &self,
+        request: Packet,
+        listener: Option<BorrowedFd<'_>>,
+        mut each: impl FnMut(ListenerKey, OwnedFd),
+    ) -> io::Result<Packet> {
+        send(self.0.as_fd(), request, listener)?;
         loop {
-            let Some((packet, listener)) = receive(socket.as_fd())? else {
+            let Some((packet, listener)) = receive(self.0.as_fd())? else {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the holder hung up"));
             };
             match (packet.operation, packet.key(), listener) {

@@ -2,7 +2,8 @@
 //!
 //! A listener that closes resets what queued on it, and a SYN that finds none is refused; so a second process, which does
 //! nothing else and need not change between releases, holds a duplicate of every listener. A new agent takes duplicates
-//! of its own and accepts what waited meanwhile. The holder never accepts, reads or judges anything. It talks only to
+//! of its own and accepts what waited meanwhile. A holder that finds another running takes everything over from it, so that a
+//! rolling update can replace both processes. The holder never accepts, reads or judges anything. It talks only to
 //! processes of its own user or root, over a socket that nobody else can open, and takes only TCP listeners.
 
 mod client;
@@ -18,12 +19,6 @@ pub use server::Holder;
 /// What keeps a holder from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
-    /// Somebody answers at the path.
-    #[error("another holder already answers at {path}; stop it first, or give this one another --socket")]
-    Taken {
-        /// The socket's path.
-        path: std::path::PathBuf,
-    },
     /// The socket cannot be made.
     #[error("cannot listen at {path}: {source}; is its directory writable?")]
     Bind {

@@ -16,7 +16,7 @@ use std::{
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket,
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
         sockopt::PeerCredentials,
     },
     unistd::geteuid,
@@ -25,10 +25,13 @@ use weft_abi::{ListenerKey, capacity};
 
 use super::{
     HoldError,
+    client::Session,
     wire::{Operation, Packet, receive, send},
 };
 use crate::sys::{rights, socket::is_listening};
 
+/// Agents that may wait to be answered.
+const BACKLOG: i32 = 8;
 /// Between attempts to accept while descriptors have run out.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -42,25 +45,32 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Listens at `path`, which only root and this user can open. A socket file that nobody answers at is replaced.
+    /// Listens at `path`, which only root and this user can open.
+    ///
+    /// A holder that answers there already is succeeded: this one keeps what that one keeps, and whoever connects from
+    /// now on reaches this one. The other goes on for those connected to it, and may be ended once this returns.
     pub fn bind(path: &Path) -> Result<Self, HoldError> {
         let failed = |source: io::Error| HoldError::Bind { path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(failed)?;
         }
-        let address = UnixAddr::new(path).map_err(|errno| failed(errno.into()))?;
-        let probe = seqpacket().map_err(failed)?;
-        match connect(probe.as_raw_fd(), &address) {
-            Ok(()) => return Err(HoldError::Taken { path: path.to_owned() }),
-            Err(Errno::ECONNREFUSED) => std::fs::remove_file(path).map_err(failed)?,
-            Err(_) => {}
-        }
-        let socket = seqpacket().map_err(failed)?;
-        // Before bind: the file inherits the socket's mode, so there is no moment at which others could open it.
-        chmod(&socket).map_err(failed)?;
-        bind(socket.as_raw_fd(), &address).map_err(|errno| failed(errno.into()))?;
-        listen(&socket, Backlog::new(8).unwrap_or(Backlog::MAXCONN)).map_err(|errno| failed(errno.into()))?;
-        Ok(Self { socket, path: path.to_owned(), kept: Kept::default() })
+        // Connected before the path leads here: a path is all by which the other can be found.
+        let predecessor = Session::open(path).ok();
+        let socket = listen_at(path).map_err(failed)?;
+        // Agents that ask from now on wait in this socket's queue until run() answers, by when everything is here. What
+        // the other is just being asked may be missed: a listener too few is given again within a second.
+        let kept = match predecessor.map(|other| other.take_all()) {
+            None => BTreeMap::new(),
+            Some(Ok(taken)) => {
+                tracing::info!(listeners = taken.len(), "took over from the holder that was running");
+                taken.into_iter().collect()
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a holder was running and gave nothing; agents will give their listeners again");
+                BTreeMap::new()
+            }
+        };
+        Ok(Self { socket, path: path.to_owned(), kept: Arc::new(Mutex::new(kept)) })
     }
 
     /// Serves until accepting fails for good.
@@ -86,6 +96,27 @@ impl Holder {
             }
         }
     }
+}
+
+/// Binds beside the path and moves the socket there: at no moment is there none, and at no moment can others open it.
+pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    let name = path.file_name().ok_or_else(|| io::Error::other("it names no file"))?;
+    let beside = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = seqpacket()?;
+    // Before bind: the file inherits the socket's mode.
+    chmod(&socket)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(&beside)?)?;
+    let moved = listen(&socket, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN))
+        .map_err(io::Error::from)
+        .and_then(|()| std::fs::rename(&beside, path));
+    if moved.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    moved.map(|()| socket)
 }
 
 pub(super) fn seqpacket() -> io::Result<OwnedFd> {

@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use weft_abi::{ListenerKey, ListenerRole};
 
 use super::{
-    Client, HoldError, Holder,
+    Client, Holder,
+    client::Session,
     wire::{LENGTH, Operation, Packet},
 };
 
@@ -78,10 +79,42 @@ fn what_does_not_listen_is_not_kept() {
 }
 
 #[test]
-fn nobody_else_can_open_the_socket_and_one_holder_is_enough() {
+fn nobody_else_can_open_the_socket() {
     let (_directory, path, _client) = holder();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(Holder::bind(&path), Err(HoldError::Taken { .. })));
+}
+
+#[test]
+fn a_second_holder_takes_over_and_the_first_goes_on_for_those_connected_to_it() {
+    let (directory, path, client) = holder();
+    let (kept, later) = (listener(), listener());
+    client.put(key(7, ListenerRole::Inbound), kept.as_fd()).unwrap();
+    let with_first = Session::open(&path).unwrap();
+    let second = Holder::bind(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    // What is asked before the second serves waits for it.
+    let asking = thread::spawn(move || client.take_all().map(|taken| (taken, client)));
+    thread::spawn(move || second.run());
+    let (taken, client) = asking.join().unwrap().unwrap();
+    assert_eq!(taken.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(7, ListenerRole::Inbound)]);
+    client.put(key(8, ListenerRole::Inbound), later.as_fd()).unwrap();
+    assert_eq!(client.count().unwrap(), 2);
+    assert_eq!(with_first.take_all().unwrap().len(), 1, "the first holder still answers, and for itself");
+    let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["hold.sock"], "nothing is left beside the socket");
+}
+
+#[test]
+fn a_holder_that_never_answers_is_succeeded_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hold.sock");
+    // It listens, and hangs up on whoever asks.
+    let dying = super::server::listen_at(&path).unwrap();
+    let hanging_up = thread::spawn(move || drop(crate::sys::rights::accept(dying.as_fd()).unwrap()));
+    let successor = Holder::bind(&path).unwrap();
+    hanging_up.join().unwrap();
+    thread::spawn(move || successor.run());
+    assert_eq!(Client::connect(&path).unwrap().count().unwrap(), 0);
 }
 
 #[test]
