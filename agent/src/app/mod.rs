@@ -7,6 +7,7 @@ mod parts;
 mod pods;
 mod same_node;
 mod serve;
+mod stop;
 mod views;
 
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use weft_core::balance::Balancers;
 use weft_core::snapshot::{Here, Snapshot};
 
-use crate::admin::{self, Client, Status, Transition};
+use crate::admin::{self, Client, Transition};
 use crate::config::{self, CaSource, Config};
 use crate::direct::Direct;
 use crate::drain::Drain;
@@ -35,7 +36,7 @@ use crate::steer::{FlowRecords, SteerConfig, SteerError, Steering, Unclassified}
 use crate::telemetry::{Metrics, MetricsServer, Readiness, logging};
 use crate::tunnel::{Events, Pool, PoolSettings, Protocol, Protocols, ServerSettings};
 use crate::workers::Workers;
-use weft_control::kubernetes::{self, Health};
+use weft_control::kubernetes::{self, Health, Installation};
 use weft_control::manifests::{self, SourceSettings};
 use weft_control::review::Reviewer;
 use weft_control::standing::Publisher;
@@ -50,12 +51,6 @@ use same_node::SameNode;
 const USER_AGENT: &str = concat!("weft-agent/", env!("CARGO_PKG_VERSION"));
 /// Threads of what is not a connection: the configuration, certificates, metrics, accepting.
 const CONTROL_THREADS: usize = 2;
-/// How long tunnels may take to write what ended connections left in them.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// After a hand-over, how long the predecessor goes on accepting: what was on its way to it is not turned away.
-const ACCEPT_LONGER: Duration = Duration::from_millis(300);
-/// How long a predecessor waits for its successor to serve every pod.
-const SUCCESSOR_WAIT: Duration = Duration::from_secs(15);
 /// How long a successor waits for the running agent to let go.
 const HANDOVER_WAIT: Duration = Duration::from_secs(10);
 
@@ -96,7 +91,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     let here = Here { node: config.node.as_str().into(), zone: config.zone.as_deref().map(Into::into) };
     let store = Arc::new(Store::new(Snapshot::on(config.trust_domain.clone(), here)));
     let workers = Workers::start(config.workers).context("cannot start the workers")?;
-    let Followed { source, cluster, publisher, finder } = configuration(&config).await?;
+    let Followed { source, cluster, publisher, finder, installation } = configuration(&config).await?;
     if let Some(health) = &cluster {
         metrics.kubernetes(health.clone());
     }
@@ -129,7 +124,12 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         parts,
     };
     let stop = node.run().await;
-    finish(node, stop, admin, exporter).await
+    if let (Stop::Signal, Some(installation)) = (&stop, installation)
+        && installation.is_gone().await
+    {
+        node.retire().await;
+    }
+    stop::finish(node, stop, admin, exporter).await
 }
 
 /// Where the configuration comes from, and what depends on that.
@@ -138,6 +138,7 @@ struct Followed {
     cluster: Option<Health>,
     publisher: Publisher,
     finder: Finder,
+    installation: Option<Installation>,
 }
 
 async fn configuration(config: &Config) -> anyhow::Result<Followed> {
@@ -147,6 +148,7 @@ async fn configuration(config: &Config) -> anyhow::Result<Followed> {
             cluster: None,
             publisher: Publisher::Directory(config.status.clone()),
             finder: Finder::Annotation,
+            installation: None,
         },
         config::ConfigSource::Kubernetes { kubeconfig } => {
             let client = kubernetes::connect(kubeconfig.as_deref(), USER_AGENT).await?;
@@ -156,6 +158,7 @@ async fn configuration(config: &Config) -> anyhow::Result<Followed> {
                 cluster: Some(cluster.health),
                 publisher: cluster.publisher,
                 finder: Finder::Processes(Processes::default()),
+                installation: config.daemonset.as_ref().map(|name| Installation::of(client, name)),
             }
         }
     })
@@ -179,6 +182,7 @@ async fn open_steering(config: &Config) -> anyhow::Result<Steering> {
         instance: config.instance.clone(),
         cgroup: config.cgroup.clone(),
         state: config.state.clone(),
+        proc_sys: config.proc_sys.clone(),
         unclassified: match config.unclassified {
             config::Unclassified::Open => Unclassified::Open,
             config::Unclassified::Closed => Unclassified::Closed,
@@ -261,60 +265,5 @@ fn make_parts(
         finder,
         publisher,
         grace: config.unenrol_grace,
-    }
-}
-
-/// Waits until the successor, which now answers on the admin socket, serves every pod: loading programs and certificates
-/// takes it a moment, in which this agent goes on accepting from the sockets they share.
-async fn successor_serves(config: &Config) {
-    let deadline = Instant::now() + SUCCESSOR_WAIT;
-    let client = Client::new(&config.admin_socket);
-    while Instant::now() < deadline {
-        let status: Result<Status, _> = client.get("/status").await;
-        if status.is_ok_and(|status| status.pid != std::process::id() && status.waiting_for.is_empty()) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    tracing::warn!("the successor is not ready after {SUCCESSOR_WAIT:?}; draining all the same");
-}
-
-/// Lets go of what a successor needs, accepts a moment longer if there is one, and drains.
-async fn finish(node: Node, stop: Stop, admin: admin::Server, exporter: Option<MetricsServer>) -> anyhow::Result<()> {
-    let Node { parts, pods, config, disabled, .. } = node;
-    let removing = disabled && matches!(stop, Stop::Signal);
-    drop(exporter);
-    let broken = match stop {
-        Stop::Signal => None,
-        Stop::Broken(what) => Some(what),
-        Stop::Handover(reply) => {
-            tracing::info!("handing over to a successor");
-            parts.steering.release();
-            let _ = reply.send(Ok(Transition { done: "steering is released; draining".into() }));
-            admin.close().await;
-            successor_serves(&config).await;
-            tokio::time::sleep(ACCEPT_LONGER).await;
-            None
-        }
-    };
-    pods.stop_accepting().await;
-    let drain = &parts.inbound.drain;
-    tracing::info!(open = drain.open(), deadline = ?config.drain_deadline, "draining");
-    let cut = drain.finish(config.drain_deadline).await;
-    if cut > 0 {
-        tracing::warn!(cut, "connections were cut at the drain deadline");
-    }
-    // A relay that has ended may still have bytes under way in its tunnel.
-    let _ = tokio::time::timeout(FAREWELL, parts.outbound.pool.close()).await;
-    parts.live.flush();
-    if removing {
-        // Nobody is to come after a disabled agent: its pins would steer nothing, and stay for ever.
-        parts.steering.remove_all().await.context("cannot take steering off the node")?;
-    }
-    parts.steering.release();
-    tracing::info!("stopped");
-    match broken {
-        Some(what) => anyhow::bail!("stopped because {what}"),
-        None => Ok(()),
     }
 }

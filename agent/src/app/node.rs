@@ -132,6 +132,27 @@ impl Node {
         }
     }
 
+    /// Takes every pod out of the mesh for good: nobody is to come after this agent. What is open may end until the drain
+    /// deadline; what is left then is cut with everything else.
+    pub(super) async fn retire(&mut self) {
+        tracing::info!("its DaemonSet is gone: taking the node's pods out of the mesh");
+        let deadline = Instant::now() + self.config.drain_deadline;
+        self.disabled = true;
+        self.reconcile().await;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        while !(self.pods.enrolled.is_empty() && self.pods.all_left()) {
+            tokio::select! {
+                Some(event) = self.pod_events.recv() => {
+                    self.pods.handle(event).await;
+                    self.reconcile().await;
+                }
+                _ = look.tick() => self.look().await,
+                () = tokio::time::sleep_until(deadline.into()) => break,
+            }
+        }
+        self.config.drain_deadline = deadline.saturating_duration_since(Instant::now());
+    }
+
     async fn reconcile(&mut self) {
         if !self.settled {
             // Nothing is known yet: what a predecessor enrolled and published holds, unless the mesh is switched off.

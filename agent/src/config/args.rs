@@ -88,6 +88,11 @@ pub struct AgentArgs {
     #[arg(long, env = "WEFT_CGROUP", value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
 
+    /// Where sysctls of pods are written: in a container /proc/sys is read-only, so that the host's /proc/sys/net has to
+    /// be mounted at DIR/net
+    #[arg(long, env = "WEFT_PROC_SYS", value_name = "DIR", default_value = "/proc/sys")]
+    pub proc_sys: PathBuf,
+
     /// The BPF file system, where steering is pinned so that it outlives the agent
     #[arg(long, env = "WEFT_BPFFS", value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
@@ -111,6 +116,16 @@ pub struct AgentArgs {
     /// How long connections may go on after the agent was told to stop
     #[arg(long, env = "WEFT_DRAIN_DEADLINE", value_name = "TIME", default_value = "30s")]
     pub drain_deadline: String,
+
+    /// What becomes of an agent that has handed over to another and drained: exit, or wait to be told to stop, where a
+    /// supervisor would start it again and it would take everything back
+    #[arg(long, env = "WEFT_AFTER_HANDOVER", value_name = "WHAT", default_value = "exit")]
+    pub after_handover: String,
+
+    /// The DaemonSet this agent is of. Told to stop once that is gone, it takes its pods out of the mesh: nobody is to
+    /// come after it
+    #[arg(long, env = "WEFT_DAEMONSET", value_name = "NAMESPACE/NAME")]
+    pub daemonset: Option<String>,
 
     /// How long a pod's tunnel port is served after the pod has left the mesh
     #[arg(long, env = "WEFT_UNENROL_GRACE", value_name = "TIME", default_value = "5s")]

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weft_core::model::{Name, TrustDomain};
+use weft_core::model::{Name, ObjectName, TrustDomain};
 
 use crate::identity::RemoteSettings;
 use crate::telemetry::logging;
@@ -43,6 +43,8 @@ pub struct Config {
     pub ca: CaSource,
     /// The cgroup the steering programs are attached to.
     pub cgroup: PathBuf,
+    /// Where sysctls are written.
+    pub proc_sys: PathBuf,
     /// The BPF file system.
     pub bpffs: PathBuf,
     /// Tells this agent's pins from those of another on the same machine.
@@ -55,6 +57,10 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// How long connections may go on after the agent was told to stop.
     pub drain_deadline: Duration,
+    /// Whether an agent that has handed over and drained stays until it is told to stop.
+    pub wait_after_handover: bool,
+    /// The DaemonSet without which no agent is to come after this one.
+    pub daemonset: Option<ObjectName>,
     /// How long port 15008 of a pod is served after it has left the mesh.
     pub unenrol_grace: Duration,
     /// What the kernel does with connections of pods it has not been told about.
@@ -159,6 +165,8 @@ impl Checker {
         let instance = self.instance(&args.instance);
         let metrics = self.metrics(&args.metrics_address);
         let drain_deadline = self.duration("--drain-deadline", &args.drain_deadline, HOUR * 24);
+        let wait_after_handover = self.after_handover(&args.after_handover);
+        let daemonset = self.daemonset(args.daemonset.as_deref());
         let unenrol_grace = self.duration("--unenrol-grace", &args.unenrol_grace, HOUR);
         let connect_timeout = self.duration("--connect-timeout", &args.connect_timeout, MINUTE);
         let certificate_lifetime = self.duration("--certificate-lifetime", &args.certificate_lifetime, HOUR * 24 * 90);
@@ -187,12 +195,15 @@ impl Checker {
             ca: ca?,
             state,
             cgroup: cgroup?,
+            proc_sys: args.proc_sys.clone(),
             bpffs: args.bpffs.clone(),
             instance: instance?,
             hold_socket: args.hold_socket.clone(),
             admin_socket: args.admin_socket.clone(),
             metrics: metrics?,
             drain_deadline: drain_deadline?,
+            wait_after_handover: wait_after_handover?,
+            daemonset: daemonset?,
             unenrol_grace: unenrol_grace?,
             unclassified: unclassified?,
             workers: workers?,
@@ -312,6 +323,22 @@ impl Checker {
             _ => Err(format!("{text:?} is neither \"on\" nor \"off\"")),
         };
         self.keep("--fast-path", parsed)
+    }
+
+    fn after_handover(&mut self, text: &str) -> Option<bool> {
+        let parsed = match text {
+            "exit" => Ok(false),
+            "wait" => Ok(true),
+            _ => Err(format!("{text:?} is neither \"exit\" nor \"wait\"")),
+        };
+        self.keep("--after-handover", parsed)
+    }
+
+    fn daemonset(&mut self, text: Option<&str>) -> Option<Option<ObjectName>> {
+        let Some(text) = text else { return Some(None) };
+        let name = text.split_once('/').and_then(|(namespace, name)| ObjectName::new(namespace, name).ok());
+        let reason = || format!("{text:?} does not name a DaemonSet: write NAMESPACE/NAME");
+        self.keep("--daemonset", name.ok_or_else(reason)).map(Some)
     }
 
     fn log_format(&mut self, text: &str) -> Option<logging::Format> {

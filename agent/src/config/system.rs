@@ -21,7 +21,11 @@ pub(super) fn node(given: Option<&str>) -> Result<String, String> {
 
 /// The cgroup to attach to: as given, or the root of the machine's cgroup2 hierarchy.
 pub(super) fn cgroup(given: Option<&Path>) -> Result<PathBuf, String> {
-    if let Some(path) = given {
+    if let Some(given) = given {
+        // Where the host's cgroup file systems are mounted as they stand, the unified one may be below.
+        let path =
+            [given.to_owned(), given.join("unified")].into_iter().find(|path| path.join("cgroup.procs").exists());
+        let path = path.as_deref().unwrap_or(given);
         let is_cgroup = path.join("cgroup.procs").exists();
         let reason = || format!("{} is not a cgroup2 directory: it has no cgroup.procs", path.display());
         return is_cgroup.then(|| path.to_owned()).ok_or_else(reason);

@@ -39,6 +39,8 @@ fn every_problem_is_reported_at_once() {
         "--instance=a/b",
         "--metrics-address=15020",
         "--drain-deadline=soon",
+        "--after-handover=stay",
+        "--daemonset=weft",
         "--connect-timeout=0s",
         "--connect-attempts=0",
         "--unclassified=maybe",

@@ -6,6 +6,7 @@
 
 use std::{
     net::{IpAddr, TcpListener},
+    path::Path,
     sync::Arc,
 };
 
@@ -140,7 +141,7 @@ impl Steering {
         route::remove(&ns, &entry.addresses)
             .await
             .map_err(SteerError::pod(&entry.uid, "remove rule and route from"))?;
-        reset_sysctls(&ns, &entry)?;
+        reset_sysctls(&self.shared.proc_sys, &ns, &entry)?;
         self.shared.erase(cookie)?;
         // The namespace lives on, and is known.
         self.classify(cookie)
@@ -202,7 +203,7 @@ impl Shared {
     fn attach(&self, cookie: u64, wanted: &PodNetwork) -> Result<EnrolledPod, SteerError> {
         let (ns, entry) = self.known(cookie)?;
         for key in entry.sysctls.keys() {
-            sysctl::write(&ns, key, SET).map_err(SteerError::pod(&entry.uid, "set the sysctls of"))?;
+            sysctl::write(&self.proc_sys, &ns, key, SET).map_err(SteerError::pod(&entry.uid, "set the sysctls of"))?;
         }
         let listeners = self.listen(&ns, &entry, &wanted.avoid_ports)?;
         let modes = Modes::from(&wanted.modes);
@@ -272,11 +273,11 @@ impl Shared {
 }
 
 /// Puts back what was there, unless somebody has changed it since.
-fn reset_sysctls(ns: &NetNs, entry: &Entry) -> Result<(), SteerError> {
+fn reset_sysctls(proc_sys: &Path, ns: &NetNs, entry: &Entry) -> Result<(), SteerError> {
     for (key, before) in &entry.sysctls {
         let now = sysctl::read(ns, key).map_err(SteerError::pod(&entry.uid, "read the sysctls of"))?;
         if now.as_deref() == Some(SET) {
-            sysctl::write(ns, key, before).map_err(SteerError::pod(&entry.uid, "restore the sysctls of"))?;
+            sysctl::write(proc_sys, ns, key, before).map_err(SteerError::pod(&entry.uid, "restore the sysctls of"))?;
         }
     }
     Ok(())

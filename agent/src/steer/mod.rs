@@ -72,6 +72,7 @@ pub struct Steering {
 struct Shared {
     programs: Programs,
     cgroup: PathBuf,
+    proc_sys: PathBuf,
     journal: Journal,
     host: Arc<NetNs>,
     own_cgroup: u64,
@@ -126,6 +127,7 @@ impl Steering {
             holder: config.holder.as_deref().map(hold::Client::at),
             programs,
             cgroup: config.cgroup,
+            proc_sys: config.proc_sys,
             pods: Mutex::default(),
             held: Mutex::default(),
             log_level: Mutex::default(),

@@ -23,6 +23,8 @@ pub struct SteerConfig {
     pub cgroup: PathBuf,
     /// Directory for the journal and the lock; must survive the agent.
     pub state: PathBuf,
+    /// Where sysctls are written: `/proc/sys`, or a mount of it that is not read-only.
+    pub proc_sys: PathBuf,
     /// What happens to connects of pods that nobody has classified.
     pub unclassified: Unclassified,
     /// The socket of `weft hold`, if there is one.

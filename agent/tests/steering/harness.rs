@@ -153,6 +153,7 @@ impl World {
 
     pub(crate) fn config(&self) -> SteerConfig {
         SteerConfig {
+            proc_sys: "/proc/sys".into(),
             bpffs: self.bpffs(),
             instance: "test".into(),
             cgroup: self.cgroup.clone(),
@@ -199,7 +200,8 @@ impl World {
         let netns = PathBuf::from(format!("/run/netns/{name}"));
         let ns = NetNs::open(&netns).unwrap();
         // Addresses that wait for duplicate detection would appear in the middle of a comparison.
-        weft::sys::sysctl::write(&ns, "net.ipv6.conf.default.accept_dad", "0").unwrap();
+        weft::sys::sysctl::write(Path::new(weft::sys::sysctl::PROC_SYS), &ns, "net.ipv6.conf.default.accept_dad", "0")
+            .unwrap();
         ip(&format!("link add v{number} type veth peer name eth0 netns {name}"));
         join();
         ip(&format!("link set v{number} up"));
@@ -274,7 +276,7 @@ impl TestPod {
     }
 
     pub(crate) fn sysctl(&self, key: &str, value: &str) {
-        weft::sys::sysctl::write(&self.ns, key, value).unwrap();
+        weft::sys::sysctl::write(Path::new(weft::sys::sysctl::PROC_SYS), &self.ns, key, value).unwrap();
     }
 
     pub(crate) fn ip(&self, arguments: &str) -> String {

@@ -21,16 +21,20 @@ pub(super) enum End {
 
 impl From<kube::Error> for End {
     fn from(error: kube::Error) -> Self {
-        // The outermost message is of no use to anybody ("client error (Connect)").
-        let mut causes = vec![error.to_string()];
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            causes.push(cause.to_string());
-            source = cause.source();
-        }
-        causes.dedup();
-        Self::Failed(causes.join(": "))
+        Self::Failed(causes(&error))
     }
+}
+
+/// An error with all its causes: the outermost message is of no use to anybody ("client error (Connect)").
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut causes = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    causes.dedup();
+    causes.join(": ")
 }
 
 /// What the server sent makes no sense.

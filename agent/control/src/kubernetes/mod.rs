@@ -7,6 +7,7 @@
 mod client;
 mod end;
 mod health;
+mod installation;
 mod known;
 mod lines;
 mod live;
@@ -19,7 +20,7 @@ mod write;
 
 use std::sync::Arc;
 
-use kube::Client;
+pub use kube::Client;
 use tokio::sync::{mpsc, watch as cell};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -31,7 +32,9 @@ use watch::Watch;
 use write::Writer;
 
 pub use client::{ClientError, connect};
+pub(crate) use end::causes;
 pub use health::{Health, WatchHealth, WatchState};
+pub use installation::Installation;
 pub use known::Known;
 pub use live::Marks;
 pub use read::{Facts, Item, PodFacts, RouteFacts, SliceFacts};
