@@ -4,18 +4,19 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::layers;
 use crate::setup::{Need, cargo_home, ensure};
 use crate::shell::{cargo, root, run, say};
+use crate::{layers, render};
 
 type Check = fn() -> Result<()>;
 
 /// Runs every check and reports all that failed, not only the first.
 pub(crate) fn all() -> Result<()> {
-    ensure(&[Need::Check])?;
-    let checks: [(&str, Check); 6] = [
+    ensure(&[Need::Check, Need::Helm])?;
+    let checks: [(&str, Check); 7] = [
         ("formatting", || run(cargo().args(["fmt", "--all", "--check"]))),
         ("dependency direction", layers::check),
+        ("rendered manifests", render::check),
         ("lints", || run(cargo().args(["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"]))),
         ("documentation", || run(cargo().args(["doc", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))),
         ("licences, bans and sources", || run(cargo().args(["deny", "check", "licenses", "bans", "sources"]))),

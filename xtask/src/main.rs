@@ -7,10 +7,12 @@ mod check;
 mod demo;
 mod fresh;
 mod fuzz;
+mod image;
 mod lab;
 mod layers;
 mod peers;
 mod privileges;
+mod render;
 mod sabotage;
 mod scenarios;
 mod setup;
@@ -35,6 +37,10 @@ enum Verb {
     BuildEbpf,
     /// Compile everything: the eBPF programs, the agent, the lab
     Build,
+    /// Write deploy/weft.yaml and the chart's CustomResourceDefinitions
+    Render,
+    /// Make an OCI archive of the agent, without a container engine
+    Image(image::Arguments),
     /// Format, lints, docs, dependency direction, licences, spelling
     Check,
     /// Run every test and compare the journeys with tests/scenarios.txt
@@ -96,6 +102,8 @@ fn obey(verb: Verb) -> anyhow::Result<()> {
             build_ebpf::run().map(|object| println!("{}", object.display()))
         }
         Verb::Build => build::everything(),
+        Verb::Render => render::run(),
+        Verb::Image(arguments) => image::run(&arguments),
         Verb::Check => check::all(),
         Verb::Test { filter } => test::run(filter.as_deref()),
         Verb::Sabotage { filters } => sabotage::run(&filters),

