@@ -1,19 +1,27 @@
-//! `weft check --manifests DIR`.
+//! `weft check`: manifests (`--manifests DIR`), a cluster the mesh is to be installed in (`--pre`), or the installation there.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
+use weft_control::install::check::{self, Grade};
 use weft_control::manifests::{self, Problem, Severity};
 use weft_core::model::TrustDomain;
 
 use super::Output;
+use super::install::in_cluster;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
-    /// Directory of Kubernetes manifests
-    #[arg(long, env = "WEFT_MANIFESTS", value_name = "DIR")]
-    manifests: PathBuf,
+    /// Directory of Kubernetes manifests, in the place of a cluster
+    #[arg(long, env = "WEFT_MANIFESTS", value_name = "DIR", conflicts_with_all = ["pre", "kubeconfig"])]
+    manifests: Option<PathBuf>,
+    /// Whether the mesh can be installed in the cluster, in the place of how its installation is
+    #[arg(long)]
+    pre: bool,
+    /// A kubeconfig, whose current context says how to reach the cluster [default: $KUBECONFIG, or ~/.kube/config]
+    #[arg(long, env = "WEFT_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// The mesh's trust domain
     #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
@@ -23,9 +31,20 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Output> {
-    ensure!(args.manifests.is_dir(), "{} is not a directory", args.manifests.display());
+    let Some(directory) = &args.manifests else { return cluster(args) };
+    ensure!(directory.is_dir(), "{} is not a directory", directory.display());
     let trust_domain = TrustDomain::new(&args.trust_domain).context("--trust-domain")?;
-    Ok(report(&manifests::check(&args.manifests, &trust_domain), args.strict))
+    Ok(report(&manifests::check(directory, &trust_domain), args.strict))
+}
+
+fn cluster(args: &CheckArgs) -> anyhow::Result<Output> {
+    let findings = in_cluster(args.kubeconfig.as_deref(), async |client| {
+        Ok(if args.pre { check::before(&client).await? } else { check::after(&client).await? })
+    })?;
+    let worst = if args.strict { Grade::Remark } else { Grade::Wrong };
+    let failed = findings.iter().any(|finding| finding.grade >= worst);
+    let text = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    Ok(Output { text, code: if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS } })
 }
 
 /// One problem a line, in the form compilers use, and a last line that counts them.

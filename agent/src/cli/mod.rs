@@ -5,6 +5,7 @@ mod ask;
 mod ca;
 mod check;
 mod controller;
+mod install;
 mod table;
 
 use std::path::PathBuf;
@@ -29,8 +30,15 @@ enum Verb {
     Controller(Box<controller::ControllerVerb>),
     /// Keep the agent's listening sockets open while it restarts
     Hold(HoldArgs),
-    /// Check a directory of manifests without running anything; exits with 1 if something in it would not be applied
+    /// Check a directory of manifests, a cluster before the mesh is installed there, or the installation; exits with 1 if
+    /// something is wrong
     Check(check::CheckArgs),
+    /// Install the mesh in a cluster, by server-side apply of the manifests of this release
+    Install(install::InstallArgs),
+    /// Bring an installation to this release; nodes are taken over one after the other, without an error to a client
+    Upgrade(install::InstallArgs),
+    /// Take every pod out of the mesh, and the mesh out of the cluster
+    Uninstall(install::UninstallArgs),
     /// Show how the agent of this node is; exits with 1 if it is not ready
     Status(Ask),
     /// List the pods the agent knows
@@ -94,6 +102,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Output> {
         Verb::Controller(args) => controller::controller(&args),
         Verb::Hold(args) => agent::hold(&args.socket),
         Verb::Check(args) => check::run(&args),
+        Verb::Install(args) => install::install(&args),
+        Verb::Upgrade(args) => install::upgrade(&args),
+        Verb::Uninstall(args) => install::uninstall(&args),
         Verb::Status(args) => ask::status(&args),
         Verb::Workloads(args) => ask::workloads(&args),
         Verb::Services(args) => ask::services(&args),

@@ -1,0 +1,106 @@
+//! Whether a cluster fits the mesh before it is installed, and whether an installation is well: findings, each that is not
+//! well with its remedy. It only asks; what a node's kernel lacks beyond its version, the agent says when it starts there.
+
+mod after;
+mod before;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use kube::Client;
+use serde_json::Value;
+
+use super::InstallError;
+use super::api::Api;
+
+/// How something stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Grade {
+    /// As it should be.
+    Well,
+    /// The mesh works, but somebody should know.
+    Remark,
+    /// The mesh does not work so.
+    Wrong,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// How it stands.
+    pub grade: Grade,
+    /// What was seen.
+    pub what: String,
+    /// What to do about it, unless it is well.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn well(what: impl Into<String>) -> Self {
+        Self { grade: Grade::Well, what: what.into(), remedy: String::new() }
+    }
+
+    fn remark(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Remark, what: what.into(), remedy: remedy.into() }
+    }
+
+    fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Wrong, what: what.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.grade {
+            Grade::Well => "ok    ",
+            Grade::Remark => "note  ",
+            Grade::Wrong => "FAILED",
+        };
+        write!(f, "{mark}  {}", self.what)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "\n        {}", self.remedy) }
+    }
+}
+
+/// Whether the mesh can be installed in a cluster.
+///
+/// # Errors
+/// When the API server does not answer what everybody may ask.
+pub async fn before(client: &Client) -> Result<Vec<Finding>, InstallError> {
+    before::findings(&Api(client)).await
+}
+
+/// Whether the mesh that is installed in a cluster is well.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn after(client: &Client) -> Result<Vec<Finding>, InstallError> {
+    after::findings(&Api(client)).await
+}
+
+/// The items of a list, page by page.
+async fn all(api: &Api<'_>, path: &str) -> Result<Vec<Value>, InstallError> {
+    let (mut items, mut next) = (Vec::new(), String::new());
+    loop {
+        let page = api.get(&format!("{path}?limit=500&continue={next}")).await?.unwrap_or_default();
+        items.extend(page["items"].as_array().cloned().unwrap_or_default());
+        match page["metadata"]["continue"].as_str() {
+            Some(more) if !more.is_empty() => next = more.to_owned(),
+            _ => return Ok(items),
+        }
+    }
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// A few of many names.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
+    }
+}

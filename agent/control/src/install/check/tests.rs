@@ -1,0 +1,99 @@
+//! Findings against the API server double: a cluster that fits, and each way in which one does not.
+
+use serde_json::json;
+
+use super::super::tests::{Rig, Tested};
+use super::super::{Outcome, Settings};
+use super::*;
+
+fn wrong(findings: &[Finding]) -> Vec<&str> {
+    findings.iter().filter(|f| f.grade == Grade::Wrong).map(|f| f.what.as_str()).collect()
+}
+
+fn node(name: &str, kernel: &str) -> Value {
+    json!({"metadata": {"name": name}, "status": {"nodeInfo": {
+        "kernelVersion": kernel, "operatingSystem": "linux", "architecture": "amd64", "bootID": "", "machineID": "",
+        "systemUUID": "", "osImage": "", "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": ""
+    }}})
+}
+
+fn daemonset(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
+        "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "i"}]}
+    }}})
+}
+
+#[tokio::test]
+async fn a_cluster_that_fits_has_nothing_wrong_and_every_obstacle_is_named_with_its_remedy() -> Tested {
+    let rig = Rig::start().await?;
+    rig.send("POST", "/api/v1/nodes", node("new", "6.8.0-45-generic")).await?;
+    rig.send("POST", "/apis/apps/v1/namespaces/kube-system/daemonsets", daemonset("kindnet")).await?;
+    let fits = before(rig.client()).await?;
+    assert_eq!(wrong(&fits), Vec::<&str>::new(), "{fits:?}");
+    assert!(fits.iter().any(|f| f.what.contains("kindnet")), "{fits:?}");
+    rig.send("POST", "/api/v1/nodes", node("old", "5.15.0-91-generic")).await?;
+    rig.send("POST", "/apis/apps/v1/namespaces/kube-system/daemonsets", daemonset("cilium")).await?;
+    let config = json!({"metadata": {"name": "cilium-config"}, "data": {"kube-proxy-replacement": "true"}});
+    rig.send("POST", "/api/v1/namespaces/kube-system/configmaps", config).await?;
+    let labels = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+    rig.send("POST", "/api/v1/namespaces", json!({"metadata": {"name": "weft-system", "labels": labels}})).await?;
+    let found = before(rig.client()).await?;
+    let wrong = wrong(&found);
+    assert_eq!(wrong.len(), 3, "{wrong:?}");
+    for word in ["old (5.15.0-91-generic)", "Cilium", "baseline"] {
+        assert!(wrong.iter().any(|what| what.contains(word)), "{word}: {wrong:?}");
+    }
+    assert!(found.iter().all(|f| f.grade == Grade::Well || !f.remedy.is_empty()), "{found:?}");
+    let mended = json!({"kube-proxy-replacement": "true", "bpf-lb-sock-hostns-only": "true"});
+    let config = json!({"metadata": {"name": "cilium-config"}, "data": mended});
+    rig.send("PUT", "/api/v1/namespaces/kube-system/configmaps/cilium-config", config).await?;
+    assert!(!before(rig.client()).await?.iter().any(|f| f.what.contains("Cilium's socket")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_may_not_install_is_told_what_is_lacking() -> Tested {
+    let rig = Rig::of_nobody().await?;
+    let found = before(rig.client()).await?;
+    let wrong = wrong(&found);
+    assert!(
+        wrong.iter().any(|what| what.contains("you may not") && what.contains("namespace/weft-system")),
+        "{found:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_installation_is_well_when_its_pods_are_and_says_which_pods_wait() -> Tested {
+    let rig = Rig::start().await?;
+    let nothing = after(rig.client()).await?;
+    assert!(wrong(&nothing).iter().any(|what| what.contains("missing")), "{nothing:?}");
+    let told = rig.apply(&Settings::default()).await?;
+    assert!(told.iter().all(|(_, outcome)| *outcome == Outcome::Created));
+    let path = "/apis/apps/v1/namespaces/weft-system/daemonsets/weft-agent";
+    let (_, mut object) = rig.send("GET", path, Value::Null).await?;
+    let generation = object["metadata"]["generation"].clone();
+    for (ready, well) in [(1, false), (2, true)] {
+        object["status"] = json!({
+            "desiredNumberScheduled": 2, "currentNumberScheduled": 2, "numberMisscheduled": 0, "numberReady": ready,
+            "updatedNumberScheduled": 2, "observedGeneration": generation
+        });
+        let (status, said) = rig.send("PUT", &format!("{path}/status"), object).await?;
+        assert_eq!(status, 200, "{said}");
+        object = said;
+        let found = after(rig.client()).await?;
+        let about: Vec<_> = found.iter().filter(|f| f.what.contains("daemonset.apps/weft-agent")).collect();
+        assert_eq!(about.len(), 1, "{found:?}");
+        assert_eq!(about[0].grade == Grade::Well, well, "{about:?}");
+    }
+    let mark = json!({"weft.dev/status": "pending: no process of the pod is found"});
+    let pod = json!({
+        "metadata": {"name": "slow", "annotations": mark},
+        "spec": {"containers": [{"name": "a", "image": "i"}]}
+    });
+    let (status, said) = rig.send("POST", "/api/v1/namespaces/default/pods", pod).await?;
+    assert_eq!(status, 201, "{said}");
+    let found = after(rig.client()).await?;
+    assert!(found.iter().any(|f| f.grade == Grade::Remark && f.what.contains("default/slow")), "{found:?}");
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Taking the mesh out of a cluster. The agents go first, while everything they need is there: an agent that is ended after
+//! its DaemonSet takes the pods of its node out of the mesh, and its mark off them. What is left is said.
+
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use serde_json::Value;
+
+use super::api::Api;
+use super::{InstallError, NAMESPACE, Object, Outcome, shipped};
+use crate::resource::{MESH_LABEL, STATUS_ANNOTATION};
+
+/// How often is looked whether the agents have gone.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Pods in one answer.
+const PAGE: usize = 500;
+
+/// What an uninstallation leaves.
+#[derive(Clone, Debug, Default)]
+pub struct Left {
+    /// Agents that had not ended in time: their nodes may still be steered.
+    pub agents: Vec<String>,
+    /// Pods that are still marked as meshed.
+    pub marked: Vec<String>,
+    /// Namespaces that are still labelled into the mesh: they join it when it is installed again.
+    pub labelled: Vec<String>,
+    /// Kinds that stay, with what people wrote in them.
+    pub kinds: Vec<String>,
+}
+
+/// Deletes the installation; `wait` is how long the agents get to take their pods out of the mesh. The kinds of `weft.dev`
+/// stay unless `kinds` says otherwise: with them go all objects of theirs.
+///
+/// # Errors
+/// The first object that cannot be deleted.
+pub async fn uninstall(
+    client: &Client,
+    (dry_run, kinds, wait): (bool, bool, Duration),
+    mut tell: impl FnMut(&Object, Outcome),
+) -> Result<Left, InstallError> {
+    let api = Api(client);
+    let mut left = Left::default();
+    let mut objects = shipped()?;
+    objects.reverse();
+    let (agents, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.kind().name == "DaemonSet");
+    for object in &agents {
+        if api.delete(&object.path(), dry_run).await? {
+            tell(object, Outcome::Deleted);
+        }
+    }
+    if !dry_run {
+        left.agents = ended(&api, wait).await?;
+    }
+    for object in rest {
+        if object.is_definition() && !kinds {
+            if api.get(&object.path()).await?.is_some() {
+                left.kinds.push(object.name().to_owned());
+            }
+        } else if api.delete(&object.path(), dry_run).await? {
+            tell(&object, Outcome::Deleted);
+        }
+    }
+    survey(&api, &mut left).await?;
+    Ok(left)
+}
+
+/// Waits for the agents' pods to go; yields those that do not.
+async fn ended(api: &Api<'_>, wait: Duration) -> Result<Vec<String>, InstallError> {
+    let selector = "app.kubernetes.io%2Fname%3Dweft%2Capp.kubernetes.io%2Fcomponent%3Dagent";
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={selector}");
+    let deadline = Instant::now() + wait;
+    loop {
+        let found = api.get(&path).await?.unwrap_or_default();
+        let names: Vec<String> = items(&found).map(name).collect();
+        if names.is_empty() || Instant::now() >= deadline {
+            return Ok(names);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn survey(api: &Api<'_>, left: &mut Left) -> Result<(), InstallError> {
+    let namespaces = api.get("/api/v1/namespaces").await?.unwrap_or_default();
+    let labelled = items(&namespaces).filter(|object| object["metadata"]["labels"][MESH_LABEL] == "enabled");
+    left.labelled = labelled.map(name).collect();
+    let mut next = String::new();
+    loop {
+        let page = api.get(&format!("/api/v1/pods?limit={PAGE}&continue={next}")).await?.unwrap_or_default();
+        let marked = items(&page).filter(|pod| pod["metadata"]["annotations"][STATUS_ANNOTATION] == "enrolled");
+        left.marked.extend(
+            marked.map(|pod| format!("{}/{}", pod["metadata"]["namespace"].as_str().unwrap_or_default(), name(pod))),
+        );
+        match page["metadata"]["continue"].as_str() {
+            Some(more) if !more.is_empty() => next = more.to_owned(),
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list["items"].as_array().into_iter().flatten()
+}
+
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
