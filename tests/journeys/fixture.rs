@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use weft_tests::app::{App, Behaviour};
-use weft_tests::lab::{Agent, Lab, Node, Pod, Service};
+use weft_tests::lab::{Agent, AgentPod, Lab, Node, Pod, Service};
 
 /// Any address, both families.
 pub(crate) fn anywhere(port: u16) -> SocketAddr {
@@ -37,13 +37,25 @@ impl Mesh {
         Self::on(Lab::cluster(name)?)
     }
 
+    /// As [`Mesh::in_cluster`], with the agents and holders of the DaemonSet, in containers.
+    pub(crate) fn in_daemonset(name: &str) -> Result<(Self, Vec<AgentPod>)> {
+        let mesh = Self::without_agents(Lab::cluster(name)?)?;
+        let pods = mesh.lab.start_daemonset()?;
+        Ok((mesh, pods))
+    }
+
     fn on(lab: Lab) -> Result<Self> {
+        let mesh = Self::without_agents(lab)?;
+        mesh.lab.start_agents()?;
+        Ok(mesh)
+    }
+
+    fn without_agents(lab: Lab) -> Result<Self> {
         let (a, b) = (lab.node("a")?, lab.node("b")?);
         let client = lab.pod(&a, "client").create()?;
         let server = lab.pod(&b, "server").ports(&[8080]).create()?;
         let echo = lab.service("echo").pods(&[&server]).create()?;
         let (app, peer) = (client.app(&lab)?, server.app(&lab)?);
-        lab.start_agents()?;
         Ok(Self { lab, a, b, client, server, echo, app, peer })
     }
 

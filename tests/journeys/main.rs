@@ -6,6 +6,7 @@
 mod bad_input;
 mod balancing;
 mod controller;
+mod deployment;
 mod discovery;
 mod enrolment;
 mod fixture;

@@ -78,10 +78,7 @@ impl Lab {
     fn admit(&self, rights: &str, account: &str, kubeconfig: &Path) -> Result<()> {
         let Some(api) = self.api() else { return Ok(()) };
         self.deploy(rights)?;
-        let path = format!("/api/v1/namespaces/weft-system/serviceaccounts/{account}/token");
-        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
-        let granted = api.done("POST", &path, "application/json", Some(&request))?;
-        let token = granted["status"]["token"].as_str().context("the API server gave no token")?;
+        let token = api.token("weft-system", account, &[], &Value::Null)?;
         let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(&api.admin)?)?;
         config["users"] = json!([{"name": "admin", "user": {"token": token}}]);
         std::fs::write(kubeconfig, serde_saphyr::to_string(&config)?).context("writing a kubeconfig")
@@ -172,6 +169,34 @@ impl ApiServer {
             let reply = runtime.block_on(target.send(method, &path, &[("content-type", &kind)], body))?;
             Ok((reply.status, reply.json()))
         })
+    }
+
+    /// A token of a service account, for these audiences (the server's own without any), bound to an object if one is named.
+    ///
+    /// # Errors
+    /// When the server grants none.
+    pub fn token(&self, namespace: &str, account: &str, audiences: &[&str], bound: &Value) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let mut spec = json!({"expirationSeconds": 3600});
+        if !audiences.is_empty() {
+            spec["audiences"] = json!(audiences);
+        }
+        if !bound.is_null() {
+            spec["boundObjectRef"] = bound.clone();
+        }
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let granted = self.done("POST", &path, "application/json", Some(&request))?;
+        granted["status"]["token"].as_str().map(str::to_owned).context("the API server gave no token")
+    }
+
+    /// The certificate it is trusted by, in PEM.
+    ///
+    /// # Errors
+    /// When its kubeconfig lacks it.
+    pub fn authority(&self) -> Result<String> {
+        let config: Value = serde_saphyr::from_str(&std::fs::read_to_string(&self.admin)?)?;
+        let data = config.pointer("/clusters/0/cluster/certificate-authority-data").and_then(Value::as_str);
+        super::run_command(&["base64".into(), "-d".into()], data.context("a kubeconfig without authority")?)
     }
 
     pub(super) fn done(&self, method: &str, path: &str, kind: &str, body: Option<&Value>) -> Result<Value> {
@@ -278,9 +303,10 @@ fn place_of(object: &Value) -> Result<(String, String)> {
         "Node" => return Ok(("/api/v1/nodes".into(), word("/metadata/name").into())),
         "CustomResourceDefinition" => return Ok((CRDS.into(), word("/metadata/name").into())),
         "ClusterRole" => return Ok((format!("{RBAC}/clusterroles"), word("/metadata/name").into())),
+        "ClusterRoleBinding" => return Ok((format!("{RBAC}/clusterrolebindings"), word("/metadata/name").into())),
         "Role" => (RBAC, "roles"),
         "RoleBinding" => (RBAC, "rolebindings"),
-        "ClusterRoleBinding" => return Ok((format!("{RBAC}/clusterrolebindings"), word("/metadata/name").into())),
+        "DaemonSet" => ("/apis/apps/v1", "daemonsets"),
         "ServiceAccount" => ("/api/v1", "serviceaccounts"),
         "Pod" => ("/api/v1", "pods"),
         "Service" => ("/api/v1", "services"),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -22,6 +22,8 @@ pub struct Process {
 struct Inner {
     name: String,
     pid: i32,
+    /// The process that matters, where the one started only waits for it.
+    within: OnceLock<i32>,
     child: Mutex<Child>,
     log: PathBuf,
 }
@@ -75,7 +77,7 @@ impl Process {
 
     fn adopt(name: String, child: Child, log: PathBuf) -> Self {
         let pid = i32::try_from(child.id()).unwrap_or_default();
-        Self { inner: Arc::new(Inner { name, pid, child: Mutex::new(child), log }) }
+        Self { inner: Arc::new(Inner { name, pid, within: OnceLock::new(), child: Mutex::new(child), log }) }
     }
 
     /// The name it has in logs and failures.
@@ -87,7 +89,12 @@ impl Process {
     /// Its pid.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.inner.pid
+        self.inner.within.get().copied().unwrap_or(self.inner.pid)
+    }
+
+    /// Says that the process that was started (a container runtime) only waits for this one.
+    pub(super) fn waits_for(&self, pid: i32) {
+        let _ = self.inner.within.set(pid);
     }
 
     /// What it wrote to its log so far.
@@ -108,7 +115,7 @@ impl Process {
     /// When the kernel refuses.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         if self.exited().is_none() {
-            kill(Pid::from_raw(self.inner.pid), signal)
+            kill(Pid::from_raw(self.pid()), signal)
                 .with_context(|| format!("sending {signal} to {}", self.inner.name))?;
         }
         Ok(())
@@ -147,7 +154,7 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.inner.pid))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("it has ended")?;
         let kilobytes: u64 = line.split_whitespace().next().context("no number")?.parse()?;
         Ok(kilobytes * 1024)
@@ -158,7 +165,7 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn descriptors(&self) -> Result<Vec<String>> {
-        let directory = format!("/proc/{}/fd", self.inner.pid);
+        let directory = format!("/proc/{}/fd", self.pid());
         let mut kinds = Vec::new();
         for entry in std::fs::read_dir(&directory).with_context(|| format!("reading {directory}"))? {
             // A descriptor may close between the listing and the look.
