@@ -164,10 +164,12 @@ proptest! {
             }
         }
         server.drain(&mut book);
-        // A replica that has missed slices learns of them by its watch.
+        // A replica that has missed slices, or that they are gone, learns of it by its watch.
         for (name, slice) in server.slices.clone() {
             book.observe(&name, &slice);
         }
+        let gone: Vec<_> = book.names().filter(|name| !server.slices.contains_key(name)).collect();
+        gone.iter().for_each(|name| book.vanished(name));
         server.drain(&mut book);
         let mut there: Vec<_> = pods.values().map(|pod| SliceWorkload::clone(pod)).collect();
         there.sort_by(|a, b| a.uid.cmp(&b.uid));
