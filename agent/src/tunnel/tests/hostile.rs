@@ -70,9 +70,9 @@ async fn strangers_are_turned_away_in_the_handshake() {
     let forged = credentials(&same_name, &identity("client"), hour, &anchors);
     is_turned_away(&rig, forged.client_config(&server).unwrap(), "certificate_unknown_issuer").await;
 
-    // The authority gives out nothing that is not valid, and certificates count in seconds.
+    // The authority gives out nothing that is not valid; certificates count in whole seconds, the last one included.
     let expired = credentials(&rig.ca, &identity("client"), Duration::from_secs(2), &anchors);
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
     is_turned_away(&rig, expired.client_config(&server).unwrap(), "certificate_expired").await;
     assert_eq!(rig.pool.tunnels(), 0);
 }
