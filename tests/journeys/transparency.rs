@@ -240,7 +240,10 @@ fn one_byte_segments() -> Result<()> {
             mesh.app.send_chunked(conn, payload.clone(), 1)?;
             mesh.app.finish(conn)?;
             let said = mesh.app.receive(conn, Until::End)?.text;
-            ensure!(said == format!("3000 {:x}\n", payload.sum().value), "{to}: {said:?}");
+            ensure!(
+                said == format!("3000 {:x}\n", payload.sum().value),
+                "the server got something else: {to}: {said:?}"
+            );
         }
         Ok(())
     })?;
