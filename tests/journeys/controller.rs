@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use weft_tests::app::{Behaviour, Calls};
-use weft_tests::lab::{AgentOptions, ApiServer, Endpoint, NAMESPACE, Pod};
+use weft_tests::lab::{AgentOptions, Endpoint, NAMESPACE, Pod};
 use weft_tests::wait;
 
 use crate::fixture::{Mesh, anywhere};
@@ -17,20 +17,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// at it, on a machine that is busy with other labs.
 const FAILOVER: Duration = Duration::from_secs(40);
 
-fn api(mesh: &Mesh) -> Result<&ApiServer> {
-    mesh.lab.api().context("a lab without an API server")
-}
-
-fn serving(name: &str) -> Result<Mesh> {
-    let mesh = Mesh::in_cluster(name)?;
-    mesh.peer.listen(anywhere(8080), "server", Behaviour::Identify)?;
-    mesh.lab.mesh()?;
-    Ok(mesh)
-}
-
 /// Pods by UID as slices have them; fails if one is in two.
 fn published(mesh: &Mesh) -> Result<BTreeMap<String, Value>> {
-    let slices = api(mesh)?.get("/apis/weft.dev/v1alpha1/namespaces/weft-system/workloadslices")?;
+    let slices = mesh.api()?.get("/apis/weft.dev/v1alpha1/namespaces/weft-system/workloadslices")?;
     let mut pods = BTreeMap::new();
     for slice in slices["items"].as_array().into_iter().flatten() {
         for said in slice["spec"]["workloads"].as_array().into_iter().flatten() {
@@ -55,7 +44,7 @@ fn published_live(mesh: &Mesh, pods: &[&Pod]) -> Result<()> {
 
 /// Events sent on each open watch of a kind by this kind of client.
 fn heard(mesh: &Mesh, resource: &str, client: &str) -> Result<Vec<u64>> {
-    let counters = api(mesh)?.get("/test/counters")?;
+    let counters = mesh.api()?.get("/test/counters")?;
     let watches = counters["watches"].as_object().context("no watches")?.values();
     let ours = watches.filter(|watch| {
         watch["resource"] == resource
@@ -67,15 +56,15 @@ fn heard(mesh: &Mesh, resource: &str, client: &str) -> Result<Vec<u64>> {
 
 #[test]
 fn slices_tell_nodes_of_each_others_pods() -> Result<()> {
-    let mesh = serving("slices")?;
+    let mesh = Mesh::serving_in_cluster("slices")?;
     mesh.steered(4, || mesh.ways()?.iter().try_for_each(|to| mesh.app.call_once(*to).map(drop)))?;
     published_live(&mesh, &[&mesh.client, &mesh.server])?;
     let server = published(&mesh)?[mesh.server.uid()].clone();
     ensure!(server["pod"]["node"] == "b" && server["pod"]["serviceAccount"] == "server", "{server}");
     // A change of a Pod is told to its own node and to the controller, and where it says nothing new to nobody else.
     let pod = format!("/api/v1/namespaces/{NAMESPACE}/pods/{}", mesh.server.name());
-    api(&mesh)?.send("DELETE", "/test/counters", "application/json", None)?;
-    api(&mesh)?.merge(&pod, &json!({"metadata": {"labels": {"said": "something"}}}))?;
+    mesh.api()?.send("DELETE", "/test/counters", "application/json", None)?;
+    mesh.api()?.merge(&pod, &json!({"metadata": {"labels": {"said": "something"}}}))?;
     wait::until("the controller to hear of it", wait::DEADLINE, || {
         let heard = heard(&mesh, "pods", "weft-controller/")?;
         if heard == [1] { Ok(()) } else { bail!("{heard:?}") }
@@ -83,7 +72,7 @@ fn slices_tell_nodes_of_each_others_pods() -> Result<()> {
     let told = heard(&mesh, "pods", "weft-agent/")?;
     ensure!(told.len() == 2 && told.iter().sum::<u64>() == 1, "agents heard of it: {told:?}");
     // What other nodes have to know they hear by a slice.
-    api(&mesh)?.merge(&pod, &json!({"metadata": {"annotations": {"weft.dev/weight": "7"}}}))?;
+    mesh.api()?.merge(&pod, &json!({"metadata": {"annotations": {"weft.dev/weight": "7"}}}))?;
     wait::until("the slice to say so", wait::DEADLINE, || {
         let said = published(&mesh)?[mesh.server.uid()].clone();
         if said["pod"]["weight"] == 7 { Ok(()) } else { bail!("{said}") }
@@ -103,7 +92,7 @@ fn slices_tell_nodes_of_each_others_pods() -> Result<()> {
 
 #[test]
 fn controller_failover() -> Result<()> {
-    let mesh = serving("controller-failover")?;
+    let mesh = Mesh::serving_in_cluster("controller-failover")?;
     mesh.lab.start_controller()?;
     let looping = mesh.app.start_loop(Calls::to(mesh.echo.v4()).times(0, 4), PAUSE)?;
     let leader = wait::until("a replica to write", wait::DEADLINE, || mesh.lab.leader())?;
@@ -146,12 +135,12 @@ fn controller_failover() -> Result<()> {
 
 #[test]
 fn agent_without_slices_waits() -> Result<()> {
-    let mesh = serving("no-slices")?;
+    let mesh = Mesh::serving_in_cluster("no-slices")?;
     mesh.lab.expect_error("no WorkloadSlice is published");
     mesh.steered(1, || mesh.app.call_once(mesh.echo.v4()))?;
     mesh.lab.leader()?.process().kill()?;
     let slices = "/apis/weft.dev/v1alpha1/namespaces/weft-system/workloadslices";
-    let (status, said) = api(&mesh)?.send("DELETE", slices, "application/json", None)?;
+    let (status, said) = mesh.api()?.send("DELETE", slices, "application/json", None)?;
     ensure!(status == 200, "{status} {said}");
     // Somebody took them away; what they said stays in force.
     mesh.steered(20, || {
@@ -186,7 +175,7 @@ fn agent_without_slices_waits() -> Result<()> {
 /// The conditions the controller has written on a route, as `Type=Status Reason`.
 fn conditions(mesh: &Mesh, route: &str) -> Result<Vec<String>> {
     let path = format!("/apis/gateway.networking.k8s.io/v1alpha2/namespaces/{NAMESPACE}/tcproutes/{route}");
-    let object = api(mesh)?.get(&path)?;
+    let object = mesh.api()?.get(&path)?;
     let generation = &object["metadata"]["generation"];
     let parents = object["status"]["parents"].as_array().cloned().unwrap_or_default();
     let ours = parents.iter().find(|parent| parent["controllerName"] == "weft.dev/controller").context("no entry")?;
@@ -200,7 +189,7 @@ fn conditions(mesh: &Mesh, route: &str) -> Result<Vec<String>> {
 
 #[test]
 fn route_status_is_written() -> Result<()> {
-    let mesh = serving("route-status")?;
+    let mesh = Mesh::serving_in_cluster("route-status")?;
     let second = mesh.lab.pod(&mesh.b, "second").ports(&[8080]).create()?;
     let peer = second.app(&mesh.lab)?;
     peer.listen(anywhere(8080), "second", Behaviour::Identify)?;
@@ -224,13 +213,13 @@ fn route_status_is_written() -> Result<()> {
     })?;
     // What another controller has written stays.
     let path = format!("/apis/gateway.networking.k8s.io/v1alpha2/namespaces/{NAMESPACE}/tcproutes/all-to-other");
-    let mut parents = api(&mesh)?.get(&path)?["status"]["parents"].clone();
+    let mut parents = mesh.api()?.get(&path)?["status"]["parents"].clone();
     let foreign = json!({"controllerName": "example.com/other", "parentRef": {"name": "gateway"}, "conditions": []});
     parents.as_array_mut().context("no list")?.insert(0, foreign.clone());
-    api(&mesh)?.merge(&format!("{path}/status"), &json!({"status": {"parents": parents}}))?;
+    mesh.api()?.merge(&format!("{path}/status"), &json!({"status": {"parents": parents}}))?;
     mesh.lab.manifests().remove("Service", NAMESPACE, "other");
     becomes(["Accepted=True Accepted", "ResolvedRefs=False BackendNotFound"])?;
-    let status = api(&mesh)?.get(&path)?["status"]["parents"].clone();
+    let status = mesh.api()?.get(&path)?["status"]["parents"].clone();
     ensure!(status[0] == foreign, "another controller's entry was touched: {status}");
     wait::until("its share to be refused", wait::DEADLINE, || {
         let summary = mesh.app.call(Calls::to(mesh.echo.v4()).times(3, 1))?;
@@ -241,7 +230,7 @@ fn route_status_is_written() -> Result<()> {
 
 #[test]
 fn pods_with_one_address_are_reported() -> Result<()> {
-    let mesh = serving("one-address")?;
+    let mesh = Mesh::serving_in_cluster("one-address")?;
     let address = mesh.server.v4(8080)?.ip().to_string();
     // Nothing of it runs; it only claims the server's address.
     let thief = json!({
@@ -253,7 +242,7 @@ fn pods_with_one_address_are_reported() -> Result<()> {
     mesh.lab.manifests().put(thief)?;
     for name in ["a-thief", "server"] {
         wait::until(&format!("an Event about {name}"), wait::DEADLINE, || {
-            let events = api(&mesh)?.get(&format!("/api/v1/namespaces/{NAMESPACE}/events"))?;
+            let events = mesh.api()?.get(&format!("/api/v1/namespaces/{NAMESPACE}/events"))?;
             let about = |e: &&Value| e["involvedObject"]["name"] == name && e["reason"] == "AddressContested";
             ensure!(events["items"].as_array().into_iter().flatten().any(|event| about(&event)), "{events}");
             Ok(())

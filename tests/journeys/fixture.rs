@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use weft_tests::app::{App, Behaviour};
-use weft_tests::lab::{Agent, AgentPod, Lab, Node, Pod, Service};
+use weft_tests::lab::{Agent, AgentPod, ApiServer, Lab, Node, Pod, Service};
 
 /// Any address, both families.
 pub(crate) fn anywhere(port: u16) -> SocketAddr {
@@ -35,6 +35,19 @@ impl Mesh {
     /// As [`Mesh::unmeshed`], with an API server in the place of a directory of manifests.
     pub(crate) fn in_cluster(name: &str) -> Result<Self> {
         Self::on(Lab::cluster(name)?)
+    }
+
+    /// The same, meshed, the server answering on 8080.
+    pub(crate) fn serving_in_cluster(name: &str) -> Result<Self> {
+        let mesh = Self::in_cluster(name)?;
+        mesh.peer.listen(anywhere(8080), "server", Behaviour::Identify)?;
+        mesh.lab.mesh()?;
+        Ok(mesh)
+    }
+
+    /// The API server that configures it.
+    pub(crate) fn api(&self) -> Result<&ApiServer> {
+        self.lab.api().context("a lab without an API server")
     }
 
     /// As [`Mesh::in_cluster`], with the agents and holders of the DaemonSet, in containers.

@@ -6,29 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use weft_tests::app::{Behaviour, Calls};
-use weft_tests::lab::{Agent, AgentOptions, ApiServer, Endpoint, NAMESPACE, Node, Pod};
+use weft_tests::lab::{Agent, AgentOptions, Endpoint, NAMESPACE, Node, Pod};
 use weft_tests::wait;
 
 use crate::fixture::{Mesh, anywhere};
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The mesh's API server.
-fn api(mesh: &Mesh) -> Result<&ApiServer> {
-    mesh.lab.api().context("a lab without an API server")
-}
-
-/// Meshed, the server answering.
-fn serving(name: &str) -> Result<Mesh> {
-    let mesh = Mesh::in_cluster(name)?;
-    mesh.peer.listen(anywhere(8080), "server", Behaviour::Identify)?;
-    mesh.lab.mesh()?;
-    Ok(mesh)
-}
-
 fn marked(mesh: &Mesh, pod: &Pod, wanted: impl Fn(Option<&str>) -> bool) -> Result<()> {
     wait::until(&format!("the mark on {}", pod.name()), wait::DEADLINE, || {
-        let mark = api(mesh)?.mark(pod)?;
+        let mark = mesh.api()?.mark(pod)?;
         if wanted(mark.as_deref()) { Ok(()) } else { bail!("it is {mark:?}") }
     })
 }
@@ -84,13 +71,13 @@ fn cluster_label_enrols_running_pods() -> Result<()> {
 
 #[test]
 fn api_server_down_keeps_serving() -> Result<()> {
-    let mesh = serving("api-away")?;
+    let mesh = Mesh::serving_in_cluster("api-away")?;
     let second = mesh.lab.pod(&mesh.b, "second").create()?;
     let peer = second.app(&mesh.lab)?;
     peer.listen(anywhere(8080), "second", Behaviour::Identify)?;
     mesh.lab.wait_live(&second)?;
     let looping = mesh.app.start_loop(Calls::to(mesh.echo.v4()).times(0, 2), PAUSE)?;
-    api(&mesh)?.order("away", &json!({"seconds": 8}))?;
+    mesh.api()?.order("away", &json!({"seconds": 8}))?;
     for agent in agents(&mesh)? {
         wait::holds("the agent to notice", || stale(&agent).unwrap_or(false))?;
         // Told, and no reason to stop: ready, and in metrics and `weft status`.
@@ -127,7 +114,7 @@ fn api_server_down_keeps_serving() -> Result<()> {
 
 #[test]
 fn watch_reset_resyncs() -> Result<()> {
-    let mesh = serving("watch-reset")?;
+    let mesh = Mesh::serving_in_cluster("watch-reset")?;
     let second = mesh.lab.pod(&mesh.b, "second").create()?;
     let peer = second.app(&mesh.lab)?;
     peer.listen(anywhere(8080), "second", Behaviour::Identify)?;
@@ -138,14 +125,14 @@ fn watch_reset_resyncs() -> Result<()> {
         let (to, name) = if round == 0 { (&second, "second") } else { (&mesh.server, "server") };
         let agent = mesh.agent(&mesh.a)?;
         let before = lists(&agent)?;
-        api(&mesh)?.order("gone-as-status", &json!({"status": as_status}))?;
+        mesh.api()?.order("gone-as-status", &json!({"status": as_status}))?;
         // No watch stands while the endpoints change and the change is forgotten.
-        api(&mesh)?.order("faults", &json!({"verb": "watch", "status": 503}))?;
-        api(&mesh)?.order("close", &Value::Null)?;
+        mesh.api()?.order("faults", &json!({"verb": "watch", "status": 503}))?;
+        mesh.api()?.order("close", &Value::Null)?;
         wait::holds("the agent to notice", || stale(&agent).unwrap_or(false))?;
         mesh.lab.set_endpoints(&mesh.echo, vec![Endpoint::from(to)])?;
-        api(&mesh)?.order("compact", &Value::Null)?;
-        let (status, _) = api(&mesh)?.send("DELETE", "/test/faults", "application/json", None)?;
+        mesh.api()?.order("compact", &Value::Null)?;
+        let (status, _) = mesh.api()?.send("DELETE", "/test/faults", "application/json", None)?;
         ensure!(status == 200, "the faults stay: {status}");
         wait::until("the change to be known", wait::DEADLINE, || {
             let answered = mesh.app.call_once(mesh.echo.v4())?;
@@ -166,7 +153,7 @@ fn watch_reset_resyncs() -> Result<()> {
 
 #[test]
 fn pod_moved_to_other_node() -> Result<()> {
-    let mesh = serving("pod-moved")?;
+    let mesh = Mesh::serving_in_cluster("pod-moved")?;
     mesh.steered(2, || mesh.ways()?[..2].iter().try_for_each(|to| mesh.app.call_once(*to).map(drop)))?;
     let before = mesh.server.uid().to_owned();
     // As a StatefulSet does it: the same name, another pod, another node, another address.
@@ -195,7 +182,7 @@ fn pod_moved_to_other_node() -> Result<()> {
 
 #[test]
 fn cluster_sandbox_made_anew() -> Result<()> {
-    let mesh = serving("cluster-sandbox")?;
+    let mesh = Mesh::serving_in_cluster("cluster-sandbox")?;
     mesh.steered(1, || mesh.app.call_once(mesh.echo.v4()))?;
     mesh.lab.delete_sandbox(&mesh.client)?;
     let again = mesh.lab.pod(&mesh.a, "client").anew(&mesh.client).create()?;
@@ -214,7 +201,7 @@ fn cluster_sandbox_made_anew() -> Result<()> {
 
 #[test]
 fn cluster_pod_deleted_with_connections_open() -> Result<()> {
-    let mesh = serving("cluster-deleted")?;
+    let mesh = Mesh::serving_in_cluster("cluster-deleted")?;
     let other = mesh.lab.pod(&mesh.a, "other").create()?;
     let addressed = Instant::now();
     marked(&mesh, &other, |mark| mark == Some("enrolled"))?;
@@ -249,7 +236,7 @@ fn cluster_pod_deleted_with_connections_open() -> Result<()> {
 
 #[test]
 fn cluster_pods_that_cannot_be_enrolled_say_why() -> Result<()> {
-    let mesh = serving("cluster-refused")?;
+    let mesh = Mesh::serving_in_cluster("cluster-refused")?;
     let host = mesh.lab.pod(&mesh.a, "host").host_network().create()?;
     marked(&mesh, &host, |mark| {
         mark.is_some_and(|mark| mark.starts_with("not enrolled: ") && mark.contains("hostNetwork"))
@@ -263,14 +250,14 @@ fn cluster_pods_that_cannot_be_enrolled_say_why() -> Result<()> {
     mesh.lab.manifests().put(ghost)?;
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     wait::until("the ghost's mark", wait::DEADLINE, || {
-        let ghost = api(&mesh)?.get(&format!("{pods}/ghost"))?;
+        let ghost = mesh.api()?.get(&format!("{pods}/ghost"))?;
         let mark = ghost["metadata"]["annotations"]["weft.dev/status"].as_str().unwrap_or_default().to_owned();
         ensure!(mark.starts_with("pending: no process of the pod"), "it is {mark:?}");
         Ok(())
     })?;
     for name in ["host", "ghost"] {
         wait::until(&format!("an Event about {name}"), wait::DEADLINE, || {
-            let events = api(&mesh)?.get(&format!("/api/v1/namespaces/{NAMESPACE}/events"))?;
+            let events = mesh.api()?.get(&format!("/api/v1/namespaces/{NAMESPACE}/events"))?;
             let about = |event: &&Value| event["involvedObject"]["name"] == name && event["reason"] == "NotEnrolled";
             ensure!(events["items"].as_array().into_iter().flatten().any(|event| about(&event)), "{events}");
             Ok(())
@@ -283,14 +270,14 @@ fn cluster_pods_that_cannot_be_enrolled_say_why() -> Result<()> {
 
 #[test]
 fn cluster_disable_with_the_api_server_away() -> Result<()> {
-    let mesh = serving("cluster-disable")?;
+    let mesh = Mesh::serving_in_cluster("cluster-disable")?;
     let second = mesh.lab.pod(&mesh.b, "second").create()?;
     let app = second.app(&mesh.lab)?;
     let (listener, _) = mesh.app.listen(anywhere(8081), "client", Behaviour::Identify)?;
     mesh.lab.wait_live(&second)?;
     let looping = mesh.app.start_loop(Calls::to(mesh.echo.v4()).times(0, 4), PAUSE)?;
     mesh.steered(1, || mesh.app.call_once(mesh.echo.v6()))?;
-    api(&mesh)?.order("away", &json!({"seconds": 12}))?;
+    mesh.api()?.order("away", &json!({"seconds": 12}))?;
     let agent = mesh.agent(&mesh.b)?;
     wait::holds("the agent to notice", || stale(&agent).unwrap_or(false))?;
     let order = agent.clone();
