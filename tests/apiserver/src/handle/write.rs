@@ -191,6 +191,7 @@ fn replace(call: &Call, store: &mut Store, old: &Value, mut new: Value, owned: b
     if let Some(version) = at(old, &["metadata", "resourceVersion"]) {
         object(&mut new, "metadata").insert("resourceVersion".into(), version.clone());
     }
+    owners::keep_times(old, &mut new);
     if is_dry_run(call)? || new == *old {
         return Ok(new);
     }

@@ -95,6 +95,24 @@ pub(crate) fn write(target: &mut Value, owners: Vec<Owner>) {
     }
 }
 
+/// Gives a write that changes nothing but the times of its owners the times it found, so that it is none: what an atomic
+/// list is given by default is no part of what is applied, and would otherwise be a change at every apply. (The API server's
+/// `IgnoreManagedFieldsTimestampsTransformer`.)
+pub(crate) fn keep_times(old: &Value, new: &mut Value) {
+    let (before, mut after) = (read(old), read(new));
+    if before.len() != after.len() {
+        return;
+    }
+    for (before, after) in before.iter().zip(&mut after) {
+        after.time = before.time.clone();
+    }
+    let mut kept = new.clone();
+    write(&mut kept, after);
+    if kept == *old {
+        *new = kept;
+    }
+}
+
 /// Takes away what is never owned, and what this subresource does not write.
 pub(crate) fn strip(fields: &mut Fields, resource: &Resource, subresource: &str) {
     for name in ["f:apiVersion", "f:kind"] {
@@ -155,5 +173,28 @@ fn credit(owners: &mut Vec<Owner>, resource: &Resource, writer: &Writer<'_>, cha
             time: writer.now.into(),
             fields: changed,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_of_nothing_but_times_is_none() {
+        let object = |time: &str, value: u8| {
+            let fields = json!({"f:data": {"f:k": {}}});
+            let entry = json!({"manager": "m", "operation": "Apply", "apiVersion": "v1", "time": time,
+                "fieldsType": "FieldsV1", "fieldsV1": fields});
+            json!({"metadata": {"name": "a", "managedFields": [entry]}, "data": {"k": value}})
+        };
+        let old = object("2026-01-01T00:00:00Z", 1);
+        let mut same = object("2026-01-01T00:00:01Z", 1);
+        keep_times(&old, &mut same);
+        assert_eq!(same, old);
+        let other = object("2026-01-01T00:00:01Z", 2);
+        let mut changed = other.clone();
+        keep_times(&old, &mut changed);
+        assert_eq!(changed, other, "a change has its own time");
     }
 }
