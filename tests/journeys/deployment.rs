@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use weft_tests::app::{Behaviour, Calls};
-use weft_tests::lab::{AgentPod, Endpoint, Process};
+use weft_tests::lab::{AgentPod, ControllerPod, Endpoint, Process};
 use weft_tests::wait;
 
 use crate::fixture::{Mesh, anywhere, moves};
@@ -15,10 +15,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Meshed by the DaemonSet's agents, the server answering.
 fn serving(name: &str) -> Result<(Mesh, Vec<AgentPod>)> {
-    let (mesh, pods) = Mesh::in_daemonset(name)?;
+    let (mesh, _, pods) = installed(name)?;
+    Ok((mesh, pods))
+}
+
+fn installed(name: &str) -> Result<(Mesh, Vec<ControllerPod>, Vec<AgentPod>)> {
+    let (mesh, controllers, agents) = Mesh::installed(name)?;
     mesh.peer.listen(anywhere(8080), "server", Behaviour::Identify)?;
     mesh.lab.mesh()?;
-    Ok((mesh, pods))
+    Ok((mesh, controllers, agents))
 }
 
 /// A line of a process's status, as hexadecimal or decimal text.
@@ -67,6 +72,56 @@ fn daemonset_needs_no_more_than_it_asks_for() -> Result<()> {
         ensure!(poked.ok == 0, "{poked:?}");
         Ok(())
     })?;
+    mesh.lab.finish()
+}
+
+#[test]
+fn installation_issues_its_own_certificates() -> Result<()> {
+    let (mesh, old, agents) = installed("installed")?;
+    for controller in old.iter().map(ControllerPod::controller) {
+        let of = |line: &str| status_of(controller.process(), line);
+        ensure!(
+            (of("CapEff")?.as_str(), of("CapBnd")?.as_str()) == ("0000000000000000", "0000000000000000"),
+            "capable"
+        );
+        ensure!(of("Uid")?.split_whitespace().all(|id| id == "65532") && of("Seccomp")? == "2", "{}", of("Uid")?);
+    }
+    let issued = |pods: &[ControllerPod]| -> Result<f64> {
+        let each = pods.iter().map(|pod| pod.controller().metrics());
+        each.map(|metrics| Ok(metrics?.sum("weft_controller_certificates_issued_total", &[]))).sum()
+    };
+    ensure!(issued(&old)? >= 2.0, "the controller has signed nothing");
+    mesh.steered(4, || mesh.ways()?.into_iter().try_for_each(|to| mesh.app.call_once(to).map(drop)))?;
+    for agent in &agents {
+        let embedded = agent.agent().state().join("ca");
+        ensure!(!embedded.exists(), "{} has an authority of its own", agent.node().name());
+    }
+    // Another release of the controller, its replicas replaced one by one, while the mesh serves.
+    let loops = mesh.ways()?.map(|to| mesh.app.start_loop(Calls::to(to).times(0, 4), PAUSE));
+    let mut serving = old.clone();
+    for leaving in &old {
+        serving.push(mesh.lab.start_controller_pod(leaving.pod().node())?);
+        serving.remove(0);
+        mesh.lab.name_controllers(&serving)?;
+        mesh.lab.end_controller_pod(leaving)?;
+    }
+    // An identity that none of the old ones has signed.
+    let late = mesh.lab.pod(&mesh.b, "late").ports(&[8080]).create()?;
+    let peer = late.app(&mesh.lab)?;
+    peer.listen(anywhere(8080), "late", Behaviour::Identify)?;
+    mesh.lab.wait_live(&late)?;
+    mesh.steered(2, || {
+        for to in [late.v4(8080)?, late.v6(8080)?] {
+            let name = mesh.app.call_once(to)?;
+            ensure!(name == "late", "{name} answered");
+        }
+        Ok(())
+    })?;
+    ensure!(issued(&serving)? >= 1.0, "the new replicas have signed nothing");
+    for looping in loops {
+        let report = mesh.app.stop_loop(looping?)?;
+        ensure!(report.failed() == 0 && report.ok > 50, "{report:?}");
+    }
     mesh.lab.finish()
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::app::{App, Behaviour};
-use weft_tests::lab::{Agent, AgentPod, ApiServer, Lab, Node, Pod, Service};
+use weft_tests::lab::{Agent, AgentPod, ApiServer, ControllerPod, Lab, Node, Pod, Service};
 
 /// Any address, both families.
 pub(crate) fn anywhere(port: u16) -> SocketAddr {
@@ -50,11 +50,12 @@ impl Mesh {
         self.lab.api().context("a lab without an API server")
     }
 
-    /// As [`Mesh::in_cluster`], with the agents and holders of the DaemonSet, in containers.
-    pub(crate) fn in_daemonset(name: &str) -> Result<(Self, Vec<AgentPod>)> {
-        let mesh = Self::without_agents(Lab::cluster(name)?)?;
-        let pods = mesh.lab.start_daemonset()?;
-        Ok((mesh, pods))
+    /// As [`Mesh::in_cluster`], of the shipped manifests: controllers, agents and holders in containers.
+    pub(crate) fn installed(name: &str) -> Result<(Self, Vec<ControllerPod>, Vec<AgentPod>)> {
+        let mesh = Self::without_agents(Lab::installed(name)?)?;
+        let controllers = mesh.lab.start_deployment()?;
+        let agents = mesh.lab.start_daemonset()?;
+        Ok((mesh, controllers, agents))
     }
 
     fn on(lab: Lab) -> Result<Self> {

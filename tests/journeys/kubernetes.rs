@@ -263,6 +263,20 @@ fn cluster_pods_that_cannot_be_enrolled_say_why() -> Result<()> {
             Ok(())
         })?;
     }
+    // Nor does it hold up an update: after a moment the node is ready without it, and so is a successor.
+    let ready = |agent: &Agent| -> Result<()> {
+        wait::until("the agent to be ready all the same", wait::DEADLINE, || {
+            let missing = agent.ask("/status")?["waiting_for"].clone();
+            ensure!(missing == json!([]), "it waits for {missing}");
+            ensure!(agent.metrics()?.sum("weft_pending_pods", &[]) == 1.0, "nothing is said of the ghost");
+            Ok(())
+        })
+    };
+    ready(&mesh.agent(&mesh.a)?)?;
+    mesh.agent(&mesh.a)?.process().terminate(wait::DEADLINE)?;
+    let successor = mesh.lab.launch_agent(&mesh.a, AgentOptions::default())?;
+    wait::holds("the successor to answer", || successor.ask("/status").is_ok())?;
+    ready(&successor)?;
     mesh.lab.manifests().remove("Pod", NAMESPACE, "ghost");
     mesh.steered(1, || mesh.app.call_once(mesh.echo.v4()))?;
     mesh.lab.finish()

@@ -24,8 +24,22 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// How long an enrolment waits for the pod's first certificate before it is put off. Short: other pods wait meanwhile.
 const CERTIFICATE_WAIT: Duration = Duration::from_millis(200);
+/// How long a pod that nobody serves yet may keep its node from being ready.
+const HOLDS_UP: Duration = Duration::from_secs(10);
 
 impl Pods {
+    /// Whether the node is not ready for a pod's sake: one that a predecessor served and this agent does not yet, or one
+    /// that has only begun to wait. A pod that cannot be enrolled must not hold up the update of all nodes; that it waits is
+    /// said on it, in metrics and in `weft status`.
+    pub(super) fn hold_up(&self) -> bool {
+        if self.pending.is_empty() {
+            return false;
+        }
+        let adopted = self.parts.steering.adopted();
+        let served_before = |uid: &str| adopted.iter().any(|entry| entry.uid == uid);
+        self.pending.iter().any(|(uid, pending)| pending.since.elapsed() < HOLDS_UP || served_before(uid))
+    }
+
     /// Enrols a pod that is wanted and is not yet, unless it failed a moment ago.
     pub(super) async fn enrol_if_due(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) {
         let uid = &workload.uid;

@@ -168,13 +168,13 @@ impl Node {
             self.pods.settle().await;
         }
         self.sync_same_node().await;
-        self.parts.metrics.enrolled_pods(self.pods.enrolled.len());
+        self.parts.metrics.pods(self.pods.enrolled.len(), self.pods.pending.len());
         for state in self.parts.identities.states() {
             if let Some(expiry) = state.not_after {
                 self.parts.metrics.certificate(&state.identity, expiry);
             }
         }
-        self.readiness.set("enrolment", self.pods.pending.is_empty());
+        self.readiness.set("enrolment", !self.pods.hold_up());
         if self.disabled && self.pods.enrolled.is_empty() && self.pods.all_left() {
             self.answer_waiting();
         }

@@ -48,9 +48,7 @@ impl Lab {
     /// # Errors
     /// As [`Lab::new`], and when the server does not start.
     pub fn cluster(name: &str) -> Result<Self> {
-        let mut lab = Self::bare(name)?;
-        let server = ApiServer::start(&lab)?;
-        lab.manifests = Manifests::new(lab.run.path(), Some(server));
+        let lab = Self::bare_cluster(name)?;
         lab.install_kinds()?;
         if let Some(api) = lab.api() {
             lab.admit(include_str!("../../../deploy/agent-rbac.yaml"), "weft-agent", &api.agents)?;
@@ -58,6 +56,26 @@ impl Lab {
         }
         lab.namespace(super::NAMESPACE)?;
         lab.start_controller()?;
+        Ok(lab)
+    }
+
+    /// As [`Self::cluster`], but what is in it of the mesh is what `deploy/weft.yaml` says: see
+    /// [`Lab::start_deployment`] and [`Lab::start_daemonset`].
+    ///
+    /// # Errors
+    /// As [`Lab::cluster`].
+    pub fn installed(name: &str) -> Result<Self> {
+        let lab = Self::bare_cluster(name)?;
+        lab.install_kinds()?;
+        lab.install()?;
+        lab.namespace(super::NAMESPACE)?;
+        Ok(lab)
+    }
+
+    fn bare_cluster(name: &str) -> Result<Self> {
+        let mut lab = Self::bare(name)?;
+        let server = ApiServer::start(&lab)?;
+        lab.manifests = Manifests::new(lab.run.path(), Some(server));
         Ok(lab)
     }
 
@@ -307,6 +325,9 @@ fn place_of(object: &Value) -> Result<(String, String)> {
         "Role" => (RBAC, "roles"),
         "RoleBinding" => (RBAC, "rolebindings"),
         "DaemonSet" => ("/apis/apps/v1", "daemonsets"),
+        "Deployment" => ("/apis/apps/v1", "deployments"),
+        "NetworkPolicy" => ("/apis/networking.k8s.io/v1", "networkpolicies"),
+        "PodDisruptionBudget" => ("/apis/policy/v1", "poddisruptionbudgets"),
         "ServiceAccount" => ("/api/v1", "serviceaccounts"),
         "Pod" => ("/api/v1", "pods"),
         "Service" => ("/api/v1", "services"),

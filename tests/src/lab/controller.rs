@@ -1,7 +1,9 @@
 //! Replicas of `weft controller`: real processes with the rights of `deploy/controller-rbac.yaml`, on the network of the API
 //! server.
 
-use anyhow::{Context, Result, bail};
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::cluster::ADDRESS;
@@ -20,7 +22,8 @@ const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/weft-system/leases/
 pub struct Controller {
     process: Process,
     network: NetNs,
-    metrics: u16,
+    /// Where its metrics are.
+    metrics: SocketAddr,
 }
 
 impl Controller {
@@ -35,9 +38,29 @@ impl Controller {
     /// # Errors
     /// When the port does not answer.
     pub fn metrics(&self) -> Result<Metrics> {
-        let port = self.metrics;
-        let text = self.network.run(move || crate::metrics::get((ADDRESS, port).into(), "/metrics"))?;
-        Ok(Metrics::parse(&text))
+        self.get("/metrics").map(|text| Metrics::parse(&text))
+    }
+
+    fn get(&self, path: &'static str) -> Result<String> {
+        let address = self.metrics;
+        self.network.run(move || crate::metrics::get(address, path))
+    }
+
+    /// A replica that is running, wherever it was started, among those of its lab.
+    pub(super) fn adopt(lab: &Lab, process: Process, network: NetNs, metrics: SocketAddr) -> Self {
+        let controller = Self { process, network, metrics };
+        lab.contents().controllers.push(controller.clone());
+        controller
+    }
+
+    /// Waits until it is ready.
+    pub(super) fn wait_ready(&self) -> Result<()> {
+        wait::until(&format!("{} to be ready", self.process.name()), super::agent::READY, || {
+            if let Some(status) = self.process.exited() {
+                bail!("it ended with {status}: {}", self.process.log());
+            }
+            self.get("/readyz").map(drop)
+        })
     }
 
     /// Whether it is the one that writes.
@@ -78,15 +101,19 @@ impl Lab {
         .into();
         let place = Place { name: name.clone(), netns: &self.fabric, cgroup: &own_cgroup, log: self.log_path(&name) };
         let process = Process::start(place, &command)?;
-        let controller = Controller { process, network: self.fabric.clone(), metrics };
-        self.contents().controllers.push(controller.clone());
-        wait::until(&format!("{name} to be ready"), super::agent::READY, || {
-            if let Some(status) = controller.process.exited() {
-                bail!("it ended with {status}: {}", controller.process.log());
-            }
-            controller.network.run(move || crate::metrics::get((ADDRESS, metrics).into(), "/readyz")).map(drop)
-        })?;
+        let controller = Controller::adopt(self, process, self.fabric.clone(), (ADDRESS, metrics).into());
+        controller.wait_ready()?;
         Ok(controller)
+    }
+
+    /// Has the replicas that run end by themselves.
+    pub(super) fn end_controllers(&self) -> Result<()> {
+        let controllers = self.contents().controllers.clone();
+        for process in controllers.iter().map(Controller::process).filter(|process| process.exited().is_none()) {
+            let status = process.terminate(super::teardown::DEADLINE)?;
+            ensure!(status.success(), "{} ended with {status} on SIGTERM", process.name());
+        }
+        Ok(())
     }
 
     /// The replica that writes.

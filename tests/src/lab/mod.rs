@@ -35,7 +35,7 @@ pub use agent::{Agent, AgentOptions};
 pub use cluster::ApiServer;
 pub use controller::Controller;
 pub use issuer::Issuer;
-pub use kubelet::{AgentPod, PartialPod, shipped};
+pub use kubelet::{AgentPod, ControllerPod, PartialPod, shipped};
 pub use manifests::{MESH, Manifests};
 pub use netns::NetNs;
 pub use node::{Layout, Node};

@@ -11,11 +11,11 @@ use anyhow::{Context, Result, bail};
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::netns::{NetNs, NsId};
-use super::{Agent, Lab, Node, Pod, cgroup, entries, state};
+use super::{Agent, Lab, Node, Pod, cgroup, entries, kubelet, state};
 use crate::wait;
 
 /// Time the mesh gets to let go of everything.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Time the kernel gets to end processes that were killed with their namespaces.
 const RELEASE: Duration = Duration::from_secs(10);
@@ -66,6 +66,8 @@ impl Lab {
             (contents.pods.clone(), contents.agents.clone())
         };
         let running: Vec<&Agent> = agents.iter().filter(|agent| agent.process().exited().is_none()).collect();
+        // Without a controller agents would go on serving whom its slices name.
+        let pods: Vec<_> = pods.into_iter().filter(|pod| pod.namespace() != kubelet::NAMESPACE).collect();
         for pod in &pods {
             std::fs::write(pod.cgroup().join("cgroup.kill"), "1").context("ending a pod's processes")?;
         }
@@ -96,6 +98,7 @@ impl Lab {
             let contents = self.contents();
             (contents.agents.clone(), contents.holders.clone(), contents.issuers.clone())
         };
+        self.end_controllers()?;
         for issuer in issuers.iter().filter(|issuer| issuer.process().exited().is_none()) {
             let status = issuer.process().terminate(DEADLINE)?;
             if !status.success() {

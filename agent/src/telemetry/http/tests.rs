@@ -29,7 +29,7 @@ async fn get(server: &MetricsServer, path: &str) -> String {
 #[tokio::test]
 async fn serves_metrics_and_probes() {
     let (server, metrics, readiness) = start().await;
-    metrics.enrolled_pods(5);
+    metrics.pods(5, 0);
     let answer = get(&server, "/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains(OPEN_METRICS) && answer.contains("\nweft_enrolled_pods 5\n"), "{answer}");

@@ -104,6 +104,7 @@ struct Inner {
     certificate_expiry: Family<IdentityLabel, Gauge>,
     certificate_failures: Family<Reason, Counter>,
     enrolled_pods: Gauge,
+    pending_pods: Gauge,
     enrolment_failures: Family<Reason, Counter>,
     config_problems: Family<SeverityLabel, Gauge>,
     generation: Gauge,
@@ -130,6 +131,7 @@ impl Metrics {
             certificate_expiry: Family::default(),
             certificate_failures: Family::default(),
             enrolled_pods: Gauge::default(),
+            pending_pods: Gauge::default(),
             enrolment_failures: Family::default(),
             config_problems: Family::default(),
             generation: Gauge::default(),
@@ -189,9 +191,11 @@ impl Metrics {
         self.inner.connections.denied(reason, destination);
     }
 
-    /// How many pods of this node are enrolled.
-    pub fn enrolled_pods(&self, count: usize) {
-        self.inner.enrolled_pods.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// How many pods of this node are enrolled, and how many wait to be.
+    pub fn pods(&self, enrolled: usize, pending: usize) {
+        for (gauge, count) in [(&self.inner.enrolled_pods, enrolled), (&self.inner.pending_pods, pending)] {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// A pod could not be enrolled, or not un-enrolled; `reason` is one word.
@@ -278,6 +282,8 @@ impl Inner {
         let help = "Certificates that could not be had, by reason";
         registry.register("certificate_failures", help, self.certificate_failures.clone());
         registry.register("enrolled_pods", "Pods of this node that are enrolled", self.enrolled_pods.clone());
+        let help = "Pods of this node that are asked into the mesh and not enrolled yet";
+        registry.register("pending_pods", help, self.pending_pods.clone());
         let help = "Pods that could not be enrolled or un-enrolled, by reason";
         registry.register("enrolment_failures", help, self.enrolment_failures.clone());
         let help = "Problems of the configuration now, by severity";

@@ -19,10 +19,20 @@ app.kubernetes.io/component: {{ . }}
 {{- end -}}
 {{- end }}
 
-{{/* The documents of a file, each with the chart's labels; what names the namespace weft-system names the release's. */}}
+{{/* Where agents ask for certificates; empty if nowhere. */}}
+{{- define "weft.authority" -}}
+{{- if .Values.certificateAuthority.address -}}
+{{- .Values.certificateAuthority.address -}}
+{{- else if .Values.controller.issuer -}}
+{{- printf "weft-controller.%s.svc:15012" .Release.Namespace -}}
+{{- end -}}
+{{- end }}
+
+{{/* The documents of a file, each with the chart's labels; what names the namespace weft-system names the release's.
+   And what names the root's Secret names the one of the values. */}}
 {{- define "weft.documents" -}}
 {{- $root := .root -}}
-{{- range $text := splitList "\n---\n" (.root.Files.Get .file) }}
+{{- range $text := splitList "\n---\n" (.root.Files.Get .file | replace "[weft-root]" (printf "[%s]" .root.Values.controller.rootSecret)) }}
 {{- $object := fromYaml $text }}
 {{- if and $object (ne (get $object "kind") "Namespace") }}
 {{- $labels := fromYaml (include "weft.labels" $root) }}

@@ -6,25 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::super::{Node, binary};
+use super::super::binary;
+use super::sandbox::Sandbox;
 use super::seccomp;
-
-/// Where a pod's volumes are on this machine.
-pub(super) struct Volumes {
-    /// Host paths of the manifest, and what stands for them.
-    pub(super) host: Vec<(String, PathBuf)>,
-    /// What is mounted beyond the manifest, and where.
-    pub(super) extra: Vec<(PathBuf, String)>,
-    /// The pod's directory: a projected volume is below it by its name.
-    pub(super) home: PathBuf,
-}
 
 /// A container to be made.
 pub(super) struct Bundle<'a> {
-    pub(super) pod: &'a Value,
+    pub(super) sandbox: &'a Sandbox,
     pub(super) container: &'a Value,
-    pub(super) node: &'a Node,
-    pub(super) volumes: &'a Volumes,
+    /// What is its `/etc/hosts`.
+    pub(super) hosts: PathBuf,
 }
 
 /// Every capability's name is known by the manifest without this.
@@ -47,29 +38,30 @@ impl Bundle<'_> {
         std::fs::create_dir_all(directory)?;
         let (root, mut mounts) = rootfs(directory)?;
         mounts.extend(self.mounts()?);
-        let context = &self.container["securityContext"];
+        let (context, of_pod) = (&self.container["securityContext"], &self.sandbox.spec["securityContext"]);
         let capabilities = capabilities(&context["capabilities"]);
         let mut linux = json!({
             "maskedPaths": MASKED, "readonlyPaths": READ_ONLY,
             "namespaces": [{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}],
         });
         let namespaces = linux["namespaces"].as_array_mut().context("namespaces")?;
-        namespaces.push(json!({"type": "network", "path": self.node.netns().path()}));
-        if self.pod["hostPID"] != true {
+        namespaces.push(json!({"type": "network", "path": self.sandbox.netns.path()}));
+        if self.sandbox.spec["hostPID"] != true {
             namespaces.push(json!({"type": "pid"}));
         }
-        let profile = [context, &self.pod["securityContext"]].map(|c| c["seccompProfile"]["type"].as_str());
+        let profile = [context, of_pod].map(|c| c["seccompProfile"]["type"].as_str());
         match profile.into_iter().flatten().next() {
             Some("RuntimeDefault") => linux["seccomp"] = seccomp::runtime_default(&capabilities)?,
             Some("Unconfined") | None => {}
             Some(other) => bail!("a seccomp profile of type {other:?}"),
         }
         let args: Vec<&str> = ["/weft"].into_iter().chain(strings(&self.container["args"])).collect();
+        let setting = |name: &str| [context, of_pod].iter().find_map(|context| context[name].as_u64()).unwrap_or(0);
         let config = json!({
             "ociVersion": "1.0.2",
             "process": {
                 "terminal": false, "cwd": "/", "args": args, "env": self.environment(),
-                "user": {"uid": context["runAsUser"].as_u64().unwrap_or(0), "gid": 0},
+                "user": {"uid": setting("runAsUser"), "gid": setting("runAsGroup")},
                 "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
                 "noNewPrivileges": context["allowPrivilegeEscalation"] == false,
             },
@@ -84,11 +76,12 @@ impl Bundle<'_> {
             format!("KUBERNETES_SERVICE_HOST={}", super::super::cluster::ADDRESS),
             "KUBERNETES_SERVICE_PORT=6443".to_owned(),
             // All nodes of the lab share one BPF file system.
-            format!("WEFT_INSTANCE={}", self.node.name()),
+            format!("WEFT_INSTANCE={}", self.sandbox.node.name()),
         ];
         for variable in self.container["env"].as_array().into_iter().flatten() {
             let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-                Some("spec.nodeName") => self.node.name(),
+                Some("spec.nodeName") => self.sandbox.node.name(),
+                Some("metadata.name") => &self.sandbox.name,
                 Some("metadata.namespace") => super::NAMESPACE,
                 _ => variable["value"].as_str().unwrap_or_default(),
             };
@@ -103,25 +96,22 @@ impl Bundle<'_> {
             json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]}),
             json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}),
             json!({"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup2", "options": ["nosuid", "noexec", "nodev", "ro"]}),
-            bind(&self.volumes.home.join("account"), "/var/run/secrets/kubernetes.io/serviceaccount", true),
+            bind(&self.sandbox.home.join("account"), "/var/run/secrets/kubernetes.io/serviceaccount", true),
+            bind(&self.hosts, "/etc/hosts", true),
         ];
         for mount in self.container["volumeMounts"].as_array().into_iter().flatten() {
             let (name, at) = (&mount["name"], mount["mountPath"].as_str().context("a mount without a path")?);
-            let volume = self.pod["volumes"].as_array().into_iter().flatten().find(|v| v["name"] == *name);
+            let volume = self.sandbox.spec["volumes"].as_array().into_iter().flatten().find(|v| v["name"] == *name);
             let volume = volume.with_context(|| format!("no volume {name}"))?;
             let source = match volume["hostPath"]["path"].as_str() {
                 Some(path) => {
-                    let found = self.volumes.host.iter().find(|(known, _)| known == path);
+                    let found = self.sandbox.host.iter().find(|(known, _)| known == path);
                     found.with_context(|| format!("the lab has nothing for the host's {path}"))?.1.clone()
                 }
-                None => self.volumes.home.join(name.as_str().unwrap_or_default()),
+                None => self.sandbox.home.join(name.as_str().unwrap_or_default()),
             };
             mounts.push(bind(&source, at, mount["readOnly"] == true));
         }
-        // After those they may lie in.
-        let within = |at: &str| mounts.iter().any(|m| m["destination"].as_str().is_some_and(|d| at.starts_with(d)));
-        let extra: Vec<_> = self.volumes.extra.iter().filter(|(_, at)| within(at)).collect();
-        mounts.extend(extra.into_iter().map(|(source, at)| bind(source, at, false)));
         Ok(mounts)
     }
 }
