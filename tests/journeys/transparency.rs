@@ -1,6 +1,6 @@
 //! Transparency: an application cannot tell, except that it works, that the mesh carries its connections.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use weft_tests::app::{Behaviour, Calls, End, Options, Payload, Until};
 use weft_tests::lab::Lab;
 use weft_tests::wait;
@@ -234,6 +234,20 @@ fn large_transfer_checksums() -> Result<()> {
 fn one_byte_segments() -> Result<()> {
     let (mesh, listener) = Mesh::serving("bytes", Behaviour::Digest)?;
     let payload = Payload::Noise { seed: 4, length: 3000 };
+    // Each waits for the one before it to come back: none can share a read with another.
+    mesh.peer.listen(anywhere(8081), "echo", Behaviour::Echo)?;
+    mesh.steered(2, || {
+        for to in [mesh.server.v4(8081)?, mesh.server.v6(8081)?] {
+            let conn = mesh.app.open(to)?.conn;
+            for byte in "one by one".chars().cycle().take(100).map(String::from) {
+                mesh.app.say(conn, &byte)?;
+                let back = mesh.app.receive(conn, Until::Bytes(1)).context("a byte did not come back")?.text;
+                ensure!(back == byte, "{byte:?} came back as {back:?}");
+            }
+        }
+        Ok(())
+    })?;
+    // As many as fit are under way at once.
     mesh.steered(2, || {
         for to in [mesh.echo.v4(), mesh.echo.v6()] {
             let conn = mesh.app.open(to)?.conn;
