@@ -10,7 +10,6 @@ mod deployment;
 mod sandbox;
 mod seccomp;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,14 +58,15 @@ impl AgentPod {
     }
 }
 
+/// Compiled in: a journey is about the manifests it was built with.
+const MANIFESTS: &str = include_str!("../../../../deploy/weft.yaml");
+
 /// The objects of the shipped manifests.
 ///
 /// # Errors
 /// When they cannot be read.
 pub fn shipped() -> Result<Vec<Value>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy/weft.yaml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    serde_saphyr::from_multiple(&text).context("deploy/weft.yaml")
+    serde_saphyr::from_multiple(MANIFESTS).context("deploy/weft.yaml")
 }
 
 /// The shipped object of this kind and name.
