@@ -20,6 +20,7 @@ mod same_node;
 mod same_node_life;
 mod security;
 mod services;
+mod switching;
 mod transparency;
 mod tunnel;
 mod volume;

@@ -152,7 +152,7 @@ async fn configuration(config: &Config) -> anyhow::Result<Followed> {
         },
         config::ConfigSource::Kubernetes { kubeconfig } => {
             let client = kubernetes::connect(kubeconfig.as_deref(), USER_AGENT).await?;
-            let cluster = kubernetes::follow(&client, &config.node, &config.namespace);
+            let cluster = kubernetes::follow(&client, &config.node, config.namespace.as_str());
             Followed {
                 source: cluster.source,
                 cluster: Some(cluster.health),

@@ -125,6 +125,15 @@ impl Node {
         }
     }
 
+    /// Whether no pod of this node is to be in the mesh: by order of its own, or of the whole cluster.
+    pub(super) fn is_off(&self) -> bool {
+        self.disabled || self.off_everywhere()
+    }
+
+    fn off_everywhere(&self) -> bool {
+        self.store.snapshot().is_off(&self.config.namespace)
+    }
+
     fn set_destinations(&self, snapshot: &Snapshot) {
         let wanted: BTreeSet<_> = snapshot.destinations().collect();
         if let Err(error) = self.parts.steering.set_destinations(&wanted) {
@@ -163,7 +172,7 @@ impl Node {
             return;
         }
         let snapshot = self.store.snapshot();
-        self.pods.reconcile(&snapshot, self.disabled).await;
+        self.pods.reconcile(&snapshot, self.is_off()).await;
         if !std::mem::replace(&mut self.cleared, true) {
             self.pods.settle().await;
         }
@@ -175,7 +184,7 @@ impl Node {
             }
         }
         self.readiness.set("enrolment", !self.pods.hold_up());
-        if self.disabled && self.pods.enrolled.is_empty() && self.pods.all_left() {
+        if self.is_off() && self.pods.enrolled.is_empty() && self.pods.all_left() {
             self.answer_waiting();
         }
     }
@@ -189,7 +198,7 @@ impl Node {
     /// Has the kernel follow what concerns connections past the proxy, once what a predecessor left is dealt with.
     async fn sync_same_node(&mut self) {
         if self.cleared {
-            self.same_node.sync(&self.parts, &self.pods, &self.store.snapshot(), self.disabled).await;
+            self.same_node.sync(&self.parts, &self.pods, &self.store.snapshot(), self.is_off()).await;
         }
     }
 
@@ -310,7 +319,11 @@ impl Node {
         if disabled {
             self.waiting.push(reply);
         } else {
-            let _ = reply.send(Ok(Transition { done: "the mesh is on again; pods are being enrolled".into() }));
+            let done = match self.off_everywhere() {
+                true => "on for this node, and still off for the whole cluster: weft enable --all",
+                false => "the mesh is on again; pods are being enrolled",
+            };
+            let _ = reply.send(Ok(Transition { done: done.into() }));
         }
         self.reconcile().await;
     }

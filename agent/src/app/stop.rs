@@ -56,8 +56,8 @@ pub(super) async fn finish(
     admin: admin::Server,
     exporter: Option<MetricsServer>,
 ) -> anyhow::Result<()> {
-    let Node { parts, pods, config, disabled, .. } = node;
-    let removing = disabled && matches!(stop, Stop::Signal);
+    let removing = node.is_off() && matches!(stop, Stop::Signal);
+    let Node { parts, pods, config, .. } = node;
     let waits = config.wait_after_handover && matches!(stop, Stop::Handover(_));
     // Before anybody can be told that this agent has let go: from then on it may be told to stop.
     let told = if waits { Some(Told::listen()?) } else { None };

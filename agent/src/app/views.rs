@@ -28,7 +28,7 @@ impl Node {
             trust_domain: self.config.trust_domain.to_string(),
             uptime_seconds: self.started.elapsed().as_secs(),
             waiting_for: self.readiness.missing().into_iter().map(String::from).collect(),
-            disabled: self.disabled,
+            disabled: self.is_off(),
             draining: self.parts.inbound.drain.draining().is_cancelled(),
             generation: self.store.snapshot().generation(),
             enrolled: self.pods.enrolled.len(),

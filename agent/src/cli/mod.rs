@@ -6,6 +6,7 @@ mod ca;
 mod check;
 mod controller;
 mod install;
+mod switch;
 mod table;
 
 use std::path::PathBuf;
@@ -51,10 +52,10 @@ enum Verb {
     Dump(Ask),
     /// Show the log filter, or change it while the agent runs
     LogLevel(ask::LogLevelArgs),
-    /// Take every pod of this node out of the mesh and remove all traces of it; connections that are open last
-    Disable(Ask),
-    /// Put the pods of this node back into the mesh
-    Enable(Ask),
+    /// Take every pod of this node (or of all nodes) out of the mesh and remove all traces of it; connections that are open last
+    Disable(switch::SwitchArgs),
+    /// Put the pods of this node (or of all nodes) back into the mesh
+    Enable(switch::SwitchArgs),
     /// Work with the embedded certificate authority
     #[command(subcommand)]
     Ca(ca::CaVerb),
@@ -111,8 +112,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Output> {
         Verb::Connections(args) => ask::connections(&args),
         Verb::Dump(args) => ask::dump(&args),
         Verb::LogLevel(args) => ask::log_level(&args),
-        Verb::Disable(args) => ask::order(&args, "/disable"),
-        Verb::Enable(args) => ask::order(&args, "/enable"),
+        Verb::Disable(args) => switch::disable(&args),
+        Verb::Enable(args) => switch::enable(&args),
         Verb::Ca(verb) => ca::run(&verb),
         Verb::Crds => Ok(weft_control::crd::definitions_yaml()?.into()),
     }

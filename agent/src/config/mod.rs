@@ -34,7 +34,7 @@ pub struct Config {
     /// Where the mesh's objects come from.
     pub source: ConfigSource,
     /// The namespace the mesh itself is in, in a cluster.
-    pub namespace: String,
+    pub namespace: Name,
     /// Where agents publish the pods they serve.
     pub status: PathBuf,
     /// Where this agent keeps what it must undo.
@@ -190,7 +190,7 @@ impl Checker {
             zone,
             trust_domain: trust_domain?,
             source: source?,
-            namespace: namespace?.to_string(),
+            namespace: namespace?,
             status: args.status.clone().unwrap_or_else(|| state.join("status")),
             ca: ca?,
             state,

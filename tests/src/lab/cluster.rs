@@ -239,6 +239,17 @@ impl ApiServer {
         self.done("PATCH", path, "application/merge-patch+json", Some(change))
     }
 
+    /// Runs `weft` with a verb that talks to the API server, as a person with all rights; yields what it prints.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn weft(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = vec![binary("weft")?.display().to_string()];
+        command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        command.extend(["--kubeconfig".to_owned(), self.admin.display().to_string()]);
+        self.network.run(move || super::run_command(&command, ""))
+    }
+
     /// Orders a fault: see the double's README.
     ///
     /// # Errors

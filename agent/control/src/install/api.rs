@@ -86,6 +86,11 @@ impl Api<'_> {
         Ok(after)
     }
 
+    /// Changes an object by a merge patch.
+    pub(super) async fn merge(&self, path: &str, change: &Value) -> Result<(), InstallError> {
+        self.send(Method::PATCH, path, "application/merge-patch+json", Some(change)).await.map(drop)
+    }
+
     /// Deletes an object and what it owns; `false` if there is none.
     pub(super) async fn delete(&self, path: &str, dry_run: bool) -> Result<bool, InstallError> {
         let mut options = json!({"propagationPolicy": "Background"});

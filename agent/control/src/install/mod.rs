@@ -8,6 +8,7 @@ mod api;
 pub mod check;
 mod objects;
 mod remove;
+mod switch;
 #[cfg(test)]
 mod strict;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use kube::Client;
 pub use api::InstallError;
 pub use objects::{Object, shipped};
 pub use remove::{Left, uninstall};
+pub use switch::{enrolled, switch};
 
 use api::Api;
 

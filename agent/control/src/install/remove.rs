@@ -7,13 +7,11 @@ use kube::Client;
 use serde_json::Value;
 
 use super::api::Api;
-use super::{InstallError, NAMESPACE, Object, Outcome, shipped};
-use crate::resource::{MESH_LABEL, STATUS_ANNOTATION};
+use super::{InstallError, NAMESPACE, Object, Outcome, enrolled, shipped};
+use crate::resource::MESH_LABEL;
 
 /// How often is looked whether the agents have gone.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Pods in one answer.
-const PAGE: usize = 500;
 
 /// What an uninstallation leaves.
 #[derive(Clone, Debug, Default)]
@@ -83,24 +81,14 @@ async fn survey(api: &Api<'_>, left: &mut Left) -> Result<(), InstallError> {
     let namespaces = api.get("/api/v1/namespaces").await?.unwrap_or_default();
     let labelled = items(&namespaces).filter(|object| object["metadata"]["labels"][MESH_LABEL] == "enabled");
     left.labelled = labelled.map(name).collect();
-    let mut next = String::new();
-    loop {
-        let page = api.get(&format!("/api/v1/pods?limit={PAGE}&continue={next}")).await?.unwrap_or_default();
-        let marked = items(&page).filter(|pod| pod["metadata"]["annotations"][STATUS_ANNOTATION] == "enrolled");
-        left.marked.extend(
-            marked.map(|pod| format!("{}/{}", pod["metadata"]["namespace"].as_str().unwrap_or_default(), name(pod))),
-        );
-        match page["metadata"]["continue"].as_str() {
-            Some(more) if !more.is_empty() => next = more.to_owned(),
-            _ => return Ok(()),
-        }
-    }
+    left.marked = enrolled(api.0).await?;
+    Ok(())
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list["items"].as_array().into_iter().flatten()
 }
 
-fn name(object: &Value) -> String {
+pub(super) fn name(object: &Value) -> String {
     object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
 }

@@ -17,4 +17,4 @@ pub use name::{Label, Labels, Name, NameError, ObjectName, Selector};
 pub use policy::{Algorithm, MtlsMode, PeerAuthentication, TrafficPolicy};
 pub use route::{BackendRef, ParentRef, ReferenceGrant, TcpRoute};
 pub use service::{EndpointAddress, EndpointSlice, Hints, Preference, Service, ServicePort, SlicePort};
-pub use workload::{MeshLabel, Namespace, Node, NodeLiveness, Weight, Workload};
+pub use workload::{MeshLabel, Namespace, Node, NodeLiveness, OFF_LABEL, Weight, Workload};

@@ -30,6 +30,9 @@ pub struct Namespace {
     pub fast_path: bool,
 }
 
+/// On the namespace the mesh itself is in: `true` takes every pod of the cluster out of the mesh.
+pub const OFF_LABEL: &str = "weft.dev/disabled";
+
 /// A node, as far as choosing endpoints cares.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {

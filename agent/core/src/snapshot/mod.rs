@@ -26,7 +26,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
     Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, Identity, MeshLabel, Name, Namespace, Node,
-    NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrustDomain,
+    NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrustDomain,
     Workload,
 };
 use index::Index;
@@ -205,6 +205,12 @@ impl Snapshot {
     pub fn is_labelled(&self, w: &Workload) -> bool {
         let label = w.mesh.or_else(|| self.primary.namespaces.get(&w.name.namespace).and_then(|n| n.mesh));
         label == Some(MeshLabel::Enabled)
+    }
+
+    /// Whether the mesh is switched off everywhere, by [`OFF_LABEL`] on the namespace it is in itself.
+    #[must_use]
+    pub fn is_off(&self, own: &Name) -> bool {
+        self.primary.namespaces.get(own).and_then(|own| own.labels.get(OFF_LABEL)).is_some_and(|value| &**value == "true")
     }
 
     /// Whether its own node's agent publishes the pod as served. Only then do peers reach it by HBONE; labels alone do

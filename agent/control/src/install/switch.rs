@@ -1,0 +1,45 @@
+//! The whole mesh switched off and on: a label on the namespace it is in, which every agent follows. Nothing of it is
+//! taken away, and what pods and namespaces are labelled stays as it is.
+
+use kube::Client;
+use serde_json::{Value, json};
+use weft_core::model::OFF_LABEL;
+
+use super::InstallError;
+use super::api::Api;
+use super::remove::{items, name};
+use crate::resource::STATUS_ANNOTATION;
+use crate::standing::Standing;
+
+/// Pods in one answer.
+const PAGE: usize = 500;
+
+/// Switches the mesh whose own namespace this is off, or on again.
+///
+/// # Errors
+/// When there is no such namespace, or the API server refuses.
+pub async fn switch(client: &Client, namespace: &str, off: bool) -> Result<(), InstallError> {
+    let value = if off { json!("true") } else { Value::Null };
+    let change = json!({"metadata": {"labels": {OFF_LABEL: value}}});
+    Api(client).merge(&format!("/api/v1/namespaces/{namespace}"), &change).await
+}
+
+/// The pods that are marked as enrolled, by namespace and name.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn enrolled(client: &Client) -> Result<Vec<String>, InstallError> {
+    let api = Api(client);
+    let (mut found, mut next) = (Vec::new(), String::new());
+    loop {
+        let page = api.get(&format!("/api/v1/pods?limit={PAGE}&continue={next}")).await?.unwrap_or_default();
+        let marked = items(&page).filter(|pod| pod["metadata"]["annotations"][STATUS_ANNOTATION] == Standing::ENROLLED);
+        found.extend(
+            marked.map(|pod| format!("{}/{}", pod["metadata"]["namespace"].as_str().unwrap_or_default(), name(pod))),
+        );
+        match page["metadata"]["continue"].as_str() {
+            Some(more) if !more.is_empty() => next = more.to_owned(),
+            _ => return Ok(found),
+        }
+    }
+}
