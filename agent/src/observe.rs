@@ -115,11 +115,32 @@ impl Observed {
         })
     }
 
-    /// Both sides are connected.
-    pub fn opened(&self) {
-        self.meter.series.get_or_init(|| self.series()).opened();
+    /// Both sides are connected. What was needed only to find the connection's series is let go: it may last for days.
+    #[must_use]
+    pub fn opened(self) -> Opened {
+        let series = self.series();
+        series.opened();
+        let _ = self.meter.series.set(series);
+        Opened { record: self.record, meter: self.meter, begun: self.begun }
     }
 
+    /// It never was connected.
+    pub fn failed(mut self, reason: &'static str, error: String) {
+        self.series().failed(reason);
+        self.record.error = Some(error);
+        log(&mut self.record, self.begun, reason);
+    }
+}
+
+/// A connection whose sides are connected.
+pub struct Opened {
+    record: ConnectionRecord,
+    /// Its bytes.
+    pub meter: Arc<Meter>,
+    begun: Instant,
+}
+
+impl Opened {
     /// The relay is done.
     pub fn ended(mut self, outcome: &Outcome) {
         self.meter.flush();
@@ -131,23 +152,18 @@ impl Observed {
                 if near == self.meter.near_is_destination { "reset_by_destination" } else { "reset_by_source" }
             }
         };
-        self.meter.series.get_or_init(|| self.series()).closed(label);
+        if let Some(series) = self.meter.series.get() {
+            series.closed(label);
+        }
         (self.record.sent, self.record.received) = self.meter.bytes();
-        self.log(label);
+        log(&mut self.record, self.begun, label);
     }
+}
 
-    /// It never was connected.
-    pub fn failed(mut self, reason: &'static str, error: String) {
-        self.series().failed(reason);
-        self.record.error = Some(error);
-        self.log(reason);
-    }
-
-    fn log(&mut self, end: &'static str) {
-        self.record.end = end;
-        self.record.duration = self.begun.elapsed();
-        access::log(&self.record);
-    }
+fn log(record: &mut ConnectionRecord, begun: Instant, end: &'static str) {
+    record.end = end;
+    record.duration = begun.elapsed();
+    access::log(record);
 }
 
 fn known(address: SocketAddr, workload: Option<&Workload>, identity: Option<&Identity>) -> (Peer, Party) {

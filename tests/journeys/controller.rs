@@ -158,6 +158,11 @@ fn agent_without_slices_waits() -> Result<()> {
         ensure!(status["waiting_for"].to_string().contains("kubernetes"), "{status}");
         Ok(())
     })?;
+    wait::until("the probe to say so", wait::DEADLINE, || {
+        let said = format!("{:?}", successor.readyz().err());
+        ensure!(said.contains("waiting for: ") && said.contains("Is weft controller running"), "{said}");
+        Ok(())
+    })?;
     let errors = successor.metrics()?.sum("weft_config_problems", &[("severity", "error")]);
     ensure!(errors >= 1.0, "the metric does not say so");
     // Connections wait in the held sockets meanwhile, and none goes out in plaintext.

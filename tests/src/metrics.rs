@@ -94,7 +94,7 @@ pub fn exchange(stream: &mut (impl Read + Write), path: &str) -> Result<String> 
     stream.read_to_string(&mut answer).with_context(|| format!("reading {path}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
     if head.split(' ').nth(1) != Some("200") {
-        bail!("{path}: {}", head.lines().next().unwrap_or_default());
+        bail!("{path}: {}: {}", head.lines().next().unwrap_or_default(), body.trim());
     }
     Ok(body.to_owned())
 }

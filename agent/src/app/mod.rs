@@ -3,6 +3,7 @@
 mod enrol;
 mod leave;
 mod node;
+mod orders;
 mod parts;
 mod pods;
 mod same_node;
@@ -108,7 +109,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         hook_events: parts.steering.events()?,
         pods: Pods::new(Arc::clone(&parts), pod_events),
         pod_events: pod_events_received,
-        disabled: node::marker(&config).exists(),
+        disabled: orders::marker(&config).exists(),
         cleared: false,
         settled: false,
         trimmed: None,

@@ -1,7 +1,6 @@
 //! The node's one task: whatever changes, it sees to it that the kernel, the pods and what is published follow.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -125,15 +124,6 @@ impl Node {
         }
     }
 
-    /// Whether no pod of this node is to be in the mesh: by order of its own, or of the whole cluster.
-    pub(super) fn is_off(&self) -> bool {
-        self.disabled || self.off_everywhere()
-    }
-
-    fn off_everywhere(&self) -> bool {
-        self.store.snapshot().is_off(&self.config.namespace)
-    }
-
     fn set_destinations(&self, snapshot: &Snapshot) {
         let wanted: BTreeSet<_> = snapshot.destinations().collect();
         if let Err(error) = self.parts.steering.set_destinations(&wanted) {
@@ -162,7 +152,7 @@ impl Node {
         self.config.drain_deadline = deadline.saturating_duration_since(Instant::now());
     }
 
-    async fn reconcile(&mut self) {
+    pub(super) async fn reconcile(&mut self) {
         if !self.settled {
             // Nothing is known yet: what a predecessor enrolled and published holds, unless the mesh is switched off.
             if self.disabled {
@@ -186,12 +176,6 @@ impl Node {
         self.readiness.set("enrolment", !self.pods.hold_up());
         if self.is_off() && self.pods.enrolled.is_empty() && self.pods.all_left() {
             self.answer_waiting();
-        }
-    }
-
-    fn answer_waiting(&mut self) {
-        for reply in self.waiting.drain(..) {
-            let _ = reply.send(Ok(Transition { done: "every pod of this node is out of the mesh".into() }));
         }
     }
 
@@ -268,10 +252,14 @@ impl Node {
         self.give_memory_back();
     }
 
-    /// An API server that is away makes nothing unready: what is known is served.
+    /// An API server that is away makes nothing unready: what is known is served. But before anything is known, whoever asks
+    /// why is to read it.
     fn remark_staleness(&self) {
         let stale = self.cluster.as_ref().and_then(|health| health.stale(Instant::now()));
-        let remark = stale.map(|stale| format!("kubernetes: changes of the last {} s may be missing", stale.as_secs()));
+        let remark = match stale {
+            _ if !self.settled => self.problems().first().map(ToString::to_string),
+            stale => stale.map(|s| format!("kubernetes: changes of the last {} s may be missing", s.as_secs())),
+        };
         self.readiness.remark(remark);
     }
 
@@ -291,53 +279,6 @@ impl Node {
             sys::memory::give_back();
             sys::memory::let_code_go();
         }
-    }
-
-    async fn answer(&mut self, request: AdminRequest) {
-        // Who asked may have hung up; that is no failure.
-        match request {
-            AdminRequest::Status(reply) => drop(reply.send(Ok(self.status()))),
-            AdminRequest::Workloads(reply) => drop(reply.send(Ok(self.workloads()))),
-            AdminRequest::Services(reply) => drop(reply.send(Ok(self.services()))),
-            AdminRequest::Connections(reply) => drop(reply.send(Ok(self.connections()))),
-            AdminRequest::Dump(reply) => drop(reply.send(Ok(self.dump()))),
-            AdminRequest::Disable(reply) => self.set_disabled(true, reply).await,
-            AdminRequest::Enable(reply) => self.set_disabled(false, reply).await,
-            AdminRequest::Handover(reply) => drop(reply.send(Err("the agent is stopping".into()))),
-        }
-    }
-
-    /// Switches the mesh off or on for this node; remembered over restarts.
-    async fn set_disabled(&mut self, disabled: bool, reply: Reply<Transition>) {
-        let marker = marker(&self.config);
-        let remembered = if disabled { std::fs::write(&marker, "") } else { remove_if_there(&marker) };
-        if let Err(error) = remembered {
-            let _ = reply.send(Err(format!("cannot remember it in {}: {error}", marker.display())));
-            return;
-        }
-        self.disabled = disabled;
-        if disabled {
-            self.waiting.push(reply);
-        } else {
-            let done = match self.off_everywhere() {
-                true => "on for this node, and still off for the whole cluster: weft enable --all",
-                false => "the mesh is on again; pods are being enrolled",
-            };
-            let _ = reply.send(Ok(Transition { done: done.into() }));
-        }
-        self.reconcile().await;
-    }
-}
-
-/// The file whose presence keeps the mesh off on this node.
-pub(super) fn marker(config: &Config) -> PathBuf {
-    config.state.join("disabled")
-}
-
-fn remove_if_there(path: &std::path::Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 

@@ -73,9 +73,7 @@ pub(super) fn enable(args: &SwitchArgs) -> anyhow::Result<Output> {
     if !args.all {
         return ask::order(&args.ask, "/enable");
     }
-    in_cluster(args.kubeconfig.as_deref(), async |client| {
-        Ok(install::switch(&client, &args.namespace, false).await?)
-    })?;
+    in_cluster(args.kubeconfig.as_deref(), async |client| Ok(install::switch(&client, &args.namespace, false).await?))?;
     Ok("the mesh is on again; the agents enrol what is labelled\n".to_owned().into())
 }
 
@@ -89,7 +87,11 @@ mod tests {
         let left: Vec<String> = (0..23).map(|n| format!("shop/cart-{n}")).collect();
         let said = told(&left);
         assert_eq!(said.code, ExitCode::FAILURE);
-        assert!(said.text.starts_with("switched off, and 23 pods") && said.text.contains("and 3 more"), "{}", said.text);
+        assert!(
+            said.text.starts_with("switched off, and 23 pods") && said.text.contains("and 3 more"),
+            "{}",
+            said.text
+        );
         assert!(said.text.contains("shop/cart-19\n") && !said.text.contains("shop/cart-20\n"), "{}", said.text);
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Registered;
-use crate::observe::Observed;
+use crate::observe::{Observed, Opened};
 use crate::relay::{self, Far, Outcome};
 
 /// A connection both of whose sides are connected. `K` is kept until its end.
@@ -20,7 +20,7 @@ pub struct Open<K> {
 }
 
 struct Held<K> {
-    seen: Observed,
+    seen: Opened,
     registered: Registered,
     kept: K,
 }
@@ -36,13 +36,12 @@ impl<K> Open<K> {
         kept: K,
     ) -> Self {
         let relay = relay::join(near, far, Arc::clone(&seen.meter.traffic), kill);
-        Self { relay, held: Box::new(Held { seen, registered, kept }) }
+        Self { relay, held: Box::new(Held { seen: seen.opened(), registered, kept }) }
     }
 
     /// Carries it to its end.
     pub async fn run(self) {
         let Self { relay, held } = self;
-        held.seen.opened();
         let outcome = relay.await;
         let Held { seen, registered, kept } = *held;
         drop(kept);

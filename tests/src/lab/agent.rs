@@ -91,7 +91,7 @@ impl Agent {
                 if pid != self.process().pid() {
                     bail!("process {pid} answers");
                 }
-                return self.get("/readyz").map(|_| None);
+                return self.readyz().map(|_| None);
             }
             Ok(self.process().exited())
         })
@@ -118,6 +118,14 @@ impl Agent {
     /// When the port does not answer.
     pub fn verdicts(&self) -> Result<BTreeMap<String, u64>> {
         Ok(self.metrics()?.by_label("weft_steering_verdicts_total", "verdict"))
+    }
+
+    /// What its readiness probe is answered.
+    ///
+    /// # Errors
+    /// When it is not ready, with what it says of that.
+    pub fn readyz(&self) -> Result<String> {
+        self.get("/readyz")
     }
 
     fn get(&self, path: &str) -> Result<String> {

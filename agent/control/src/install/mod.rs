@@ -8,9 +8,9 @@ mod api;
 pub mod check;
 mod objects;
 mod remove;
-mod switch;
 #[cfg(test)]
 mod strict;
+mod switch;
 #[cfg(test)]
 mod tests;
 

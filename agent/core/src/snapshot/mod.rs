@@ -26,8 +26,8 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
     Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, Identity, MeshLabel, Name, Namespace, Node,
-    NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrustDomain,
-    Workload,
+    NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy,
+    TrustDomain, Workload,
 };
 use index::Index;
 
@@ -210,7 +210,11 @@ impl Snapshot {
     /// Whether the mesh is switched off everywhere, by [`OFF_LABEL`] on the namespace it is in itself.
     #[must_use]
     pub fn is_off(&self, own: &Name) -> bool {
-        self.primary.namespaces.get(own).and_then(|own| own.labels.get(OFF_LABEL)).is_some_and(|value| &**value == "true")
+        self.primary
+            .namespaces
+            .get(own)
+            .and_then(|own| own.labels.get(OFF_LABEL))
+            .is_some_and(|value| &**value == "true")
     }
 
     /// Whether its own node's agent publishes the pod as served. Only then do peers reach it by HBONE; labels alone do
