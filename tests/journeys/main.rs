@@ -12,6 +12,7 @@ mod enrolment;
 mod fixture;
 mod interop;
 mod issuer;
+mod judged;
 mod kubernetes;
 mod lab_itself;
 mod lifecycle;

@@ -4,6 +4,7 @@
 //! never learns whether a directory or an API server was behind it.
 
 pub mod crd;
+pub mod enrol;
 pub mod install;
 pub mod kubernetes;
 pub mod manifests;

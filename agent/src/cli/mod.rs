@@ -5,6 +5,7 @@ mod ask;
 mod ca;
 mod check;
 mod controller;
+mod enrol;
 mod install;
 mod switch;
 mod table;
@@ -40,6 +41,8 @@ enum Verb {
     Upgrade(install::InstallArgs),
     /// Take every pod out of the mesh, and the mesh out of the cluster
     Uninstall(install::UninstallArgs),
+    /// Put a namespace into the mesh by its label, unless that would break something; --dry-run only says what
+    Enrol(enrol::EnrolArgs),
     /// Show how the agent of this node is; exits with 1 if it is not ready
     Status(Ask),
     /// List the pods the agent knows
@@ -106,6 +109,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Output> {
         Verb::Install(args) => install::install(&args),
         Verb::Upgrade(args) => install::upgrade(&args),
         Verb::Uninstall(args) => install::uninstall(&args),
+        Verb::Enrol(args) => enrol::run(&args),
         Verb::Status(args) => ask::status(&args),
         Verb::Workloads(args) => ask::workloads(&args),
         Verb::Services(args) => ask::services(&args),

@@ -1,4 +1,4 @@
-//! The few requests an installation consists of.
+//! The few requests an installation and its judgements consist of.
 
 use std::time::Duration;
 
@@ -57,15 +57,30 @@ pub enum InstallError {
 }
 
 /// Requests of a client.
-pub(super) struct Api<'a>(pub(super) &'a Client);
+pub(crate) struct Api<'a>(pub(crate) &'a Client);
 
 impl Api<'_> {
     /// An object or list; `None` if there is none.
-    pub(super) async fn get(&self, path: &str) -> Result<Option<Value>, InstallError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<Value>, InstallError> {
         match self.send(Method::GET, path, "application/json", None).await {
             Ok((_, value)) => Ok(Some(value)),
             Err(InstallError::Refused { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Has every item of a list looked at, page by page; a kind nobody serves has none.
+    pub(crate) async fn each(&self, path: &str, mut look: impl FnMut(Value)) -> Result<(), InstallError> {
+        let mut next = String::new();
+        loop {
+            let mut page = self.get(&format!("{path}?limit=500&continue={next}")).await?.unwrap_or_default();
+            if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
+                items.into_iter().for_each(&mut look);
+            }
+            match page["metadata"]["continue"].as_str() {
+                Some(more) if !more.is_empty() => next = more.to_owned(),
+                _ => return Ok(()),
+            }
         }
     }
 
@@ -87,7 +102,7 @@ impl Api<'_> {
     }
 
     /// Changes an object by a merge patch.
-    pub(super) async fn merge(&self, path: &str, change: &Value) -> Result<(), InstallError> {
+    pub(crate) async fn merge(&self, path: &str, change: &Value) -> Result<(), InstallError> {
         self.send(Method::PATCH, path, "application/merge-patch+json", Some(change)).await.map(drop)
     }
 

@@ -4,7 +4,7 @@
 //! The manifests are `deploy/weft.yaml`, the chart with its default values: what Helm does with other values is Helm's. This
 //! room says what it will do before it does it, and never takes a field from another manager unless told to.
 
-mod api;
+pub(crate) mod api;
 pub mod check;
 mod objects;
 mod remove;
@@ -12,7 +12,7 @@ mod remove;
 mod strict;
 mod switch;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use kube::Client;
 

@@ -8,23 +8,23 @@ use weft_apiserver::{Config, Server};
 
 use super::*;
 
-pub(super) type Tested = anyhow::Result<()>;
+pub(crate) type Tested = anyhow::Result<()>;
 
-pub(super) struct Rig {
+pub(crate) struct Rig {
     _server: Server,
     target: Target,
     client: Client,
 }
 
 impl Rig {
-    pub(super) async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let server = Server::start("127.0.0.1:0".parse()?, Config::default()).await?;
         let kubeconfig = server.kubeconfig();
         Self::with(server, &kubeconfig).await
     }
 
     /// Of a service account that may do nothing.
-    pub(super) async fn of_nobody() -> anyhow::Result<Self> {
+    pub(crate) async fn of_nobody() -> anyhow::Result<Self> {
         let server = Server::start("127.0.0.1:0".parse()?, Config { rbac: true, ..Config::default() }).await?;
         let admin = server.kubeconfig();
         let target = Target::of(&server)?;
@@ -48,17 +48,17 @@ impl Rig {
         Ok(Self { target: Target::of(&server)?, _server: server, client })
     }
 
-    pub(super) fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    pub(super) async fn apply(&self, settings: &Settings) -> Result<Vec<(String, Outcome)>, InstallError> {
+    pub(crate) async fn apply(&self, settings: &Settings) -> Result<Vec<(String, Outcome)>, InstallError> {
         let mut told = Vec::new();
         apply(&self.client, settings, |object, outcome| told.push((object.to_string(), outcome))).await?;
         Ok(told)
     }
 
-    pub(super) async fn send(&self, method: &str, path: &str, body: Value) -> anyhow::Result<(u16, Value)> {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Value) -> anyhow::Result<(u16, Value)> {
         let kind = if method == "PATCH" { "application/apply-patch+yaml" } else { "application/json" };
         let body = (!body.is_null()).then(|| body.to_string());
         let reply = self.target.send(method.parse()?, path, &[("content-type", kind)], body).await?;

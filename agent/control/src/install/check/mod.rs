@@ -10,13 +10,15 @@ mod tests;
 use std::fmt;
 
 use kube::Client;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::InstallError;
 use super::api::Api;
 
 /// How something stands.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Grade {
     /// As it should be.
     Well,
@@ -27,7 +29,7 @@ pub enum Grade {
 }
 
 /// One thing that was looked at.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
     /// How it stands.
     pub grade: Grade,
@@ -38,15 +40,15 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn well(what: impl Into<String>) -> Self {
+    pub(crate) fn well(what: impl Into<String>) -> Self {
         Self { grade: Grade::Well, what: what.into(), remedy: String::new() }
     }
 
-    fn remark(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn remark(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { grade: Grade::Remark, what: what.into(), remedy: remedy.into() }
     }
 
-    fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { grade: Grade::Wrong, what: what.into(), remedy: remedy.into() }
     }
 }
@@ -79,17 +81,11 @@ pub async fn after(client: &Client) -> Result<Vec<Finding>, InstallError> {
     after::findings(&Api(client)).await
 }
 
-/// The items of a list, page by page.
+/// The items of a list.
 async fn all(api: &Api<'_>, path: &str) -> Result<Vec<Value>, InstallError> {
-    let (mut items, mut next) = (Vec::new(), String::new());
-    loop {
-        let page = api.get(&format!("{path}?limit=500&continue={next}")).await?.unwrap_or_default();
-        items.extend(page["items"].as_array().cloned().unwrap_or_default());
-        match page["metadata"]["continue"].as_str() {
-            Some(more) if !more.is_empty() => next = more.to_owned(),
-            _ => return Ok(items),
-        }
-    }
+    let mut items = Vec::new();
+    api.each(path, |item| items.push(item)).await?;
+    Ok(items)
 }
 
 fn name(object: &Value) -> &str {
@@ -97,7 +93,7 @@ fn name(object: &Value) -> &str {
 }
 
 /// A few of many names.
-fn some(names: &[String]) -> String {
+pub(crate) fn some(names: &[String]) -> String {
     const SHOWN: usize = 5;
     match names.len().checked_sub(SHOWN) {
         Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
