@@ -68,7 +68,11 @@ enum Verb {
         pod: String,
     },
     /// Watch two live processes join the mesh, in one screen
-    Demo,
+    Demo {
+        /// In a cluster: an API server, and controller, agents and holders in containers as deploy/weft.yaml has them
+        #[arg(long)]
+        kube: bool,
+    },
     /// Measure Weft beside a plain relay and its peers in one run; `bench --help` says what can be chosen
     #[command(disable_help_flag = true)]
     Bench {
@@ -109,7 +113,7 @@ fn obey(verb: Verb) -> anyhow::Result<()> {
         Verb::Sabotage { filters } => sabotage::run(&filters),
         Verb::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Verb::Lab { pod } => lab::run(&pod),
-        Verb::Demo => demo::run(),
+        Verb::Demo { kube } => demo::run(kube),
         Verb::Bench { micro, arguments } => bench::run(micro, &arguments),
         Verb::Fresh => fresh::run(),
     }

@@ -164,6 +164,11 @@ impl ApiServer {
         &self.admin
     }
 
+    /// The network it is on.
+    pub(super) fn network(&self) -> &NetNs {
+        &self.network
+    }
+
     /// A kubeconfig with the rights of an agent.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
@@ -237,17 +242,6 @@ impl ApiServer {
     /// When the server refuses.
     pub fn merge(&self, path: &str, change: &Value) -> Result<Value> {
         self.done("PATCH", path, "application/merge-patch+json", Some(change))
-    }
-
-    /// Runs `weft` with a verb that talks to the API server, as a person with all rights; yields what it prints.
-    ///
-    /// # Errors
-    /// When it fails, with what it said.
-    pub fn weft(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = vec![binary("weft")?.display().to_string()];
-        command.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        command.extend(["--kubeconfig".to_owned(), self.admin.display().to_string()]);
-        self.network.run(move || super::run_command(&command, ""))
     }
 
     /// Orders a fault: see the double's README.

@@ -10,6 +10,7 @@ mod cluster;
 mod controller;
 mod entries;
 mod issuer;
+mod kubectl;
 mod kubelet;
 mod manifests;
 mod mesh;

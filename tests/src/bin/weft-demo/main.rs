@@ -1,12 +1,16 @@
-//! `cargo xtask demo`: two nodes, live processes, and the mesh coming to them without a restart. Each line states what was
-//! just seen; the exit code is 0 only if all of it held, and nothing is left behind either way.
+//! `cargo xtask demo`: two nodes, live processes, and the mesh coming to them without a restart; with `--kube` by way of an
+//! API server, from what `deploy/weft.yaml` installs. Each line states what was just seen; the exit code is 0 only if all of
+//! it held, and nothing is left behind either way.
 
+mod cluster;
 mod screen;
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use cluster::Installation;
 use weft_tests::app::{App, Behaviour, Calls, Payload};
 use weft_tests::capture::Capture;
 use weft_tests::lab::{Lab, NAMESPACE, Node, Pod, Service};
@@ -17,9 +21,18 @@ use screen::Screen;
 /// Connections the split is measured over.
 const CALLS: u64 = 1000;
 
+/// Shows live processes joining the mesh and leaving it.
+#[derive(Parser)]
+struct Options {
+    /// In a cluster: an API server, and controller, agents and holders in containers as deploy/weft.yaml has them
+    #[arg(long)]
+    kube: bool,
+}
+
 fn main() {
+    let options = Options::parse();
     let mut screen = Screen::new();
-    let outcome = run(&mut screen);
+    let outcome = run(&mut screen, &options);
     if let Err(problem) = &outcome {
         screen.failed(problem);
     }
@@ -37,11 +50,13 @@ struct Stage {
     echo: Service,
     caller: App,
     servers: [(App, u64); 2],
+    /// What was installed by way of the API server, in a lab that has one.
+    installation: Option<Installation>,
 }
 
-fn run(screen: &mut Screen) -> Result<()> {
+fn run(screen: &mut Screen, options: &Options) -> Result<()> {
     screen.step("Two nodes, a client calling the Service echo; v1 (weight 90) and v2 (weight 10) on the other node");
-    let stage = Stage::set()?;
+    let mut stage = Stage::set(options)?;
     let capture = Capture::start(&stage.lab)?;
     let looping =
         stage.caller.start_loop(Calls::to(stage.echo.v4()).line("before: a secret"), Duration::from_millis(10))?;
@@ -55,16 +70,14 @@ fn run(screen: &mut Screen) -> Result<()> {
         format!("process {pid} made {} calls; \"before: a secret\" is readable between the nodes", report.ok),
     );
 
-    screen.step("An agent on each node; then: kubectl label namespace demo weft.dev/mesh=enabled");
-    stage.lab.start_agents()?;
-    let looping = stage.caller.start_loop(Calls::to(stage.echo.v4()), Duration::from_millis(10))?;
-    stage.lab.mesh()?;
-    let during = stage.caller.stop_loop(looping)?;
-    ensure!(during.failed() == 0, "calls failed while the mesh came: {during:?}");
-    ensure!(stage.caller.process().pid() == pid && stage.caller.process().exited().is_none());
-    screen
-        .saw("enrolled", format!("3 pods, {} calls meanwhile, 0 errors; the client is still process {pid}", during.ok));
-
+    if options.kube {
+        stage.installation = Some(Installation::show(screen, &stage.lab)?);
+        screen.step("kubectl label namespace demo weft.dev/mesh=enabled");
+    } else {
+        screen.step("An agent on each node; then: kubectl label namespace demo weft.dev/mesh=enabled");
+        stage.lab.start_agents()?;
+    }
+    stage.enrol(screen, pid)?;
     stage.show_mutual_tls(screen, &capture)?;
     stage.show_split(screen)?;
     stage.show_identities(screen)?;
@@ -74,8 +87,8 @@ fn run(screen: &mut Screen) -> Result<()> {
 }
 
 impl Stage {
-    fn set() -> Result<Self> {
-        let lab = Lab::new("demo")?;
+    fn set(options: &Options) -> Result<Self> {
+        let lab = if options.kube { Lab::installed("demo")? } else { Lab::new("demo")? };
         let (a, b) = (lab.node("a")?, lab.node("b")?);
         let (client, v1, v2) =
             (lab.pod(&a, "client").create()?, lab.pod(&b, "v1").create()?, lab.pod(&b, "v2").create()?);
@@ -90,7 +103,34 @@ impl Stage {
         let one = lab.service("echo-v1").pods(&[&v1]).create()?;
         let two = lab.service("echo-v2").pods(&[&v2]).create()?;
         lab.split("echo", &echo, &[(&one, 90), (&two, 10)])?;
-        Ok(Self { lab, a, b, client, v1, v2, echo, caller, servers })
+        Ok(Self { lab, a, b, client, v1, v2, echo, caller, servers, installation: None })
+    }
+
+    fn pods(&self) -> [&Pod; 3] {
+        [&self.client, &self.v1, &self.v2]
+    }
+
+    /// Labels the pods' namespace into the mesh or out of it.
+    fn label(&self, meshed: bool) -> Result<()> {
+        match &self.installation {
+            Some(_) => cluster::label(&self.lab, meshed),
+            None => self.lab.label_namespace(NAMESPACE, meshed),
+        }
+    }
+
+    fn enrol(&self, screen: &mut Screen, pid: i32) -> Result<()> {
+        let looping = self.caller.start_loop(Calls::to(self.echo.v4()), Duration::from_millis(10))?;
+        self.label(true)?;
+        self.pods().into_iter().try_for_each(|pod| self.lab.wait_live(pod))?;
+        let during = self.caller.stop_loop(looping)?;
+        ensure!(during.ok > 0 && during.failed() == 0, "calls failed while the mesh came: {during:?}");
+        ensure!(self.caller.process().pid() == pid && self.caller.process().exited().is_none());
+        if let Some(installation) = &self.installation {
+            installation.show_enrolled(screen, &self.lab, self.pods())?;
+        }
+        let calls = format!("{} calls meanwhile, 0 errors", during.ok);
+        screen.saw("enrolled", format!("3 pods, {calls}; the client is still process {pid}"));
+        Ok(())
     }
 
     fn show_mutual_tls(&self, screen: &mut Screen, capture: &Capture) -> Result<()> {
@@ -149,6 +189,9 @@ impl Stage {
         principal(&self.v1)?;
         principal(&self.v2)?;
         screen.saw("identity", format!("{} -> {}, {}", self.client.spiffe(), self.v1.spiffe(), self.v2.spiffe()));
+        if let Some(installation) = &self.installation {
+            installation.show_issuer(screen)?;
+        }
         Ok(())
     }
 
@@ -174,10 +217,13 @@ impl Stage {
 
     fn leave(self, screen: &mut Screen, pid: i32) -> Result<()> {
         screen.step("kubectl label namespace demo weft.dev/mesh-");
-        self.lab.label_namespace(NAMESPACE, false)?;
-        for pod in [&self.client, &self.v1, &self.v2] {
+        self.label(false)?;
+        for pod in self.pods() {
             self.lab.wait_not_live(pod)?;
             self.lab.wait_restored(pod)?;
+        }
+        if self.installation.is_some() {
+            cluster::show_left(screen, &self.lab, self.pods())?;
         }
         let before = self.steered()?;
         self.lab.set_endpoints(&self.echo, vec![(&self.v2).into()])?;

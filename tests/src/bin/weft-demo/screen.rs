@@ -33,6 +33,12 @@ impl Screen {
         println!("  \u{2713} {what:<10} {detail}");
     }
 
+    /// Shows what a program printed.
+    pub(crate) fn show(&mut self, text: &str) {
+        self.settle();
+        text.lines().for_each(|line| println!("      {line}"));
+    }
+
     /// All of it held.
     pub(crate) fn succeeded(&mut self) {
         self.settle();
