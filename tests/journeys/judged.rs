@@ -18,7 +18,7 @@ fn enforce(node: &Node, pod: &Pod, ports: &[u16]) -> Result<()> {
             tcp flags & (syn | ack) != syn accept
             ip daddr {v4} tcp dport != {{ {ports} }} drop
             ip6 daddr {v6} tcp dport != {{ {ports} }} drop
-        }} }}\n"
+        }}\n}}\n"
     );
     node.netns().feed(&["nft", "-f", "-"], &rules).map(drop)
 }

@@ -61,7 +61,7 @@ fn summary(report: &Report, dry_run: bool, labelled: bool) -> String {
         0 => "nothing breaks".to_owned(),
         count => format!("{} would break", of(count, "thing")),
     };
-    let _ = write!(text, "; {broken}\n");
+    let _ = writeln!(text, "; {broken}");
     text.push_str(&match (labelled, report.labelled, dry_run) {
         (true, ..) => format!("namespace/{namespace} labelled\n"),
         (_, true, _) => format!("namespace/{namespace} is labelled already\n"),

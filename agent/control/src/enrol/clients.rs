@@ -91,15 +91,17 @@ fn finding(after: &After<'_>, reason: DenyReason, name: Option<&ObjectName>, ref
     let clients = clients(after, &refused.clients);
     match reason {
         DenyReason::StrictMtls => Finding::wrong(
-            format!("{by} is Strict: {servers} would refuse pods that stay outside the mesh on {ports}: {clients}"),
+            format!(
+                "{by} is Strict: {servers} would refuse plaintext ({ports}) of pods that stay outside the mesh: {clients}"
+            ),
             "mesh those who call it, or make it Permissive (mtls, or portLevelMtls for single ports) until they are",
         ),
         DenyReason::InvalidPolicy => Finding::wrong(
-            format!("{by} cannot be understood: {servers} would refuse everybody on {ports}: {clients}"),
+            format!("{by} cannot be understood: {servers} would refuse everybody ({ports}): {clients}"),
             "mend it: what is wrong stands below",
         ),
         DenyReason::DenyPolicy | DenyReason::NotAllowed => Finding::remark(
-            format!("{by} would come into force at {servers}, and refuse on {ports}: {clients}"),
+            format!("{by} would come into force at {servers} ({ports}), and refuse {clients}"),
             "nothing to do, if that is what it is for; audit: true only reports whom it would refuse",
         ),
     }

@@ -335,7 +335,10 @@ fn policies_that_come_into_force() {
         (
             "strict, and a pod that stays out",
             vec![server(), fellow(), strict()],
-            vec![(Wrong, &["would refuse pods that stay outside", "demo/old"]), (Remark, &["demo/old", "disabled"])],
+            vec![
+                (Wrong, &["would refuse plaintext (port 8080) of pods that stay outside", "demo/old"]),
+                (Remark, &["demo/old", "disabled"]),
+            ],
         ),
         ("a pod that tells no port", vec![client(), stranger(), strict()], vec![(Wrong, &["any port"])]),
         (
@@ -350,7 +353,10 @@ fn policies_that_come_into_force() {
             ],
             vec![(
                 Remark,
-                &["AuthorizationPolicy demo/p would come into force at demo/server", "port 8080: demo/client"],
+                &[
+                    "AuthorizationPolicy demo/p would come into force at demo/server",
+                    "(port 8080), and refuse demo/client",
+                ],
             )],
         ),
         (
