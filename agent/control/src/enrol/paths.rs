@@ -11,7 +11,7 @@ use super::network::{Direction, Policy, Rule};
 use super::pod::Pod;
 use crate::install::check::{Finding, some};
 
-/// A rule: whose, in which direction, the how manieth.
+/// A rule: the namespace and name of its policy, its direction, its index there.
 type Place = (String, String, Direction, usize);
 
 /// What a rule would cut off.
