@@ -24,6 +24,7 @@ mod json;
 mod kinds;
 mod patch;
 mod request;
+mod restore;
 mod schema;
 mod select;
 mod server;

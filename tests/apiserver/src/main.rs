@@ -31,6 +31,9 @@ enum What {
         /// Changes to remember for each kind before older revisions are gone.
         #[arg(long, default_value_t = Config::default().history)]
         history: usize,
+        /// Objects that are there from the start, one a line of JSON, as a backup of etcd would have them.
+        #[arg(long)]
+        restore: Option<PathBuf>,
         /// Where to write the kubeconfig of system:admin; standard output if absent.
         #[arg(long)]
         kubeconfig: Option<PathBuf>,
@@ -47,8 +50,14 @@ enum What {
 #[tokio::main]
 async fn main() -> Result<()> {
     match Arguments::parse().what {
-        What::Serve { listen, tls, rbac, history, kubeconfig } => {
+        What::Serve { listen, tls, rbac, history, restore, kubeconfig } => {
             let server = Server::start(listen, Config { tls, rbac, history, ..Config::default() }).await?;
+            if let Some(path) = restore {
+                let file = std::fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+                let count =
+                    server.restore(std::io::BufReader::new(file)).with_context(|| path.display().to_string())?;
+                println!("restored {count} objects");
+            }
             match kubeconfig {
                 Some(path) => {
                     std::fs::write(&path, server.kubeconfig())

@@ -19,6 +19,7 @@ use crate::counters::Counts;
 use crate::engine::{Config, Shared};
 use crate::faults::Faults;
 use crate::handle;
+use crate::restore;
 use crate::tls::Identity;
 
 /// A running server. It stops when this is dropped.
@@ -78,6 +79,14 @@ impl Server {
             self.url(),
             self.admin_token()
         )
+    }
+
+    /// Takes up objects of built-in kinds that were there before, one a line, as they are; yields how many there were.
+    ///
+    /// # Errors
+    /// When a line is no object, or of a kind that is not served.
+    pub fn restore(&self, lines: impl std::io::BufRead) -> anyhow::Result<usize> {
+        restore::restore(&self.shared, lines)
     }
 
     /// Faults to order.

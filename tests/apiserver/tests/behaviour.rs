@@ -412,3 +412,21 @@ async fn input_of_no_sense_is_refused_and_served_on() -> Tested {
     assert_eq!(api.get("/healthz").await?.text, "ok");
     Ok(())
 }
+
+#[tokio::test]
+async fn restored_objects_are_as_they_were_and_change_like_any_other() -> Tested {
+    let api = Calls::start(Config::default()).await?;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default", "uid": "u-1"}, "data": {"k": "v"}});
+    assert_eq!(api.server.restore(format!("{map}\n").as_bytes())?, 1);
+    let found = api.get(&format!("{MAPS}/a")).await?.json();
+    assert_eq!((&found["metadata"]["uid"], &found["data"]["k"]), (&json!("u-1"), &json!("v")));
+    let changed = api.merge(&format!("{MAPS}/a"), json!({"data": {"k": "w"}})).await?;
+    assert_eq!((&changed["metadata"]["uid"], &changed["data"]["k"]), (&json!("u-1"), &json!("w")));
+    for wrong in [
+        json!({"kind": "Unheard", "apiVersion": "v1"}),
+        json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p"}}),
+    ] {
+        assert!(api.server.restore(wrong.to_string().as_bytes()).is_err());
+    }
+    Ok(())
+}

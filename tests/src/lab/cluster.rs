@@ -48,7 +48,19 @@ impl Lab {
     /// # Errors
     /// As [`Lab::new`], and when the server does not start.
     pub fn cluster(name: &str) -> Result<Self> {
-        let lab = Self::bare_cluster(name)?;
+        Self::cluster_with(name, None)
+    }
+
+    /// As [`Self::cluster`], and these objects (one a line, as a backup of etcd has them) are there from the start.
+    ///
+    /// # Errors
+    /// As [`Self::cluster`].
+    pub fn restored_cluster(name: &str, objects: &Path) -> Result<Self> {
+        Self::cluster_with(name, Some(objects))
+    }
+
+    fn cluster_with(name: &str, objects: Option<&Path>) -> Result<Self> {
+        let lab = Self::bare_cluster(name, objects)?;
         lab.install_kinds()?;
         if let Some(api) = lab.api() {
             lab.admit(include_str!("../../../deploy/agent-rbac.yaml"), "weft-agent", &api.agents)?;
@@ -65,16 +77,16 @@ impl Lab {
     /// # Errors
     /// As [`Lab::cluster`].
     pub fn installed(name: &str) -> Result<Self> {
-        let lab = Self::bare_cluster(name)?;
+        let lab = Self::bare_cluster(name, None)?;
         lab.install_kinds()?;
         lab.install()?;
         lab.namespace(super::NAMESPACE)?;
         Ok(lab)
     }
 
-    fn bare_cluster(name: &str) -> Result<Self> {
+    fn bare_cluster(name: &str, objects: Option<&Path>) -> Result<Self> {
         let mut lab = Self::bare(name)?;
-        let server = ApiServer::start(&lab)?;
+        let server = ApiServer::start(&lab, objects)?;
         lab.manifests = Manifests::new(lab.run.path(), Some(server));
         Ok(lab)
     }
@@ -128,13 +140,13 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 impl ApiServer {
-    fn start(lab: &Lab) -> Result<Self> {
+    fn start(lab: &Lab, objects: Option<&Path>) -> Result<Self> {
         lab.fabric.ip(&[format!("addr add {ADDRESS}/24 dev br0")])?;
         let [admin, agents, controllers] =
             ["kubeconfig", "kubeconfig-agents", "kubeconfig-controllers"].map(|name| lab.run.path().join(name));
         let own_cgroup = lab.run.cgroup().join("apiserver");
         cgroup::create(&own_cgroup)?;
-        let command: Vec<String> = [
+        let mut command: Vec<String> = [
             &binary("weft-apiserver")?.display().to_string(),
             "serve",
             "--tls",
@@ -146,6 +158,9 @@ impl ApiServer {
         ]
         .map(str::to_owned)
         .into();
+        if let Some(objects) = objects {
+            command.extend(["--restore".to_owned(), objects.display().to_string()]);
+        }
         let log = lab.log_path("apiserver");
         let place = Place { name: "apiserver".into(), netns: &lab.fabric, cgroup: &own_cgroup, log };
         let server =
@@ -159,8 +174,15 @@ impl ApiServer {
         Ok(server)
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// The kubeconfig of `system:admin`.
-    pub(super) fn admin(&self) -> &Path {
+    #[must_use]
+    pub fn admin(&self) -> &Path {
         &self.admin
     }
 
