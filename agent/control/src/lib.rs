@@ -20,5 +20,5 @@ mod store;
 pub const SYSTEM_NAMESPACE: &str = "weft-system";
 
 pub use readiness::Readiness;
-pub use source::Source;
+pub use source::{Batch, Source};
 pub use store::Store;

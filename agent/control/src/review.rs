@@ -4,8 +4,6 @@
 //! All of it is worth a warning and nothing more: a missing half may be on its way, and each has a defined meaning while
 //! the mesh runs (docs/decisions.md). Read by `weft check` and by the running agent.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -95,14 +93,12 @@ impl Review<'_> {
 
     /// Two objects with one address: traffic goes to one of them.
     fn addresses(&mut self) {
-        let pods = self.snapshot.workloads().filter(|pod| !pod.host_network);
-        let pods = pods.flat_map(|pod| pod.addresses.iter().map(|ip| (*ip, Kind::Pod, &pod.name)));
-        let services = self.snapshot.services();
-        let services = services.flat_map(|s| s.cluster_ips.iter().map(|ip| (*ip, Kind::Service, &s.name)));
-        let mut taken: HashMap<IpAddr, (Kind, &ObjectName)> = HashMap::new();
-        for (ip, kind, name) in pods.chain(services) {
-            if let Some((other, held)) = taken.insert(ip, (kind, name)) {
-                self.note(kind, name, format!("has the address {ip}, and so has {}", reference(other, held)));
+        for (ip, pods, services) in self.snapshot.contests() {
+            let pods = pods.iter().filter(|pod| !pod.host_network).map(|pod| (Kind::Pod, &pod.name));
+            let all: Vec<_> = pods.chain(services.iter().map(|service| (Kind::Service, &service.name))).collect();
+            for pair in all.windows(2) {
+                let [(other, held), (kind, name)] = pair else { continue };
+                self.note(*kind, name, format!("has the address {ip}, and so has {}", reference(*other, held)));
             }
         }
     }

@@ -9,10 +9,20 @@ use weft_core::snapshot::Delta;
 
 use super::manifests::Problem;
 
+/// Changes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// What has changed.
+    pub deltas: Vec<Delta>,
+    /// With these everything there is has been told, also if that is nothing. What was told before is a part of it, and
+    /// nothing is to follow from that: much of what belongs to it may be missing.
+    pub whole: bool,
+}
+
 /// A running source. Dropping it ends it.
 pub struct Source {
-    /// Changes. The first batch is everything there is, also when that is nothing.
-    pub deltas: mpsc::Receiver<Vec<Delta>>,
+    /// Changes; from the first batch that is whole, all are.
+    pub deltas: mpsc::Receiver<Batch>,
     /// All that is wrong at the moment.
     pub problems: watch::Receiver<Arc<Vec<Problem>>>,
     /// Held for its drop, which ends the source.

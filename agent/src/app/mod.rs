@@ -110,6 +110,8 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         pods: Pods::new(Arc::clone(&parts), pod_events),
         pod_events: pod_events_received,
         disabled: orders::marker(&config).exists(),
+        told: false,
+        looks: 0,
         cleared: false,
         settled: false,
         trimmed: None,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use weft_core::policy::changes;
-use weft_core::snapshot::{Delta, Snapshot};
+use weft_core::snapshot::{Delta, Key, Resource, Snapshot};
 
 use super::parts::Parts;
 use super::pods::Pods;
@@ -23,10 +23,13 @@ use crate::telemetry::Readiness;
 use weft_control::kubernetes::Health;
 use weft_control::manifests::Problem;
 use weft_control::review::Reviewer;
-use weft_control::{Source, Store};
+use weft_control::{Batch, Source, Store};
 
 /// How often is looked for what nobody reports: a netns made anew, a certificate renewed, bytes to be counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Every so many looks series of workloads that are gone are looked for, which takes a look at all workloads.
+const SWEEP_EVERY: u32 = 30;
 
 /// Why the task ended.
 pub(super) enum Stop {
@@ -54,6 +57,10 @@ pub(super) struct Node {
     pub(super) requests: mpsc::Receiver<AdminRequest>,
     /// The mesh is switched off on this node.
     pub(super) disabled: bool,
+    /// The kernel holds the destinations of the snapshot in force, all of them.
+    pub(super) told: bool,
+    /// How often it has been looked for what nobody reports.
+    pub(super) looks: u32,
     /// The configuration has been read once.
     pub(super) settled: bool,
     /// What a predecessor left has been taken over or back.
@@ -106,29 +113,50 @@ impl Node {
     }
 
     /// Applies a batch of changes: first what lets traffic through safely, then who is enrolled, last who must be cut off.
-    async fn changed(&mut self, mut batch: Vec<Delta>) {
+    async fn changed(&mut self, Batch { deltas: mut batch, whole }: Batch) {
         let known = self.store.snapshot();
         batch.retain(|delta| !known.knows(delta));
-        if batch.is_empty() && self.settled {
+        if batch.is_empty() && (self.settled || !whole) {
+            return;
+        }
+        if !whole {
+            self.store.apply(batch);
             return;
         }
         let first = !std::mem::replace(&mut self.settled, true);
+        let own = first || batch.iter().any(|delta| concerns(delta, &known, &self.parts.node));
         let (before, after) = self.store.apply(batch);
         self.parts.outbound.balancers.sync(&after);
         self.parts.metrics.snapshot_generation(after.generation());
-        self.set_destinations(&after);
-        self.reconcile().await;
-        self.judge_again(&before, &after);
+        self.tell_destinations(&before, &after);
+        if own {
+            self.pods.changes += 1;
+            self.reconcile().await;
+        } else {
+            self.sync_same_node().await;
+        }
         if first {
+            // What a predecessor let in was judged by what it knew.
+            self.judge_again(&Snapshot::new(after.trust_domain().clone()), &after);
             self.readiness.set(self.config.source.name(), true);
+        } else {
+            self.judge_again(&before, &after);
         }
     }
 
-    fn set_destinations(&self, snapshot: &Snapshot) {
-        let wanted: BTreeSet<_> = snapshot.destinations().collect();
-        if let Err(error) = self.parts.steering.set_destinations(&wanted) {
+    /// Costs what has changed, except at first and as long as not all destinations fit.
+    fn tell_destinations(&mut self, before: &Snapshot, after: &Snapshot) {
+        let steering = &self.parts.steering;
+        let told = if self.told {
+            let (added, removed) = after.destination_changes(before);
+            steering.change_destinations(added, removed)
+        } else {
+            steering.set_destinations(&after.destinations().collect())
+        };
+        self.told = told.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot tell the kernel which destinations are the mesh's");
-        }
+            false
+        });
     }
 
     /// Takes every pod out of the mesh for good: nobody is to come after this agent. What is open may end until the drain
@@ -244,7 +272,10 @@ impl Node {
             self.count_problems();
         }
         self.parts.live.flush();
-        self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(SWEEP_EVERY) {
+            self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
+        }
         let late = std::mem::take(&mut self.judged_lately);
         self.judge_kernel(&self.store.snapshot(), &late);
         self.reconcile().await;
@@ -279,6 +310,36 @@ impl Node {
             sys::memory::give_back();
             sys::memory::let_code_go();
         }
+    }
+}
+
+/// Whether a change can concern who of this node's pods is enrolled, and how. Of a big cluster's changes few can.
+fn concerns(delta: &Delta, known: &Snapshot, node: &str) -> bool {
+    let was_here = |name| known.workload_named(name).is_some_and(|workload| *workload.node == *node);
+    match delta {
+        Delta::Put(Resource::Workload(workload)) => *workload.node == *node || was_here(&workload.name),
+        Delta::Remove(Key::Workload(name)) => was_here(name),
+        Delta::Put(Resource::Namespace(_) | Resource::AuthorizationPolicy(_) | Resource::PeerAuthentication(_))
+        | Delta::Remove(Key::Namespace(_) | Key::AuthorizationPolicy(_) | Key::PeerAuthentication(_)) => true,
+        // Where connections may go, which is looked up when they begin.
+        Delta::Put(
+            Resource::Node(_)
+            | Resource::Liveness(_)
+            | Resource::Service(_)
+            | Resource::EndpointSlice(_)
+            | Resource::TcpRoute(_)
+            | Resource::ReferenceGrant(_)
+            | Resource::TrafficPolicy(_),
+        )
+        | Delta::Remove(
+            Key::Node(_)
+            | Key::Liveness(_)
+            | Key::Service(_)
+            | Key::EndpointSlice(_)
+            | Key::TcpRoute(_)
+            | Key::ReferenceGrant(_)
+            | Key::TrafficPolicy(_),
+        ) => false,
     }
 }
 

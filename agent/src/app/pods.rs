@@ -49,6 +49,8 @@ pub(super) struct Pods {
     pub(super) classified: HashMap<Arc<str>, u64>,
     /// Pods that were asked into the mesh and cannot be enrolled.
     refused: BTreeSet<Arc<str>>,
+    /// Changes of the configuration so far that may concern them.
+    pub(super) changes: u64,
     published: Option<Standings>,
     pub(super) events: mpsc::UnboundedSender<PodEvent>,
 }
@@ -62,6 +64,7 @@ impl Pods {
             leaving: HashMap::new(),
             classified: HashMap::new(),
             refused: BTreeSet::new(),
+            changes: 0,
             published: None,
             events,
         }

@@ -28,6 +28,9 @@ const CHOICES: usize = weft_abi::Frontend::CHOICES;
 /// How often it is seen to that all is guarded, when nothing says that it may not be: what a pod adds inside is not reported.
 const GUARD_EVERY: Duration = Duration::from_secs(5);
 
+/// How soon it is tried again while a pod cannot be guarded, when something else gives occasion to.
+const GUARD_AGAIN: Duration = Duration::from_millis(100);
+
 /// A connection past the proxy has two pods.
 const PODS_MIN: usize = 2;
 
@@ -59,8 +62,8 @@ enum Guard {
     Unknown,
     /// Nobody is guarded.
     Down,
-    /// All are but these, seen at that moment, for a generation of the snapshot and so many enrolled pods.
-    Up { at: Instant, generation: u64, enrolled: usize, open: Vec<String> },
+    /// All are but these, seen at that moment, after so many changes that may concern pods and for so many enrolled ones.
+    Up { at: Instant, changes: u64, enrolled: usize, open: Vec<String> },
 }
 
 impl SameNode {
@@ -167,12 +170,13 @@ impl SameNode {
 
     /// Guards every pod of the node; yields who cannot be guarded, if that is anybody.
     async fn guard(&mut self, parts: &Parts, pods: &Pods, snapshot: &Snapshot) -> Option<String> {
-        let basis = (snapshot.generation(), pods.enrolled.len());
+        let basis = (pods.changes, pods.enrolled.len());
         let open = match &self.guard {
-            Guard::Up { at, generation, enrolled, open }
-                if open.is_empty() && at.elapsed() < GUARD_EVERY && (*generation, *enrolled) == basis =>
+            Guard::Up { at, changes, enrolled, open }
+                if at.elapsed() < (if open.is_empty() { GUARD_EVERY } else { GUARD_AGAIN })
+                    && (*changes, *enrolled) == basis =>
             {
-                Vec::new()
+                open.clone()
             }
             _ => {
                 let (pods, mut open) = candidates(parts, pods, snapshot);
@@ -180,8 +184,8 @@ impl SameNode {
                     Ok(others) => open.extend(others),
                     Err(error) => open.push(error.to_string()),
                 }
-                let (generation, enrolled) = basis;
-                self.guard = Guard::Up { at: Instant::now(), generation, enrolled, open: open.clone() };
+                let (changes, enrolled) = basis;
+                self.guard = Guard::Up { at: Instant::now(), changes, enrolled, open: open.clone() };
                 open
             }
         };

@@ -176,9 +176,15 @@ impl Steering {
         self.shared.programs.pins.remove_other_versions()
     }
 
-    /// The addresses at which the mesh is: only connects to these are taken.
-    pub fn set_destinations(&self, destinations: &BTreeSet<IpAddr>) -> Result<(), SteerError> {
+    /// The addresses at which the mesh is: only connects to these are taken. Yields whether the kernel holds all of them; if
+    /// not, it takes every connect, and is to be told by this again.
+    pub fn set_destinations(&self, destinations: &BTreeSet<IpAddr>) -> Result<bool, SteerError> {
         self.shared.writable()?.set_destinations(destinations)
+    }
+
+    /// What has changed of the addresses, once [`Self::set_destinations`] has told all of them. Yields the same.
+    pub fn change_destinations(&self, added: Vec<IpAddr>, removed: Vec<IpAddr>) -> Result<bool, SteerError> {
+        self.shared.writable()?.change_destinations(added, removed)
     }
 
     /// How plaintext that arrives at an enrolled pod is met.

@@ -18,7 +18,6 @@ use super::{InboundModes, SteerError};
 pub(super) struct Tables {
     pods: HashMap<MapData, u64, PodEntry>,
     destinations: HashMap<MapData, Address, u32>,
-    known: BTreeSet<IpAddr>,
     config: Array<MapData, Config>,
     current: Config,
     agents: HashMap<MapData, u64, u32>,
@@ -31,11 +30,9 @@ impl Tables {
     /// Takes the maps out of a loaded object, and reads back what a predecessor wrote.
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, SteerError> {
         let destinations: HashMap<MapData, Address, u32> = take(ebpf, map::DESTINATIONS)?;
-        let known = destinations.keys().map(|key| key.map(IpAddr::from)).collect::<Result<_, _>>();
         let config: Array<MapData, Config> = take(ebpf, map::CONFIG)?;
         Ok(Self {
             pods: take(ebpf, map::PODS)?,
-            known: known.map_err(SteerError::map(map::DESTINATIONS))?,
             destinations,
             current: config.get(&0, 0).map_err(SteerError::map(map::CONFIG))?,
             config,
@@ -71,21 +68,28 @@ impl Tables {
         self.pods.iter().collect::<Result<_, _>>().map_err(SteerError::map(map::PODS))
     }
 
-    /// Makes the map hold exactly these. What does not fit makes the hooks take every destination until it does: a
-    /// connection to the mesh must not leave unencrypted because a map is full.
-    pub(super) fn set_destinations(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), SteerError> {
-        let gone: Vec<IpAddr> = self.known.difference(wanted).copied().collect();
-        for ip in gone {
+    /// Makes the map hold exactly these, whatever it held. What does not fit makes the hooks take every destination until it
+    /// does: a connection to the mesh must not leave unencrypted because a map is full. Yields whether all fit; if not,
+    /// only this can tell when they do.
+    pub(super) fn set_destinations(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<bool, SteerError> {
+        let held = self.destinations.keys().map(|key| key.map(IpAddr::from)).collect::<Result<BTreeSet<_>, _>>();
+        let held = held.map_err(SteerError::map(map::DESTINATIONS))?;
+        self.change_destinations(wanted.difference(&held).copied(), held.difference(wanted).copied())
+    }
+
+    /// Adds and removes destinations; what does not fit as in [`Self::set_destinations`].
+    pub(super) fn change_destinations(
+        &mut self,
+        added: impl IntoIterator<Item = IpAddr>,
+        removed: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<bool, SteerError> {
+        for ip in removed {
             optional(self.destinations.remove(&ip.into())).map_err(SteerError::map(map::DESTINATIONS))?;
-            self.known.remove(&ip);
         }
-        let new: Vec<IpAddr> = wanted.difference(&self.known).copied().collect();
         let mut left_out = 0_usize;
-        for ip in new {
+        for ip in added {
             match self.destinations.insert(Address::from(ip), 0, 0) {
-                Ok(()) => {
-                    self.known.insert(ip);
-                }
+                Ok(()) => {}
                 Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
                     left_out += 1;
                 }
@@ -95,11 +99,11 @@ impl Tables {
         if left_out > 0 {
             tracing::error!(
                 left_out,
-                held = self.known.len(),
                 "too many destinations for the map: enrolled pods are captured for every destination"
             );
         }
-        self.update_config(|config| config.capture_all = u32::from(left_out > 0))
+        self.update_config(|config| config.capture_all = u32::from(left_out > 0))?;
+        Ok(left_out == 0)
     }
 
     /// Changes what user space says of itself; an unchanged value is not written.

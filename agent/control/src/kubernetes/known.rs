@@ -55,8 +55,8 @@ impl Known {
     }
 
     /// These are all there are.
-    pub fn replace(&mut self, items: Vec<Item>, deltas: &mut Vec<Delta>) {
-        let present: HashSet<Key> = items.iter().filter_map(|item| key_of(&item.object)).collect();
+    pub fn keep_only(&mut self, objects: &[ObjectRef], deltas: &mut Vec<Delta>) {
+        let present: HashSet<Key> = objects.iter().filter_map(key_of).collect();
         self.keys.retain(|key| {
             let stays = present.contains(key);
             if !stays {
@@ -65,9 +65,6 @@ impl Known {
             stays
         });
         self.problems.retain(|object, _| key_of(object).is_some_and(|key| present.contains(&key)));
-        for item in items {
-            self.put(item, deltas);
-        }
     }
 
     /// Whether nothing is in force.
@@ -137,6 +134,15 @@ mod tests {
     fn items(kind: Kind, objects: &[&str]) -> Vec<Item> {
         let list = format!(r#"{{"metadata": {{"resourceVersion": "7"}}, "items": [{}]}}"#, objects.join(","));
         (Reader::of(kind).page)(kind, list.as_bytes()).unwrap().items
+    }
+
+    impl Known {
+        /// A list is read from its beginning to its end.
+        fn replace(&mut self, items: Vec<Item>, deltas: &mut Vec<Delta>) {
+            let objects: Vec<ObjectRef> = items.iter().map(|item| item.object.clone()).collect();
+            items.into_iter().for_each(|item| self.put(item, deltas));
+            self.keep_only(&objects, deltas);
+        }
     }
 
     fn namespace(name: &str, mesh: &str) -> String {

@@ -81,9 +81,8 @@ impl Live {
     }
 
     /// These are all the pods there are.
-    pub(super) fn replace(&mut self, items: &[Item]) {
-        self.here.clear();
-        items.iter().for_each(|item| self.put(item));
+    pub(super) fn keep_only(&mut self, objects: &[ObjectRef]) {
+        self.here.retain(|_, observed| objects.contains(&observed.object));
     }
 
     /// From here on this node's pods are live on the agent's own word, which is this.
@@ -150,7 +149,7 @@ mod tests {
         assert_eq!(own.live, BTreeSet::from(["4".into()]));
         live.put(&pod("own", "3", "n1", "enrolled"));
         assert!(told(&mut live).is_empty());
-        live.replace(&[]);
+        live.keep_only(&[]);
         assert!(live.here.is_empty());
     }
 }

@@ -1,15 +1,19 @@
 //! The watches' news become one stream of deltas.
 //!
-//! Nothing is told before every kind has been read once: the agent takes the first batch for all there is. After that
-//! changes go out as soon as the agent takes them, and as one batch if it was busy when they came.
+//! Nothing is told to be whole before every kind has been read once: the agent acts on nothing before. After that
+//! changes go out as soon as the agent takes them, and as one batch if it was busy when they came, or they come one upon
+//! another.
 //!
 //! That includes WorkloadSlices: as long as nobody publishes any, the agent would take every pod of another node for one
 //! outside the mesh, and send it plaintext. It waits instead, and says for whom.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use weft_core::model::Pool;
 use weft_core::snapshot::Delta;
 
 use super::known::{Known, PLACE};
@@ -19,16 +23,22 @@ use super::read::{Facts, Item};
 use super::watch::News;
 use crate::manifests::{ObjectRef, Problem, Severity, report};
 use crate::resource::Kind;
+use crate::source::Batch;
 use crate::standing::{Standing, Standings};
 
 /// News taken at once.
 const BATCH: usize = 1024;
+/// Changes told at once before everything has been read.
+const PART: usize = 1024;
+/// The least time between two batches. A change that comes alone goes out at once; of hundreds a second each would cost a
+/// snapshot and all that follows one.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Where the news meet.
 pub(super) struct Merge {
     pub(super) news: mpsc::Receiver<(Kind, News)>,
     pub(super) standings: watch::Receiver<Option<Standings>>,
-    pub(super) deltas: mpsc::Sender<Vec<Delta>>,
+    pub(super) deltas: mpsc::Sender<Batch>,
     pub(super) problems: watch::Sender<Arc<Vec<Problem>>>,
     /// Pods of this node, for who writes on them.
     pub(super) here: watch::Sender<Arc<Here>>,
@@ -46,6 +56,8 @@ pub(super) struct State {
     /// No slice is published, and where none is.
     unpublished: bool,
     namespace: Arc<str>,
+    /// Texts that many objects have in common, each held once.
+    texts: Pool,
     /// Deltas not yet taken.
     ready: Vec<Delta>,
     first: bool,
@@ -62,15 +74,22 @@ impl State {
             misread: BTreeMap::new(),
             unpublished: false,
             namespace,
+            texts: Pool::default(),
             ready: Vec::new(),
             first: true,
             lost: BTreeSet::new(),
         }
     }
 
-    /// Whether there is something to tell, and everything has been read.
+    /// Whether everything has been read.
+    fn is_whole(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether there is something to tell: a part at a time until everything has been read, so that it is never in memory
+    /// twice.
     fn is_due(&self) -> bool {
-        self.waiting.is_empty() && (self.first || !self.ready.is_empty())
+        if self.is_whole() { self.first || !self.ready.is_empty() } else { self.ready.len() >= PART }
     }
 
     fn hear(&mut self, kind: Kind, news: News) {
@@ -80,7 +99,9 @@ impl State {
             self.hear_objects(kind, news);
         }
         self.live.changes(&mut self.ready);
-        self.peers.changes(&mut self.ready);
+        if self.is_whole() {
+            self.peers.changes(&mut self.ready);
+        }
         if matches!(kind, Kind::Pod | Kind::WorkloadSlice) {
             for (uid, observed) in &mut self.live.here {
                 observed.published = self.peers.tells_live(uid);
@@ -93,15 +114,16 @@ impl State {
         let heard = self.ready.len();
         let deltas = &mut self.ready;
         match news {
-            News::Listed(items) => {
+            News::Listed(objects) => {
                 if kind == Kind::Pod {
-                    self.live.replace(&items);
+                    self.live.keep_only(&objects);
                 }
-                known.replace(items, deltas);
+                known.keep_only(&objects, deltas);
                 self.waiting.remove(&kind);
                 self.lost.remove(&kind);
             }
-            News::Put(item) => {
+            News::Found(mut item) | News::Put(mut item) => {
+                item.resource.iter_mut().for_each(|resource| resource.share(&mut self.texts));
                 self.live.put(&item);
                 known.put(*item, deltas);
             }
@@ -124,15 +146,20 @@ impl State {
     fn hear_of_peers(&mut self, news: News) {
         match news {
             // The controller always has one, if an empty one.
-            News::Listed(items) if items.is_empty() => self.unpublished = true,
+            News::Listed(objects) if objects.is_empty() => self.unpublished = true,
             News::Absent => self.unpublished = true,
-            News::Listed(items) => {
-                let names: BTreeSet<&str> = items.iter().map(|item| item.object.name.as_str()).collect();
+            News::Listed(objects) => {
+                let names: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
                 self.peers.keep_only(&names, &mut self.ready);
                 self.misread.retain(|slice, _| names.contains(slice.as_str()));
-                items.iter().for_each(|item| self.hear_slice(item));
+                self.published();
             }
-            News::Put(item) => self.hear_slice(&item),
+            // Some of the slices say nothing of the pods in the others.
+            News::Found(item) => self.hear_slice(&item),
+            News::Put(item) => {
+                self.hear_slice(&item);
+                self.published();
+            }
             News::Deleted(object) => {
                 self.misread.remove(&object.name);
                 self.peers.remove(&object.name);
@@ -147,6 +174,9 @@ impl State {
         if !wrong.is_empty() {
             self.misread.insert(item.object.name.clone(), wrong);
         }
+    }
+
+    fn published(&mut self) {
         self.unpublished = false;
         self.waiting.remove(&Kind::WorkloadSlice);
     }
@@ -194,7 +224,9 @@ impl Merge {
     pub(super) async fn run(mut self) {
         let mut heard = Vec::new();
         let deltas = self.deltas.clone();
+        let mut next = Instant::now();
         loop {
+            let (due, early) = (self.state.is_due(), Instant::now() < next && self.state.is_whole());
             tokio::select! {
                 count = self.news.recv_many(&mut heard, BATCH) => {
                     if count == 0 {
@@ -207,10 +239,13 @@ impl Merge {
                     self.show_own_pods();
                 }
                 Ok(()) = self.standings.changed() => self.own_pods_stand(),
-                slot = deltas.reserve(), if self.state.is_due() => {
+                () = tokio::time::sleep_until(next), if due && early => {}
+                slot = deltas.reserve(), if due && !early => {
                     let Ok(slot) = slot else { return };
-                    slot.send(std::mem::take(&mut self.state.ready));
-                    self.state.first = false;
+                    next = Instant::now() + GATHER;
+                    let whole = self.state.is_whole();
+                    slot.send(Batch { deltas: std::mem::take(&mut self.state.ready), whole });
+                    self.state.first &= !whole;
                 }
             }
         }

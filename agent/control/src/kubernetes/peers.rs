@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use weft_core::model::{NodeLiveness, ObjectName, Workload};
+use weft_core::model::{NodeLiveness, ObjectName, Pool, Workload};
 use weft_core::snapshot::{Delta, Key, Resource};
 
 use crate::crd::SliceWorkload;
@@ -32,8 +32,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     node: Arc<str>,
-    /// Names of nodes, each held once.
-    nodes: HashSet<Arc<str>>,
+    /// Names of nodes, namespaces, accounts and owners, each held once.
+    texts: Pool,
     slices: BTreeMap<Arc<str>, Vec<Entry>>,
     /// Which slice speaks for a name: the first that did, until it ceases to.
     speaks: HashMap<ObjectName, Arc<str>>,
@@ -60,10 +60,7 @@ impl Peers {
             let Some(pod) = &told.pod else { continue };
             match workload_slice::workload(&told.uid, pod) {
                 Ok(mut workload) => {
-                    match self.nodes.get(&workload.node) {
-                        Some(node) => workload.node = node.clone(),
-                        None => _ = self.nodes.insert(workload.node.clone()),
-                    }
+                    workload.share(&mut self.texts);
                     entries.push(Entry {
                         name: workload.name.clone(),
                         uid: workload.uid.clone(),
@@ -197,18 +194,22 @@ impl Peers {
         heir
     }
 
+    /// Only who is live now and was not before makes a change: a slice that is written again says the same of nearly all.
     fn count(&mut self, node: Arc<str>, uid: Arc<str>) {
-        *self.live.entry(node.clone()).or_default().entry(uid).or_default() += 1;
-        self.touched.insert(node);
+        let count = self.live.entry(node.clone()).or_default().entry(uid).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.touched.insert(node);
+        }
     }
 
     fn uncount(&mut self, node: &Arc<str>, uid: &Arc<str>) {
-        self.touched.insert(node.clone());
         let Some(pods) = self.live.get_mut(node) else { return };
         if let Some(count) = pods.get_mut(uid) {
             *count -= 1;
             if *count == 0 {
                 pods.remove(uid);
+                self.touched.insert(node.clone());
             }
         }
         if pods.is_empty() {

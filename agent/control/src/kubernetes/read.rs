@@ -3,6 +3,8 @@
 //! The kinds there are many or much of are read into trimmed types; all others by the very functions that read manifests,
 //! so that a policy means the same in a directory and in a cluster.
 
+use std::borrow::Cow;
+
 use gateway_api::apis::experimental::tcproutes::TcpRoute;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -18,7 +20,7 @@ use crate::manifests::{Body, Header, ObjectRef, Unreadable, convert, selector_of
 use crate::resource::{self, Finding, Findings, Kind, STATUS_ANNOTATION, authorization_policy};
 
 /// Marks the bookmark that ends the initial events of a streaming list.
-const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+pub(super) const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// An object, as it is now.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ impl Reader {
 
 /// What an object of a kind is read into.
 trait Readable: DeserializeOwned {
-    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error>;
+    fn meta(&self) -> Result<Cow<'_, trim::Meta>, serde_json::Error>;
     fn item(self, object: ObjectRef) -> Item;
 }
 
@@ -154,6 +156,8 @@ struct Head {
 
 #[derive(Deserialize)]
 struct Event<T> {
+    #[serde(rename = "type")]
+    kind: String,
     object: T,
 }
 
@@ -180,35 +184,45 @@ struct ListMeta {
 }
 
 fn line<T: Readable>(kind: Kind, line: &[u8]) -> Result<Line, serde_json::Error> {
-    let head: Head = serde_json::from_slice(line)?;
-    if head.kind == "ERROR" {
-        return Ok(Line::Error(Box::new(serde_json::from_slice::<Event<Status>>(line)?.object)));
-    }
-    let mut object = serde_json::from_slice::<Event<T>>(line)?.object;
+    // Read once, for nearly all are objects of the kind; a Status need not look like one.
+    let (what, object) = match serde_json::from_slice::<Event<T>>(line) {
+        Ok(event) if event.kind != "ERROR" => (event.kind, event.object),
+        other => {
+            let head: Head = serde_json::from_slice(line)?;
+            if head.kind == "ERROR" {
+                return Ok(Line::Error(Box::new(serde_json::from_slice::<Event<Status>>(line)?.object)));
+            }
+            other.map(|event| (event.kind, event.object))?
+        }
+    };
     let meta = object.meta()?;
-    match head.kind.as_str() {
+    match what.as_str() {
         "BOOKMARK" => {
             let end = meta.annotation(INITIAL_EVENTS_END) == Some("true");
-            Ok(Line::Bookmark(meta.resource_version, end))
+            Ok(Line::Bookmark(meta.resource_version.clone(), end))
         }
-        "DELETED" => Ok(Line::Deleted(reference(kind, &meta), meta.resource_version)),
-        _ => Ok(Line::Put(Box::new(object.item(reference(kind, &meta))), meta.resource_version)),
+        "DELETED" => Ok(Line::Deleted(reference(kind, &meta), meta.resource_version.clone())),
+        _ => {
+            let (reference, revision) = (reference(kind, &meta), meta.resource_version.clone());
+            drop(meta);
+            Ok(Line::Put(Box::new(object.item(reference)), revision))
+        }
     }
 }
 
 fn page<T: Readable>(kind: Kind, body: &[u8]) -> Result<Page, serde_json::Error> {
     let list: List<T> = serde_json::from_slice(body)?;
     let mut items = Vec::new();
-    for mut object in list.items.into_iter().flatten() {
-        let reference = reference(kind, &object.meta()?);
+    for object in list.items.into_iter().flatten() {
+        let reference = reference(kind, &*object.meta()?);
         items.push(object.item(reference));
     }
     Ok(Page { items, revision: list.metadata.resource_version, next: list.metadata.next })
 }
 
 fn object<T: Readable>(kind: Kind, object: &[u8]) -> Result<Item, serde_json::Error> {
-    let mut object: T = serde_json::from_slice(object)?;
-    let reference = reference(kind, &object.meta()?);
+    let object: T = serde_json::from_slice(object)?;
+    let reference = reference(kind, &*object.meta()?);
     Ok(object.item(reference))
 }
 
@@ -222,8 +236,8 @@ fn item(object: ObjectRef, resource: Option<Resource>, findings: Findings, facts
 }
 
 impl Readable for trim::Pod {
-    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
-        Ok(self.metadata.clone())
+    fn meta(&self) -> Result<Cow<'_, trim::Meta>, serde_json::Error> {
+        Ok(Cow::Borrowed(&self.metadata))
     }
 
     fn item(self, object: ObjectRef) -> Item {
@@ -243,8 +257,8 @@ impl Readable for trim::Pod {
 }
 
 impl Readable for trim::Node {
-    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
-        Ok(self.metadata.clone())
+    fn meta(&self) -> Result<Cow<'_, trim::Meta>, serde_json::Error> {
+        Ok(Cow::Borrowed(&self.metadata))
     }
 
     fn item(self, object: ObjectRef) -> Item {
@@ -255,8 +269,8 @@ impl Readable for trim::Node {
 }
 
 impl Readable for trim::Service {
-    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
-        Ok(self.metadata.clone())
+    fn meta(&self) -> Result<Cow<'_, trim::Meta>, serde_json::Error> {
+        Ok(Cow::Borrowed(&self.metadata))
     }
 
     fn item(self, object: ObjectRef) -> Item {
@@ -267,8 +281,8 @@ impl Readable for trim::Service {
 }
 
 impl Readable for trim::EndpointSlice {
-    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
-        Ok(self.metadata.clone())
+    fn meta(&self) -> Result<Cow<'_, trim::Meta>, serde_json::Error> {
+        Ok(Cow::Borrowed(&self.metadata))
     }
 
     fn item(self, object: ObjectRef) -> Item {
@@ -279,8 +293,8 @@ impl Readable for trim::EndpointSlice {
 }
 
 impl Readable for trim::WorkloadSlice {
-    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
-        Ok(self.metadata.clone())
+    fn meta(&self) -> Result<Cow<'_, trim::Meta>, serde_json::Error> {
+        Ok(Cow::Borrowed(&self.metadata))
     }
 
     fn item(self, object: ObjectRef) -> Item {
@@ -290,8 +304,8 @@ impl Readable for trim::WorkloadSlice {
 }
 
 impl Readable for Whole {
-    fn meta(&mut self) -> Result<trim::Meta, serde_json::Error> {
-        trim::Meta::deserialize(&self.0["metadata"])
+    fn meta(&self) -> Result<Cow<'_, trim::Meta>, serde_json::Error> {
+        trim::Meta::deserialize(&self.0["metadata"]).map(Cow::Owned)
     }
 
     fn item(mut self, object: ObjectRef) -> Item {

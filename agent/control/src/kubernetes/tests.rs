@@ -138,8 +138,8 @@ impl Rig {
             let batch = tokio::time::timeout_at(deadline, self.cluster.source.deltas.recv()).await;
             let batch = batch.map_err(|_| anyhow::anyhow!("it did not come: {:?}", self.cluster.health.watches()))?;
             let batch = batch.ok_or_else(|| anyhow::anyhow!("the source ended"))?;
-            self.snapshot = self.snapshot.apply(batch.clone());
-            self.batches.push(batch);
+            self.snapshot = self.snapshot.apply(batch.deltas.clone());
+            self.batches.push(batch.deltas);
         }
         Ok(())
     }
@@ -156,8 +156,8 @@ impl Rig {
             if let Ok(Some(batch)) =
                 tokio::time::timeout(Duration::from_millis(20), self.cluster.source.deltas.recv()).await
             {
-                self.snapshot = self.snapshot.apply(batch.clone());
-                self.batches.push(batch);
+                self.snapshot = self.snapshot.apply(batch.deltas.clone());
+                self.batches.push(batch.deltas);
             }
         }
         Ok(())

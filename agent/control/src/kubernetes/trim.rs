@@ -4,12 +4,15 @@
 //! They become the typed objects that manifests are read into, so that both go through the same conversions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
+use super::read::INITIAL_EVENTS_END;
 use crate::crd::WorkloadSliceSpec;
 
 /// The part of `metadata` that is used.
@@ -21,8 +24,43 @@ pub(super) struct Meta {
     pub(super) uid: String,
     pub(super) resource_version: String,
     pub(super) labels: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "used")]
     pub(super) annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<Owner>>,
+}
+
+/// Whether an annotation is one the mesh reads. Others can be most of an object: what was applied last, whole.
+fn is_used(key: &str) -> bool {
+    ["weft.dev/", "service.kubernetes.io/topology-"].iter().any(|prefix| key.starts_with(prefix))
+        || key == INITIAL_EVENTS_END
+}
+
+fn used<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Used;
+    impl<'de> Visitor<'de> for Used {
+        type Value = Option<BTreeMap<String, String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of strings")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut annotations = BTreeMap::new();
+            while let Some(key) = map.next_key::<String>()? {
+                if is_used(&key) {
+                    annotations.insert(key, map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(Some(annotations))
+        }
+    }
+    deserializer.deserialize_any(Used)
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

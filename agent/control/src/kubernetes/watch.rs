@@ -1,8 +1,8 @@
 //! One kind's watch: everything there is, then every change, for as long as the agent runs.
 //!
-//! What is sent as [`News::Listed`] is always complete; whoever receives it may take what it lacks for gone. A watch that
-//! breaks off goes on where it was; one that the server cannot go on with (410) begins anew, and until the new list is
-//! complete nothing is said. kube-runtime's watcher is not used: it goes on with a revision the server has refused, takes
+//! Objects are told as they are read, so that a list is never in memory as a whole. What is sent as [`News::Listed`] is
+//! always complete; whoever receives it may take what it lacks for gone. A watch that breaks off goes on where it was; one
+//! that the server cannot go on with (410) begins anew, and until the new list is complete nothing is said to be gone. kube-runtime's watcher is not used: it goes on with a revision the server has refused, takes
 //! up a broken-off initial stream as if it were whole, and never falls back from a streaming list.
 
 use std::sync::Arc;
@@ -60,8 +60,10 @@ impl From<Kind> for Interest {
 /// What a watch has to tell.
 #[derive(Debug)]
 pub enum News {
-    /// All there is of the kind.
-    Listed(Vec<Item>),
+    /// An object is there; the list it is in is still being read.
+    Found(Box<Item>),
+    /// A list has been read to its end: of the kind there are these, each of which has been told of, and no other.
+    Listed(Vec<ObjectRef>),
     /// An object is there, or has changed.
     Put(Box<Item>),
     /// An object has gone.
@@ -190,7 +192,7 @@ impl Watch {
 
     /// Reads everything in pages.
     async fn list(&self, position: &mut Option<String>) -> End {
-        let mut items = Vec::new();
+        let mut found = Vec::new();
         let mut params = ListParams { field_selector: self.fields.clone(), ..ListParams::default().limit(PAGE) };
         loop {
             let page = match self.page(&params).await {
@@ -198,10 +200,15 @@ impl Watch {
                 // Gone: the pages went stale under us, and it begins with the first once more.
                 Err(end) => return end,
             };
-            items.extend(page.items);
+            for item in page.items {
+                found.push(item.object.clone());
+                if self.news.send((self.kind, News::Found(Box::new(item)))).await.is_err() {
+                    return End::Deaf;
+                }
+            }
             if page.next.is_empty() {
                 *position = Some(page.revision);
-                return self.tell_list(items).await;
+                return self.tell_list(found).await;
             }
             params.continue_token = Some(page.next);
         }
@@ -214,10 +221,10 @@ impl Watch {
         (Reader::of(self.kind).page)(self.kind, &bytes).map_err(|error| unreadable(&error))
     }
 
-    async fn tell_list(&self, items: Vec<Item>) -> End {
+    async fn tell_list(&self, found: Vec<ObjectRef>) -> End {
         self.health.listed(self.kind);
         self.health.current(self.kind);
-        match self.news.send((self.kind, News::Listed(items))).await {
+        match self.news.send((self.kind, News::Listed(found))).await {
             Ok(()) => End::Over,
             Err(_) => End::Deaf,
         }
@@ -277,29 +284,29 @@ impl Watch {
     async fn take(
         &self,
         line: Line,
-        initial: &mut Option<Vec<Item>>,
+        initial: &mut Option<Vec<ObjectRef>>,
         position: &mut Option<String>,
     ) -> Result<(), End> {
         let news = match line {
             Line::Error(status) if status.code == 410 => return Err(End::Gone),
             Line::Error(status) => return Err(self.refusal(status.code, Some(status))),
             Line::Bookmark(revision, end) => {
-                let Some(items) = initial.take_if(|_| end) else {
+                let Some(found) = initial.take_if(|_| end) else {
                     if initial.is_none() {
                         *position = Some(revision);
                     }
                     return Ok(());
                 };
                 *position = Some(revision);
-                return match self.tell_list(items).await {
+                return match self.tell_list(found).await {
                     End::Over => Ok(()),
                     end => Err(end),
                 };
             }
             Line::Put(item, revision) => match initial {
-                Some(items) => {
-                    items.push(*item);
-                    return Ok(());
+                Some(found) => {
+                    found.push(item.object.clone());
+                    News::Found(item)
                 }
                 None => {
                     *position = Some(revision);
@@ -307,9 +314,9 @@ impl Watch {
                 }
             },
             Line::Deleted(object, revision) => match initial {
-                Some(items) => {
-                    items.retain(|item| item.object != object);
-                    return Ok(());
+                Some(found) => {
+                    found.retain(|known| *known != object);
+                    News::Deleted(object)
                 }
                 None => {
                     *position = Some(revision);

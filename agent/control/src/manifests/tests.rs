@@ -48,7 +48,8 @@ impl Fixture {
     }
 
     async fn batch(&mut self) -> Vec<String> {
-        let batch = tokio::time::timeout(DEADLINE, self.source.deltas.recv()).await.expect("no batch in time").unwrap();
+        let batch =
+            tokio::time::timeout(DEADLINE, self.source.deltas.recv()).await.expect("no batch in time").unwrap().deltas;
         let mut lines: Vec<_> = batch.iter().map(summary).collect();
         lines.sort();
         lines

@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
-use weft_core::snapshot::Delta;
 
 use super::memory::{Memory, Outcome};
 use super::problem::{Problem, report};
-use crate::source::Source;
+use crate::source::{Batch, Source};
 
 /// Batches of changes not yet taken; the source waits when it is full, and then sends the sum of what changed.
 const BATCHES: usize = 4;
@@ -110,7 +109,7 @@ struct Runner {
     memory: Memory,
     watches: Watches,
     signals: Receiver<Signal>,
-    deltas: mpsc::Sender<Vec<Delta>>,
+    deltas: mpsc::Sender<Batch>,
     problems: watch::Sender<Arc<Vec<Problem>>>,
 }
 
@@ -122,7 +121,8 @@ impl Runner {
             self.watches.renew(&self.settings.directories);
             let Outcome { deltas, problems } = self.memory.refresh(&self.settings.directories);
             report(&self.problems, problems);
-            if (first || !deltas.is_empty()) && self.deltas.blocking_send(deltas).is_err() {
+            let news = first || !deltas.is_empty();
+            if news && self.deltas.blocking_send(Batch { deltas, whole: true }).is_err() {
                 return;
             }
             first = false;

@@ -13,7 +13,7 @@ mod metrics;
 mod pods;
 mod publish;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,11 +149,11 @@ impl Room {
     fn hear_of_pods(&mut self, news: News) {
         let mut changes = Vec::new();
         match news {
-            News::Listed(items) => {
-                self.pods.replace(&items, &mut changes);
+            News::Listed(objects) => {
+                self.pods.keep_only(&objects, &mut changes);
                 self.read.0 = true;
             }
-            News::Put(item) => self.pods.put(&item, &mut changes),
+            News::Found(item) | News::Put(item) => self.pods.put(&item, &mut changes),
             News::Deleted(object) => self.pods.remove(&object, &mut changes),
             News::Absent => {}
         }
@@ -171,18 +171,17 @@ impl Room {
 
     fn hear_of_slices(&mut self, news: News) {
         match news {
-            News::Listed(items) => {
-                let listed: BTreeMap<Arc<str>, Stored> = items.into_iter().filter_map(stored).collect();
+            News::Listed(objects) => {
+                let listed: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
                 if let Some(book) = &mut self.book {
                     let known: Vec<Arc<str>> = book.names().collect();
-                    known.iter().filter(|name| !listed.contains_key(*name)).for_each(|name| book.vanished(name));
-                    listed.iter().for_each(|(name, slice)| book.observe(name, slice));
+                    known.iter().filter(|name| !listed.contains(&***name)).for_each(|name| book.vanished(name));
                 } else {
-                    self.stored = listed;
+                    self.stored.retain(|name, _| listed.contains(&**name));
                 }
                 self.read.1 = true;
             }
-            News::Put(item) => {
+            News::Found(item) | News::Put(item) => {
                 let Some((name, slice)) = stored(*item) else { return };
                 match &mut self.book {
                     Some(book) => book.observe(&name, &slice),

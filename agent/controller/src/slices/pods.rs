@@ -66,8 +66,8 @@ impl Pods {
     }
 
     /// These are all there are.
-    pub(crate) fn replace(&mut self, items: &[Item], changes: &mut Vec<Change>) {
-        let present: BTreeSet<PodName> = items.iter().map(|item| name_of(&item.object)).collect();
+    pub(crate) fn keep_only(&mut self, objects: &[ObjectRef], changes: &mut Vec<Change>) {
+        let present: BTreeSet<PodName> = objects.iter().map(name_of).collect();
         let gone: Vec<PodName> = self.pods.keys().filter(|name| !present.contains(*name)).cloned().collect();
         for name in gone {
             if let Some(before) = self.pods.remove(&name) {
@@ -75,7 +75,6 @@ impl Pods {
                 changes.push(Change::Remove(before.uid.clone()));
             }
         }
-        items.iter().for_each(|item| self.put(item, changes));
     }
 
     /// All of them, by namespace and name.
@@ -163,8 +162,10 @@ mod tests {
         // A StatefulSet's next pod of the name.
         pods.put(&pod("a", "2", "10.0.0.2", ""), &mut changes);
         assert_eq!(told(&mut changes), ["-1", "+2"]);
-        pods.replace(&[pod("b", "3", "10.0.0.3", "")], &mut changes);
-        assert_eq!((told(&mut changes), pods.count()), (vec!["-2".to_owned(), "+3".to_owned()], 1));
+        let other = pod("b", "3", "10.0.0.3", "");
+        pods.put(&other, &mut changes);
+        pods.keep_only(&[other.object], &mut changes);
+        assert_eq!((told(&mut changes), pods.count()), (vec!["+3".to_owned(), "-2".to_owned()], 1));
     }
 
     #[test]

@@ -94,17 +94,17 @@ impl Room {
 
     fn hear(&mut self, kind: Kind, news: News, deltas: &mut Vec<Delta>) {
         let Some(known) = self.known.get_mut(&kind) else { return };
-        if !matches!(news, News::Put(_) | News::Deleted(_)) {
+        if matches!(news, News::Listed(_) | News::Absent) {
             self.unread.retain(|unread| *unread != kind);
         }
         match news {
-            News::Listed(items) => {
+            News::Listed(objects) => {
                 if kind == Kind::TcpRoute {
-                    self.routes = items.iter().filter_map(seen).collect();
+                    self.routes.retain(|route, _| objects.contains(route));
                 }
-                known.replace(items, deltas);
+                known.keep_only(&objects, deltas);
             }
-            News::Put(item) => {
+            News::Found(item) | News::Put(item) => {
                 self.routes.extend(seen(&item));
                 known.put(*item, deltas);
             }

@@ -7,6 +7,7 @@ mod authorization;
 mod identity;
 mod name;
 mod policy;
+mod pool;
 mod route;
 mod service;
 mod workload;
@@ -15,6 +16,7 @@ pub use authorization::{Action, AuthorizationPolicy, AuthorizationRule, Match, P
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use name::{Label, Labels, Name, NameError, ObjectName, Selector};
 pub use policy::{Algorithm, MtlsMode, PeerAuthentication, TrafficPolicy};
+pub use pool::Pool;
 pub use route::{BackendRef, ParentRef, ReferenceGrant, TcpRoute};
 pub use service::{EndpointAddress, EndpointSlice, Hints, Preference, Service, ServicePort, SlicePort};
 pub use workload::{MeshLabel, Namespace, Node, NodeLiveness, OFF_LABEL, Weight, Workload};

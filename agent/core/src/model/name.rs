@@ -38,6 +38,11 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// To be replaced by an equal one.
+    pub(super) fn text_mut(&mut self) -> &mut Arc<str> {
+        &mut self.0
+    }
 }
 
 impl fmt::Display for Name {

@@ -171,21 +171,25 @@ impl Batch {
         if unchanged(tables.slices.get(name), new.as_ref()) {
             return;
         }
-        if let Some(old) = tables.slices.remove(name) {
-            tables.slices_of.remove(&old.service, name);
-            for endpoint in &old.endpoints {
-                tables.slices_at.remove(&endpoint.address.to_canonical(), name);
+        let addresses = |slice: &EndpointSlice| -> BTreeSet<IpAddr> {
+            slice.endpoints.iter().map(|endpoint| endpoint.address.to_canonical()).collect()
+        };
+        let listed = new.as_ref().map(addresses).unwrap_or_default();
+        if let Some(old) = tables.slices.get(name).cloned() {
+            if new.as_ref().is_none_or(|new| new.service != old.service) {
+                tables.slices_of.remove(&old.service, name);
             }
+            addresses(&old).difference(&listed).for_each(|ip| tables.slices_at.remove(ip, name));
             self.marks.services.insert(old.service.clone());
         }
-        if let Some(new) = new.map(Arc::new) {
-            tables.slices_of.insert(new.service.clone(), new.clone());
-            for endpoint in &new.endpoints {
-                tables.slices_at.insert(endpoint.address.to_canonical(), new.clone());
-            }
-            self.marks.services.insert(new.service.clone());
-            tables.slices.insert(name.clone(), new);
-        }
+        let Some(new) = new.map(Arc::new) else {
+            tables.slices.remove(name);
+            return;
+        };
+        tables.slices_of.insert(new.service.clone(), new.clone());
+        listed.into_iter().for_each(|ip| tables.slices_at.insert(ip, new.clone()));
+        self.marks.services.insert(new.service.clone());
+        tables.slices.insert(name.clone(), new);
     }
 
     fn route(&mut self, name: &ObjectName, new: Option<TcpRoute>) {

@@ -183,6 +183,16 @@ impl Snapshot {
         self.primary.workloads.values()
     }
 
+    /// Addresses with the pods and the services that claim them, each by name; those without any service are
+    /// listed only where several pods claim them.
+    pub fn contests(&self) -> impl Iterator<Item = (IpAddr, &[Arc<Workload>], &[Arc<Service>])> {
+        let pods = self.primary.workloads_at.iter();
+        let pods = pods.filter(|(ip, pods)| pods.len() > 1 && self.services_at(**ip).is_empty());
+        let services = self.primary.services_at.iter();
+        let services = services.map(|(ip, services)| (*ip, self.primary.workloads_at.at(ip), services));
+        pods.map(|(ip, pods)| (*ip, pods, &[][..])).chain(services)
+    }
+
     /// The identity a pod holds: that of its service account.
     #[must_use]
     pub fn identity_of(&self, w: &Workload) -> Identity {

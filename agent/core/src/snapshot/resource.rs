@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AuthorizationPolicy, EndpointSlice, Name, Namespace, Node, NodeLiveness, ObjectName, PeerAuthentication,
+    AuthorizationPolicy, EndpointSlice, Name, Namespace, Node, NodeLiveness, ObjectName, PeerAuthentication, Pool,
     ReferenceGrant, Service, TcpRoute, TrafficPolicy, Workload,
 };
 
@@ -64,6 +64,16 @@ pub enum Key {
 }
 
 impl Resource {
+    /// Shares the texts it has in common with others, of the kinds there are many of.
+    pub fn share(&mut self, pool: &mut Pool) {
+        match self {
+            Self::Workload(r) => r.share(pool),
+            Self::Service(r) => r.share(pool),
+            Self::EndpointSlice(r) => r.share(pool),
+            _ => {}
+        }
+    }
+
     /// The key under which the snapshot holds this resource.
     #[must_use]
     pub fn key(&self) -> Key {
