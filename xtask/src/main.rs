@@ -79,6 +79,9 @@ enum Verb {
         /// The micro-benchmarks of single decisions instead; arguments are criterion's
         #[arg(long)]
         micro: bool,
+        /// What a cluster of 50,000 pods costs an agent instead
+        #[arg(long, conflicts_with = "micro")]
+        scale: bool,
         /// Arguments of the instrument
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -114,7 +117,7 @@ fn obey(verb: Verb) -> anyhow::Result<()> {
         Verb::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Verb::Lab { pod } => lab::run(&pod),
         Verb::Demo { kube } => demo::run(kube),
-        Verb::Bench { micro, arguments } => bench::run(micro, &arguments),
+        Verb::Bench { micro, scale, arguments } => bench::run(micro, scale, &arguments),
         Verb::Fresh => fresh::run(),
     }
 }
