@@ -2,7 +2,8 @@
 //!
 //! The order makes every "first claimant" the same whatever the order of arrival. Lists are short (pods with one
 //! address, slices of one service) and copied on change; the map around them is shared between snapshots. It is a tree by
-//! order: imbl's hash map of 50,000 addresses has its entries in nodes of one or two, each with room for sixteen, 26 MB.
+//! order: imbl's hash map keeps sparse nodes with room inline, and with it an agent that knew 50,000 pods settled at 136 MB
+//! instead of 108.
 
 use std::sync::Arc;
 
