@@ -221,7 +221,9 @@ async fn a_forgotten_past_is_read_anew_and_takes_nothing_away() -> Tested {
             weft_apiserver::Rule { verb: Some("watch".into()), status: Some(503), ..weft_apiserver::Rule::default() };
         rig.server.faults().add(refuse);
         rig.server.faults().close_connections();
-        rig.holds("staleness", async |rig| Ok(rig.cluster.health.stale(Instant::now()).is_some())).await?;
+        // Each watch: one that still stood would be told how, and have nothing to read anew.
+        let broken = |watch: &WatchHealth| matches!(watch.state, WatchState::Stale(_) | WatchState::Absent);
+        rig.holds("staleness", async |rig| Ok(rig.cluster.health.watches().values().all(broken))).await?;
         rig.delete("/api/v1/namespaces/demo/pods/there").await?;
         rig.pod("new", "n2").await?;
         rig.server.compact();
