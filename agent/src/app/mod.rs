@@ -1,7 +1,9 @@
 //! `weft agent`: makes every room, joins them, and stops them in order. The only place that knows them all.
 
 mod enrol;
+mod judge;
 mod leave;
+mod look;
 mod node;
 mod orders;
 mod parts;

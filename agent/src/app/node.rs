@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use weft_core::policy::changes;
 use weft_core::snapshot::{Delta, Key, Resource, Snapshot};
 
 use super::parts::Parts;
@@ -15,21 +14,14 @@ use super::same_node::SameNode;
 use super::serve::PodEvent;
 use crate::admin::{AdminRequest, Reply, Transition};
 use crate::config::Config;
-use crate::direct::{client, server};
-use crate::live;
 use crate::steer::Events;
-use crate::sys;
 use crate::telemetry::Readiness;
 use weft_control::kubernetes::Health;
-use weft_control::manifests::Problem;
 use weft_control::review::Reviewer;
 use weft_control::{Batch, Source, Store};
 
 /// How often is looked for what nobody reports: a netns made anew, a certificate renewed, bytes to be counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Every so many looks series of workloads that are gone are looked for, which takes a look at all workloads.
-const SWEEP_EVERY: u32 = 30;
 
 /// Why the task ended.
 pub(super) enum Stop {
@@ -211,104 +203,6 @@ impl Node {
     async fn sync_same_node(&mut self) {
         if self.cleared {
             self.same_node.sync(&self.parts, &self.pods, &self.store.snapshot(), self.is_off()).await;
-        }
-    }
-
-    /// Ends what policy now refuses, of the pods the change concerns.
-    fn judge_again(&mut self, before: &Snapshot, after: &Snapshot) {
-        let changed = changes(before, after);
-        if changed.is_empty() {
-            return;
-        }
-        let concerned = |uid: &str| after.workload(uid).is_some_and(|w| changed.concerns(w));
-        for killed in self.parts.live.judge_again(after, |c| concerned(&c.pod)) {
-            let connection = &killed.connection;
-            tracing::info!(pod = %connection.pod_name, source = %connection.source, destination = %connection.destination,
-                reason = %killed.reason, "policy changed: connection ended");
-        }
-        let pods: BTreeSet<Arc<str>> = self.pods.enrolled.keys().filter(|uid| concerned(uid)).cloned().collect();
-        self.judge_kernel(after, &pods);
-        self.judged_lately.extend(pods);
-    }
-
-    /// Ends what policy refuses of the connections to `pods` that never came by the proxy.
-    fn judge_kernel(&self, snapshot: &Snapshot, pods: &BTreeSet<Arc<str>>) {
-        if pods.is_empty() {
-            return;
-        }
-        let open = match self.parts.steering.attested() {
-            Ok(open) => open,
-            Err(error) => return tracing::error!(%error, "cannot judge connections between pods of this node again"),
-        };
-        let attested = open.iter().map(|(tuple, _)| (server(tuple), client(tuple))).collect();
-        for enrolled in pods.iter().filter_map(|uid| self.pods.enrolled.get(uid)) {
-            let doomed = self.parts.direct.doomed(snapshot, &enrolled.pod, &open);
-            let ended = live::end(&enrolled.pod, &doomed)
-                .and_then(|ended| Ok(ended + self.parts.live.judge_passed(snapshot, &enrolled.pod, &attested)?));
-            match ended {
-                Ok(0) => {}
-                Ok(ended) => {
-                    tracing::info!(pod = %enrolled.pod.name, ended, "policy changed: connections past the proxy ended")
-                }
-                Err(error) => {
-                    tracing::warn!(pod = %enrolled.pod.name, %error, "cannot look for connections past the proxy that policy now refuses")
-                }
-            }
-        }
-    }
-
-    /// What the source says of single objects, and the review of all of them together.
-    pub(super) fn problems(&self) -> Vec<Problem> {
-        let alone = self.source.problems.borrow().clone();
-        alone.iter().chain(&*self.reviewer.problems()).cloned().collect()
-    }
-
-    fn count_problems(&self) {
-        self.parts.metrics.config_problems(&self.problems());
-    }
-
-    async fn look(&mut self) {
-        if self.settled && self.reviewer.look(&self.store.snapshot(), Instant::now()) {
-            self.count_problems();
-        }
-        self.parts.live.flush();
-        self.looks = self.looks.wrapping_add(1);
-        if self.looks.is_multiple_of(SWEEP_EVERY) {
-            self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
-        }
-        let late = std::mem::take(&mut self.judged_lately);
-        self.judge_kernel(&self.store.snapshot(), &late);
-        self.reconcile().await;
-        self.remark_staleness();
-        self.give_memory_back();
-    }
-
-    /// An API server that is away makes nothing unready: what is known is served. But before anything is known, whoever asks
-    /// why is to read it.
-    fn remark_staleness(&self) {
-        let stale = self.cluster.as_ref().and_then(|health| health.stale(Instant::now()));
-        let remark = match stale {
-            _ if !self.settled => self.problems().first().map(ToString::to_string),
-            stale => stale.map(|s| format!("kubernetes: changes of the last {} s may be missing", s.as_secs())),
-        };
-        self.readiness.remark(remark);
-    }
-
-    /// Enrolling pods takes far more memory than serving them. Given back when it is done, and again when what follows it is.
-    fn give_memory_back(&mut self) {
-        const AGAIN_AFTER: u32 = 3;
-        if !self.settled || !self.pods.pending.is_empty() {
-            return;
-        }
-        let enrolled = self.pods.enrolled.len();
-        let looks = match self.trimmed {
-            Some((pods, looks)) if pods == enrolled => looks.saturating_add(1),
-            _ => 0,
-        };
-        self.trimmed = Some((enrolled, looks));
-        if matches!(looks, 0 | AGAIN_AFTER) {
-            sys::memory::give_back();
-            sys::memory::let_code_go();
         }
     }
 }

@@ -1,0 +1,68 @@
+//! What nobody reports, and is looked for once a second.
+
+use std::time::Instant;
+
+use weft_control::manifests::Problem;
+
+use super::node::Node;
+use crate::sys;
+
+/// Every so many looks series of workloads that are gone are looked for, which takes a look at all workloads.
+const SWEEP_EVERY: u32 = 30;
+
+impl Node {
+    /// What the source says of single objects, and the review of all of them together.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let alone = self.source.problems.borrow().clone();
+        alone.iter().chain(&*self.reviewer.problems()).cloned().collect()
+    }
+
+    pub(super) fn count_problems(&self) {
+        self.parts.metrics.config_problems(&self.problems());
+    }
+
+    pub(super) async fn look(&mut self) {
+        if self.settled && self.reviewer.look(&self.store.snapshot(), Instant::now()) {
+            self.count_problems();
+        }
+        self.parts.live.flush();
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(SWEEP_EVERY) {
+            self.parts.metrics.sweep(&self.store.snapshot(), Instant::now());
+        }
+        let late = std::mem::take(&mut self.judged_lately);
+        self.judge_kernel(&self.store.snapshot(), &late);
+        self.reconcile().await;
+        self.remark_staleness();
+        self.give_memory_back();
+    }
+
+    /// An API server that is away makes nothing unready: what is known is served. But before anything is known, whoever asks
+    /// why is to read it.
+    fn remark_staleness(&self) {
+        let stale = self.cluster.as_ref().and_then(|health| health.stale(Instant::now()));
+        let remark = match stale {
+            _ if !self.settled => self.problems().first().map(ToString::to_string),
+            stale => stale.map(|s| format!("kubernetes: changes of the last {} s may be missing", s.as_secs())),
+        };
+        self.readiness.remark(remark);
+    }
+
+    /// Enrolling pods takes far more memory than serving them. Given back when it is done, and again when what follows it is.
+    fn give_memory_back(&mut self) {
+        const AGAIN_AFTER: u32 = 3;
+        if !self.settled || !self.pods.pending.is_empty() {
+            return;
+        }
+        let enrolled = self.pods.enrolled.len();
+        let looks = match self.trimmed {
+            Some((pods, looks)) if pods == enrolled => looks.saturating_add(1),
+            _ => 0,
+        };
+        self.trimmed = Some((enrolled, looks));
+        if matches!(looks, 0 | AGAIN_AFTER) {
+            sys::memory::give_back();
+            sys::memory::let_code_go();
+        }
+    }
+}
