@@ -8,7 +8,7 @@ use weft_tests::app::{App, Behaviour, Calls};
 use weft_tests::lab::{Endpoint, NAMESPACE, Pod};
 use weft_tests::wait;
 
-use crate::fixture::{Mesh, anywhere};
+use crate::fixture::{Mesh, anywhere, moved};
 
 const PAUSE: Duration = Duration::from_millis(5);
 /// Far less than any timeout of the mesh, far more than a reset takes.
@@ -87,6 +87,58 @@ fn endpoint_removed_under_load() -> Result<()> {
     ensure!(poked.ok == 20, "connections ended with their endpoint's entry: {poked:?}");
     pair.mesh.app.release(held.group)?;
     pair.mesh.lab.finish()
+}
+
+/// A pod behind `echo`, its process and listener.
+type Replica = (Pod, App, u64);
+
+fn replica(mesh: &Mesh, name: &str, number: usize) -> Result<Replica> {
+    let node = if number.is_multiple_of(2) { &mesh.a } else { &mesh.b };
+    let pod = mesh.lab.pod(node, name).ports(&[8080]).create()?;
+    let app = pod.app(&mesh.lab)?;
+    let (listener, _) = app.listen(anywhere(8080), name, Behaviour::Identify)?;
+    Ok((pod, app, listener))
+}
+
+#[test]
+fn rolling_restart_of_ten_endpoints_under_load() -> Result<()> {
+    let mesh = Mesh::in_cluster("rolling-restart")?;
+    let first = (0..10).map(|n| replica(&mesh, &format!("old-{n}"), n)).collect::<Result<Vec<_>>>()?;
+    let mut behind: Vec<Endpoint> = first.iter().map(|(pod, ..)| Endpoint::from(pod)).collect();
+    mesh.lab.set_endpoints(&mesh.echo, behind.clone())?;
+    mesh.lab.mesh()?;
+    let agent = mesh.agent(&mesh.a)?;
+    let before = agent.verdicts()?;
+    let loops = [mesh.echo.v4(), mesh.echo.v6()].map(|to| mesh.app.start_loop(Calls::to(to).times(0, 4), PAUSE));
+    let mut second = Vec::new();
+    for (n, (pod, app, listener)) in first.into_iter().enumerate() {
+        // As a Deployment does it, one pod more than it has replicas: the new one is ready before the old one is told to go.
+        let new = replica(&mesh, &format!("new-{n}"), n)?;
+        mesh.lab.wait_live(&new.0)?;
+        behind.push(Endpoint::from(&new.0));
+        second.push(new);
+        behind[0] = draining(&pod);
+        mesh.lab.set_endpoints(&mesh.echo, behind.clone())?;
+        wait::until(&format!("{} to get no more calls", pod.name()), wait::DEADLINE, || {
+            let summary = mesh.app.call(Calls::to(mesh.echo.v4()).times(200, 4))?;
+            ensure!(summary.failed() == 0 && !summary.names.contains_key(pod.name()), "{summary:?}");
+            let open = app.seen(listener)?.open;
+            ensure!(open == 0, "{open} are open");
+            Ok(())
+        })?;
+        behind.remove(0);
+        mesh.lab.set_endpoints(&mesh.echo, behind.clone())?;
+        mesh.lab.delete_pod(&pod)?;
+    }
+    // Half of the endpoints are on the client's node, which the kernel sends to by itself; the proxy has the others.
+    moved(&agent, &before, "connect_same_node", 400)?;
+    moved(&agent, &before, "lookup_assign_outbound", 400)?;
+    for looping in loops {
+        let report = mesh.app.stop_loop(looping?)?;
+        let ends = report.names.keys().filter(|name| name.starts_with("new-")).count();
+        ensure!(report.failed() == 0 && ends == 10, "{report:?}");
+    }
+    mesh.lab.finish()
 }
 
 #[test]

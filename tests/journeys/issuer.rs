@@ -1,7 +1,7 @@
 //! A mesh whose certificates come from `weft controller`: who gets which, and what becomes of it when the root changes or the
 //! issuer is away.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
@@ -10,6 +10,9 @@ use weft_tests::lab::{AgentOptions, Issuer, Lab, Node, Pod, Service};
 use weft_tests::wait;
 
 use crate::fixture::{anywhere, moves};
+
+/// How long nobody signs, at the least. Certificates of 120 s are renewed when they have 24 to 60 left.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 /// Two nodes whose agents ask an issuer; `client` on `a`, `server` on `b` behind the Service `echo`, both meshed.
 struct Issued {
@@ -187,12 +190,13 @@ fn root_rotation() -> Result<()> {
 
 #[test]
 fn ca_outage_keeps_serving() -> Result<()> {
-    let mesh = Issued::up("ca-outage", &[], &["--certificate-lifetime", "80s"])?;
+    let mesh = Issued::up("ca-outage", &[], &["--certificate-lifetime", "120s"])?;
     mesh.serves()?;
     let held = mesh.app.hold(Calls::to(mesh.echo.v4()).times(10, 2))?;
     let looping = mesh.app.start_loop(Calls::to(mesh.echo.v4()).times(0, 4), Duration::from_millis(5))?;
     let before = mesh.expiry(&mesh.a, &mesh.client)?;
     mesh.issuer.process().terminate(wait::DEADLINE)?;
+    let away = Instant::now();
     // A pod that begins meanwhile, with an identity the node holds: new tunnels, with the certificate there is.
     let second = mesh.lab.pod(&mesh.a, "second").service_account("client").create()?;
     let app = second.app(&mesh.lab)?;
@@ -203,12 +207,18 @@ fn ca_outage_keeps_serving() -> Result<()> {
         Ok(())
     })?;
     // Certificates fall due, and cannot be had.
-    wait::until("a renewal to fail", Duration::from_secs(75), || {
+    wait::until("a renewal to fail", Duration::from_secs(100), || {
         let agent = crate::fixture::running_agent(&mesh.lab, &mesh.a)?;
         ensure!(agent.process().log().contains("no certificate; trying again"), "none has failed");
         Ok(())
     })?;
     mesh.serves()?;
+    wait::until("the outage to last", OUTAGE, || {
+        ensure!(away.elapsed() >= OUTAGE, "{:?}", away.elapsed());
+        Ok(())
+    })?;
+    let report = mesh.app.loop_report(looping)?;
+    ensure!(report.failed() == 0, "while nobody signs: {report:?}");
     let issuer = mesh.lab.start_issuer(0, &[])?;
     wait::until("the certificate to be renewed", Duration::from_secs(60), || {
         let now = mesh.expiry(&mesh.a, &mesh.client)?;

@@ -72,13 +72,14 @@ impl Api<'_> {
     /// Has every item of a list looked at, page by page; a kind nobody serves has none.
     pub(crate) async fn each(&self, path: &str, mut look: impl FnMut(Value)) -> Result<(), InstallError> {
         let mut next = String::new();
+        let more = if path.contains('?') { '&' } else { '?' };
         loop {
-            let mut page = self.get(&format!("{path}?limit=500&continue={next}")).await?.unwrap_or_default();
+            let mut page = self.get(&format!("{path}{more}limit=500&continue={next}")).await?.unwrap_or_default();
             if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
                 items.into_iter().for_each(&mut look);
             }
             match page["metadata"]["continue"].as_str() {
-                Some(more) if !more.is_empty() => next = more.to_owned(),
+                Some(token) if !token.is_empty() => next = token.to_owned(),
                 _ => return Ok(()),
             }
         }

@@ -68,8 +68,8 @@ async fn ended(api: &Api<'_>, wait: Duration) -> Result<Vec<String>, InstallErro
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={selector}");
     let deadline = Instant::now() + wait;
     loop {
-        let found = api.get(&path).await?.unwrap_or_default();
-        let names: Vec<String> = items(&found).map(name).collect();
+        let mut names = Vec::new();
+        api.each(&path, |pod| names.push(name(&pod))).await?;
         if names.is_empty() || Instant::now() >= deadline {
             return Ok(names);
         }
@@ -78,15 +78,14 @@ async fn ended(api: &Api<'_>, wait: Duration) -> Result<Vec<String>, InstallErro
 }
 
 async fn survey(api: &Api<'_>, left: &mut Left) -> Result<(), InstallError> {
-    let namespaces = api.get("/api/v1/namespaces").await?.unwrap_or_default();
-    let labelled = items(&namespaces).filter(|object| object["metadata"]["labels"][MESH_LABEL] == "enabled");
-    left.labelled = labelled.map(name).collect();
+    let look = |namespace: Value| {
+        if namespace["metadata"]["labels"][MESH_LABEL] == "enabled" {
+            left.labelled.push(name(&namespace));
+        }
+    };
+    api.each("/api/v1/namespaces", look).await?;
     left.marked = enrolled(api.0).await?;
     Ok(())
-}
-
-pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list["items"].as_array().into_iter().flatten()
 }
 
 pub(super) fn name(object: &Value) -> String {

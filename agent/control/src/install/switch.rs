@@ -7,12 +7,9 @@ use weft_core::model::OFF_LABEL;
 
 use super::InstallError;
 use super::api::Api;
-use super::remove::{items, name};
+use super::remove::name;
 use crate::resource::STATUS_ANNOTATION;
 use crate::standing::Standing;
-
-/// Pods in one answer.
-const PAGE: usize = 500;
 
 /// Switches the mesh whose own namespace this is off, or on again.
 ///
@@ -29,17 +26,12 @@ pub async fn switch(client: &Client, namespace: &str, off: bool) -> Result<(), I
 /// # Errors
 /// When the API server does not say.
 pub async fn enrolled(client: &Client) -> Result<Vec<String>, InstallError> {
-    let api = Api(client);
-    let (mut found, mut next) = (Vec::new(), String::new());
-    loop {
-        let page = api.get(&format!("/api/v1/pods?limit={PAGE}&continue={next}")).await?.unwrap_or_default();
-        let marked = items(&page).filter(|pod| pod["metadata"]["annotations"][STATUS_ANNOTATION] == Standing::ENROLLED);
-        found.extend(
-            marked.map(|pod| format!("{}/{}", pod["metadata"]["namespace"].as_str().unwrap_or_default(), name(pod))),
-        );
-        match page["metadata"]["continue"].as_str() {
-            Some(more) if !more.is_empty() => next = more.to_owned(),
-            _ => return Ok(found),
+    let mut found = Vec::new();
+    let look = |pod: Value| {
+        if pod["metadata"]["annotations"][STATUS_ANNOTATION] == Standing::ENROLLED {
+            found.push(format!("{}/{}", pod["metadata"]["namespace"].as_str().unwrap_or_default(), name(&pod)));
         }
-    }
+    };
+    Api(client).each("/api/v1/pods", look).await?;
+    Ok(found)
 }

@@ -2,8 +2,9 @@
 //!
 //! Objects are told as they are read, so that a list is never in memory as a whole. What is sent as [`News::Listed`] is
 //! always complete; whoever receives it may take what it lacks for gone. A watch that breaks off goes on where it was; one
-//! that the server cannot go on with (410) begins anew, and until the new list is complete nothing is said to be gone. kube-runtime's watcher is not used: it goes on with a revision the server has refused, takes
-//! up a broken-off initial stream as if it were whole, and never falls back from a streaming list.
+//! that the server cannot go on with (410) begins anew, and until the new list is complete nothing is said to be gone.
+//! kube-runtime's watcher is not used: it goes on with a revision the server has refused, takes up a broken-off initial
+//! stream as if it were whole, and never falls back from a streaming list.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
