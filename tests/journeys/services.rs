@@ -451,7 +451,7 @@ fn misfits_are_reported() -> Result<()> {
     let wanted = [
         format!("Pod {NAMESPACE}/twin: has the address {own}, and so has Pod {NAMESPACE}/server"),
         format!(
-            "TCPRoute {NAMESPACE}/second: has no effect on {NAMESPACE}/crowd: TCPRoute {NAMESPACE}/first comes first"
+            "TCPRoute {NAMESPACE}/second: has no effect on {NAMESPACE}/crowd: the route {NAMESPACE}/first comes first"
         ),
         format!("TCPRoute {NAMESPACE}/lost: is attached to Service {NAMESPACE}/nothing, which does not exist"),
         format!("TCPRoute {NAMESPACE}/lost: sends to Service {NAMESPACE}/nobody, which does not exist"),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weft_core::model::{BackendRef, EndpointSlice, ObjectName, ParentRef, TcpRoute};
-use weft_core::snapshot::{Attachment, Snapshot};
+use weft_core::model::{BackendRef, EndpointSlice, HttpKind, HttpRoute, ObjectName, ParentRef, TcpRoute};
+use weft_core::snapshot::{Attachment, BranchFault, Snapshot};
 
 use crate::manifests::{ObjectRef, Problem, Severity, report};
 use crate::resource::Kind;
@@ -78,6 +78,7 @@ pub fn review(snapshot: &Snapshot) -> Vec<Misfit> {
     review.addresses();
     snapshot.slices().for_each(|slice| review.slice(slice));
     snapshot.routes().for_each(|route| review.route(route));
+    snapshot.all_http_routes().for_each(|route| review.http_route(route));
     review.misfits
 }
 
@@ -111,33 +112,59 @@ impl Review<'_> {
     }
 
     fn route(&mut self, route: &TcpRoute) {
-        for (parent, attachment) in route.parents.iter().zip(self.snapshot.attachments(route)) {
-            if let Some(reason) = unattached(parent, &attachment) {
-                self.note(Kind::TcpRoute, &route.name, reason);
-            }
-        }
-        for backend in &route.backends {
-            self.backend(route, backend);
+        let name = (Kind::TcpRoute, &route.name);
+        self.attached(name, &route.parents, &self.snapshot.attachments(route));
+        for (backend, fault) in route.backends.iter().zip(self.snapshot.faults(route)) {
+            self.backend(name, backend, fault);
         }
         if !route.backends.iter().any(|backend| backend.weight.0 > 0) {
-            self.note(Kind::TcpRoute, &route.name, "has no backend with a weight: every connection is refused".into());
+            self.note(name.0, name.1, "has no backend with a weight: every connection is refused".into());
         }
     }
 
-    fn backend(&mut self, route: &TcpRoute, backend: &BackendRef) {
-        let BackendRef { service: to, port, .. } = backend;
-        match self.snapshot.service(to) {
-            None => self.note(Kind::TcpRoute, &route.name, format!("sends to Service {to}, which does not exist")),
-            Some(found) if !found.ports.iter().any(|p| p.port == *port) => {
-                let reason = format!("sends to port {port} of Service {to}, which has no such TCP port");
-                self.note(Kind::TcpRoute, &route.name, reason);
+    fn http_route(&mut self, route: &HttpRoute) {
+        let kind = match route.id.kind {
+            HttpKind::Http => Kind::HttpRoute,
+            HttpKind::Grpc => Kind::GrpcRoute,
+        };
+        let name = (kind, &route.id.name);
+        self.attached(name, &route.parents, &self.snapshot.http_attachments(route));
+        for backend in route.backends() {
+            self.backend(name, backend, self.snapshot.http_fault(route, backend));
+        }
+        for (index, rule) in route.rules.iter().enumerate() {
+            let answers = rule.filters.redirect.is_some();
+            if !answers && !rule.backends.iter().any(|backend| backend.backend.weight.0 > 0) {
+                let reason = format!("has no backend with a weight in rule {index}: every request it takes is refused");
+                self.note(kind, name.1, reason);
             }
-            Some(_) => {}
         }
-        if !self.snapshot.is_granted(route, backend) {
-            let reason = format!("sends to Service {to}, and no ReferenceGrant in {} allows it", to.namespace);
-            self.note(Kind::TcpRoute, &route.name, format!("{reason}: its share is refused"));
+    }
+
+    fn attached(&mut self, (kind, name): (Kind, &ObjectName), parents: &[ParentRef], attachments: &[Attachment]) {
+        for (parent, attachment) in parents.iter().zip(attachments) {
+            if let Some(reason) = unattached(parent, attachment) {
+                self.note(kind, name, reason);
+            }
         }
+    }
+
+    fn backend(&mut self, (kind, name): (Kind, &ObjectName), backend: &BackendRef, fault: Option<BranchFault>) {
+        let BackendRef { service: to, port, .. } = backend;
+        let reason = match fault {
+            None => return,
+            Some(BranchFault::NoService) => format!("sends to Service {to}, which does not exist"),
+            Some(BranchFault::NoPort) => {
+                format!("sends to port {port} of Service {to}, which has no such TCP port")
+            }
+            Some(BranchFault::NotGranted) => {
+                format!(
+                    "sends to Service {to}, and no ReferenceGrant in {} allows it: its share is refused",
+                    to.namespace
+                )
+            }
+        };
+        self.note(kind, name, reason);
     }
 }
 
@@ -152,7 +179,7 @@ fn unattached(parent: &ParentRef, attachment: &Attachment) -> Option<String> {
             format!("is attached to port {port} of Service {service}, which has no such TCP port")
         }
         Attachment::OtherNamespace => format!("is not in the namespace of its parent {service}: it has no effect"),
-        Attachment::Superseded(other) => format!("has no effect on {service}: TCPRoute {other} comes first"),
+        Attachment::Superseded(other) => format!("has no effect on {service}: the route {other} comes first"),
     })
 }
 

@@ -6,6 +6,7 @@
 
 pub mod balance;
 mod duration;
+pub mod http;
 pub mod model;
 pub mod policy;
 mod reason;

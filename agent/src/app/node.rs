@@ -222,6 +222,7 @@ fn concerns(delta: &Delta, known: &Snapshot, node: &str) -> bool {
             | Resource::Service(_)
             | Resource::EndpointSlice(_)
             | Resource::TcpRoute(_)
+            | Resource::HttpRoute(_)
             | Resource::ReferenceGrant(_)
             | Resource::TrafficPolicy(_),
         )
@@ -231,6 +232,7 @@ fn concerns(delta: &Delta, known: &Snapshot, node: &str) -> bool {
             | Key::Service(_)
             | Key::EndpointSlice(_)
             | Key::TcpRoute(_)
+            | Key::HttpRoute(_)
             | Key::ReferenceGrant(_)
             | Key::TrafficPolicy(_),
         ) => false,

@@ -103,7 +103,7 @@ impl Known {
 
 /// The key of the resource an object becomes; `None` for names Kubernetes would not give.
 fn key_of(object: &ObjectRef) -> Option<Key> {
-    use weft_core::model::{Name, ObjectName};
+    use weft_core::model::{HttpKind, HttpRouteId, Name, ObjectName};
     if object.kind == Kind::Namespace {
         return Name::new(&object.name).ok().map(Key::Namespace);
     }
@@ -116,6 +116,8 @@ fn key_of(object: &ObjectRef) -> Option<Key> {
         Kind::Service => Key::Service(name),
         Kind::EndpointSlice => Key::EndpointSlice(name),
         Kind::TcpRoute => Key::TcpRoute(name),
+        Kind::HttpRoute => Key::HttpRoute(HttpRouteId { kind: HttpKind::Http, name }),
+        Kind::GrpcRoute => Key::HttpRoute(HttpRouteId { kind: HttpKind::Grpc, name }),
         Kind::ReferenceGrant => Key::ReferenceGrant(name),
         Kind::AuthorizationPolicy => Key::AuthorizationPolicy(name),
         Kind::PeerAuthentication => Key::PeerAuthentication(name),

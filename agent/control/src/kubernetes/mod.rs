@@ -42,7 +42,7 @@ pub use watch::{Interest, News};
 
 /// The kinds an agent watches: of Pods those of its node, of Nodes that one, of WorkloadSlices the controller's, all
 /// of the others.
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 13] = [
     Kind::Namespace,
     Kind::Node,
     Kind::Pod,
@@ -50,6 +50,8 @@ const KINDS: [Kind; 11] = [
     Kind::Service,
     Kind::EndpointSlice,
     Kind::TcpRoute,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
     Kind::ReferenceGrant,
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,

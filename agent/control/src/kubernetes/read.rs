@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 
-use gateway_api::apis::experimental::tcproutes::TcpRoute;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use kube::core::Status;
@@ -17,6 +16,7 @@ use weft_core::snapshot::Resource;
 use super::trim;
 use crate::crd::SliceWorkload;
 use crate::manifests::{Body, Header, ObjectRef, Unreadable, convert, selector_of, unknown_fields};
+use crate::resource::gateway::Parent;
 use crate::resource::{self, Finding, Findings, Kind, STATUS_ANNOTATION, authorization_policy};
 
 /// Marks the bookmark that ends the initial events of a streaming list.
@@ -56,7 +56,7 @@ pub enum Facts {
     Pod(PodFacts),
     /// Of a WorkloadSlice.
     Slice(SliceFacts),
-    /// Of a TCPRoute.
+    /// Of a route of Gateway API.
     Route(Box<RouteFacts>),
 }
 
@@ -80,11 +80,16 @@ pub struct SliceFacts {
     pub workloads: Vec<SliceWorkload>,
 }
 
-/// A TCPRoute.
-#[derive(Clone, PartialEq, Debug)]
+/// A route of Gateway API, of whichever kind.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(from = "trim::Route")]
 pub struct RouteFacts {
-    /// The route.
-    pub route: TcpRoute,
+    /// Its revision, for who writes its status.
+    pub revision: String,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
+    /// Its parentRefs.
+    pub parent_refs: Vec<Parent>,
     /// What stands in its `status.parents`, as it stands there: most of it may be other controllers'.
     pub parents: Vec<serde_json::Value>,
 }
@@ -314,7 +319,9 @@ impl Readable for Whole {
             metadata.remove("managedFields");
         }
         let facts = match object.kind {
-            Kind::TcpRoute => self.route_facts().map_or(Facts::None, |facts| Facts::Route(Box::new(facts))),
+            Kind::TcpRoute | Kind::HttpRoute | Kind::GrpcRoute => {
+                RouteFacts::deserialize(&self.0).map_or(Facts::None, |facts| Facts::Route(Box::new(facts)))
+            }
             _ => Facts::None,
         };
         match self.convert(object.kind, &mut findings) {
@@ -332,13 +339,6 @@ impl Readable for Whole {
 }
 
 impl Whole {
-    fn route_facts(&self) -> Option<RouteFacts> {
-        let mut object = self.0.clone();
-        let status = object.as_object_mut()?.remove("status");
-        let parents = status.and_then(|status| status["parents"].as_array().cloned()).unwrap_or_default();
-        Some(RouteFacts { route: serde_json::from_value(object).ok()?, parents })
-    }
-
     fn convert(&self, kind: Kind, findings: &mut Findings) -> Result<Option<Resource>, Unreadable> {
         let body = Body::Value(&self.0);
         let header: Header = body.read()?;

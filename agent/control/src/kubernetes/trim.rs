@@ -12,8 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::read::INITIAL_EVENTS_END;
+use super::read::{INITIAL_EVENTS_END, RouteFacts};
 use crate::crd::WorkloadSliceSpec;
+use crate::resource::gateway::Parent;
 
 /// The part of `metadata` that is used.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -266,4 +267,45 @@ impl From<EndpointSlice> for discovery::EndpointSlice {
 pub(super) struct WorkloadSlice {
     pub(super) metadata: Meta,
     pub(super) spec: WorkloadSliceSpec,
+}
+
+/// What of a route is not the model's.
+#[derive(Deserialize)]
+pub(super) struct Route {
+    metadata: RouteMeta,
+    #[serde(default)]
+    spec: RouteSpec,
+    #[serde(default)]
+    status: RouteStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RouteMeta {
+    #[serde(default)]
+    resource_version: String,
+    generation: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RouteSpec {
+    parent_refs: Option<Vec<Parent>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RouteStatus {
+    parents: Option<Vec<serde_json::Value>>,
+}
+
+impl From<Route> for RouteFacts {
+    fn from(route: Route) -> Self {
+        Self {
+            revision: route.metadata.resource_version,
+            generation: route.metadata.generation,
+            parent_refs: route.spec.parent_refs.unwrap_or_default(),
+            parents: route.status.parents.unwrap_or_default(),
+        }
+    }
 }

@@ -110,7 +110,9 @@ pub(crate) fn selector_of(body: Body<'_>) -> Selector {
 
 /// The typed object of `body`, as the model has it.
 pub(crate) fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Result<Option<Resource>, Unreadable> {
-    use gateway_api::apis::experimental::{referencegrants::ReferenceGrant, tcproutes::TcpRoute};
+    use gateway_api::apis::experimental::{
+        grpcroutes::GrpcRoute, httproutes::HttpRoute, referencegrants::ReferenceGrant, tcproutes::TcpRoute,
+    };
     Ok(match kind {
         Kind::Namespace => resource::namespace::convert(&body.read::<Namespace>()?, findings).map(Resource::Namespace),
         Kind::Node => resource::node::convert(&body.read::<Node>()?, findings).map(Resource::Node),
@@ -121,6 +123,8 @@ pub(crate) fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Re
             resource::endpoint_slice::convert(&body.read::<EndpointSlice>()?, findings).map(Resource::EndpointSlice)
         }
         Kind::TcpRoute => resource::tcp_route::convert(&body.read::<TcpRoute>()?, findings).map(Resource::TcpRoute),
+        Kind::HttpRoute => resource::http_route::convert(&body.read::<HttpRoute>()?, findings).map(Resource::HttpRoute),
+        Kind::GrpcRoute => resource::grpc_route::convert(&body.read::<GrpcRoute>()?, findings).map(Resource::HttpRoute),
         Kind::ReferenceGrant => {
             resource::reference_grant::convert(&body.read::<ReferenceGrant>()?, findings).map(Resource::ReferenceGrant)
         }

@@ -7,6 +7,11 @@
 
 pub mod authorization_policy;
 pub mod endpoint_slice;
+pub mod gateway;
+pub mod grpc_route;
+mod http_filter;
+mod http_match;
+pub mod http_route;
 pub mod namespace;
 pub mod node;
 pub mod peer_authentication;
@@ -56,6 +61,10 @@ pub enum Kind {
     EndpointSlice,
     /// `gateway.networking.k8s.io TCPRoute`.
     TcpRoute,
+    /// `gateway.networking.k8s.io HTTPRoute`.
+    HttpRoute,
+    /// `gateway.networking.k8s.io GRPCRoute`.
+    GrpcRoute,
     /// `gateway.networking.k8s.io ReferenceGrant`.
     ReferenceGrant,
     /// `weft.dev AuthorizationPolicy`.
@@ -70,7 +79,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -78,6 +87,8 @@ impl Kind {
         Self::Service,
         Self::EndpointSlice,
         Self::TcpRoute,
+        Self::HttpRoute,
+        Self::GrpcRoute,
         Self::ReferenceGrant,
         Self::AuthorizationPolicy,
         Self::PeerAuthentication,
@@ -96,6 +107,8 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::TcpRoute => "TCPRoute",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
@@ -111,6 +124,8 @@ impl Kind {
             Self::Namespace | Self::Node | Self::Pod | Self::ServiceAccount | Self::Service => ("", &["v1"]),
             Self::EndpointSlice => ("discovery.k8s.io", &["v1"]),
             Self::TcpRoute => ("gateway.networking.k8s.io", &["v1alpha2"]),
+            Self::HttpRoute => ("gateway.networking.k8s.io", &["v1", "v1beta1"]),
+            Self::GrpcRoute => ("gateway.networking.k8s.io", &["v1"]),
             Self::ReferenceGrant => ("gateway.networking.k8s.io", &["v1", "v1beta1", "v1alpha2"]),
             Self::AuthorizationPolicy | Self::PeerAuthentication | Self::TrafficPolicy | Self::WorkloadSlice => {
                 (super::crd::GROUP, &[super::crd::VERSION])
@@ -129,6 +144,8 @@ impl Kind {
             Self::Service => "services",
             Self::EndpointSlice => "endpointslices",
             Self::TcpRoute => "tcproutes",
+            Self::HttpRoute => "httproutes",
+            Self::GrpcRoute => "grpcroutes",
             Self::ReferenceGrant => "referencegrants",
             Self::AuthorizationPolicy => "authorizationpolicies",
             Self::PeerAuthentication => "peerauthentications",
@@ -209,6 +226,11 @@ pub(crate) fn object_name(metadata: &ObjectMeta, findings: &mut Findings) -> Opt
 /// The namespace an object is in.
 pub(crate) fn namespace_of(metadata: &ObjectMeta) -> &str {
     metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default")
+}
+
+/// When an object was created, in seconds since the epoch; 0 where a manifest does not say.
+pub(crate) fn created(metadata: &ObjectMeta) -> i64 {
+    metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second())
 }
 
 /// Labels as the model holds them.

@@ -1,17 +1,19 @@
 //! `gateway.networking.k8s.io ReferenceGrant`: lets routes of other namespaces name Services of this one.
 
 use gateway_api::apis::experimental::referencegrants as api;
-use weft_core::model::{Name, ReferenceGrant};
+use weft_core::model::{GrantKind, Name, ReferenceGrant};
 
 use super::Findings;
 
-/// Converts a ReferenceGrant; one that is not about TCPRoutes and Services says nothing here.
+/// Converts a ReferenceGrant; one that is not about routes and Services says nothing here.
 pub fn convert(object: &api::ReferenceGrant, findings: &mut Findings) -> Option<ReferenceGrant> {
     let name = super::object_name(&object.metadata, findings);
     let mut from = Vec::new();
     for (i, peer) in object.spec.from.iter().enumerate() {
-        if peer.group == "gateway.networking.k8s.io" && peer.kind == "TCPRoute" {
-            from.extend(findings.keep(&format!("spec.from[{i}].namespace"), Name::new(&peer.namespace)));
+        let kind = GrantKind::ALL.into_iter().find(|kind| kind.as_str() == peer.kind);
+        if let (Some(kind), "gateway.networking.k8s.io") = (kind, peer.group.as_str()) {
+            let namespace = findings.keep(&format!("spec.from[{i}].namespace"), Name::new(&peer.namespace));
+            from.extend(namespace.map(|namespace| (kind, namespace)));
         }
     }
     let mut to = Vec::new();

@@ -1,11 +1,13 @@
 //! One test per kind and per way it can be wrong. Objects are written as a person writes them.
 
+mod http;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
-use weft_core::model::{Action, Algorithm, MtlsMode, Name, Preference, Scope, Weight};
+use weft_core::model::{Action, Algorithm, GrantKind, MtlsMode, Name, Preference, Scope, Weight};
 
 use super::*;
 use crate::crd;
@@ -287,7 +289,8 @@ fn reference_grants_never_grant_more_than_they_say() {
     let from = "from: [{group: gateway.networking.k8s.io, kind: TCPRoute, namespace: shop}, \
                 {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: web}]";
     let one = good(&grant(&format!("{from}, to: [{{group: '', kind: Service, name: a}}]")), reference_grant::convert);
-    assert_eq!((one.from, one.to), (vec![Name::new("shop").unwrap()], vec![Name::new("a").unwrap()]));
+    let from_both = vec![(GrantKind::Tcp, Name::new("shop").unwrap()), (GrantKind::Http, Name::new("web").unwrap())];
+    assert_eq!((one.from, one.to), (from_both, vec![Name::new("a").unwrap()]));
     let all = "to: [{group: '', kind: Service, name: a}, {group: '', kind: Service}]";
     assert!(good(&grant(&format!("{from}, {all}")), reference_grant::convert).to.is_empty(), "any of the namespace");
     for to in ["to: []", "to: [{group: '', kind: Secret}]"] {

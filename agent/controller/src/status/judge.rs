@@ -4,23 +4,24 @@
 //! |---|---|
 //! | it decides for a port of the Service | `Accepted` |
 //! | no such Service, or no such port of it | not accepted, `NoMatchingParent` |
-//! | it is not in the Service's namespace | not accepted, `NotAllowedByListeners`: consumer routes are not supported |
-//! | an older route decides everywhere | not accepted, `Superseded` (ours: Gateway API has no word for it) |
+//! | a TCPRoute is not in the Service's namespace | not accepted, `NotAllowedByListeners`: those of consumers are not supported |
+//! | another route decides everywhere | not accepted, `Superseded` (ours: Gateway API has no word for it) |
+//! | of its rules all ask for what cannot be done | not accepted, `UnsupportedValue` |
+//! | some do | accepted, and `PartiallyInvalid` |
 //! | it cannot be understood | not accepted, `UnsupportedValue` |
 //! | a backend is missing, or its port | references not resolved, `BackendNotFound` |
 //! | a backend is in another namespace without a ReferenceGrant | references not resolved, `RefNotPermitted` |
 //! | a backend is no Service | references not resolved, `InvalidKind` |
 
-use gateway_api::apis::experimental::tcproutes::{
-    TcpRouteParentRefs, TcpRouteStatusParents, TcpRouteStatusParentsParentRef,
-};
+use gateway_api::apis::experimental::httproutes::{HttpRouteStatusParents, HttpRouteStatusParentsParentRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
-use weft_control::resource::tcp_route;
+use weft_control::resource::gateway::{self, Parent};
+use weft_core::model::{BackendRef, HttpRoute};
 use weft_core::snapshot::{Attachment, BranchFault, Snapshot};
 
-use super::Seen;
+use super::{Model, Seen};
 
 /// Who says so, among other controllers.
 pub(super) const CONTROLLER: &str = "weft.dev/controller";
@@ -47,15 +48,20 @@ pub(super) fn parents(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Optio
 
 /// The entries of this controller: one for each parent that is a Service.
 fn ours(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Vec<Value> {
-    let spec = seen.facts.route.spec.parent_refs.iter().flatten();
-    let services: Vec<_> = spec.filter(|parent| tcp_route::is_service(parent)).collect();
+    let services: Vec<_> = seen.facts.parent_refs.iter().filter(|parent| gateway::is_service(parent)).collect();
     let accepted: Vec<Verdict> = match &seen.model {
         // One for each parent that is a Service: a route one of whose parents is malformed is no model.
-        Some(model) => snapshot.attachments(model).iter().map(accepted).collect(),
+        Some(Model::Tcp(route)) => snapshot.attachments(route).iter().map(accepted).collect(),
+        Some(Model::Http(route))
+            if route.rules.iter().all(|rule| rule.unsupported.is_some()) && !route.rules.is_empty() =>
+        {
+            services.iter().map(|_| unsupported(route)).collect()
+        }
+        Some(Model::Http(route)) => snapshot.http_attachments(route).iter().map(accepted).collect(),
         None => services.iter().map(|_| misunderstood(seen)).collect(),
     };
     let resolved = resolved(snapshot, seen);
-    let generation = seen.facts.route.metadata.generation;
+    let generation = seen.facts.generation;
     let condition = |kind: &str, (holds, reason, message): Verdict| Condition {
         type_: kind.to_owned(),
         status: if holds { "True" } else { "False" }.to_owned(),
@@ -64,10 +70,15 @@ fn ours(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Vec<Value> {
         observed_generation: generation,
         last_transition_time: Time(now),
     };
-    let entry = |(parent, accepted): (&&TcpRouteParentRefs, Verdict)| TcpRouteStatusParents {
-        controller_name: CONTROLLER.to_owned(),
-        parent_ref: reference(parent),
-        conditions: vec![condition("Accepted", accepted), condition("ResolvedRefs", resolved.clone())],
+    let partly = partly(seen);
+    let entry = |(parent, accepted): (&&Parent, Verdict)| {
+        let partly = partly.clone().filter(|_| accepted.0).map(|verdict| condition("PartiallyInvalid", verdict));
+        let conditions = vec![condition("Accepted", accepted), condition("ResolvedRefs", resolved.clone())];
+        HttpRouteStatusParents {
+            controller_name: CONTROLLER.to_owned(),
+            parent_ref: reference(parent),
+            conditions: conditions.into_iter().chain(partly).collect(),
+        }
     };
     services.iter().zip(accepted).map(entry).filter_map(|entry| serde_json::to_value(entry).ok()).collect()
 }
@@ -87,6 +98,24 @@ fn accepted(attachment: &Attachment) -> Verdict {
     }
 }
 
+/// What is wrong with the rules that cannot be followed.
+fn faults(route: &HttpRoute) -> String {
+    let texts: Vec<&str> = route.rules.iter().filter_map(|rule| rule.unsupported.as_deref()).collect();
+    texts.join("; ")
+}
+
+fn unsupported(route: &HttpRoute) -> Verdict {
+    (false, "UnsupportedValue", format!("{}; the requests it takes are refused", faults(route)))
+}
+
+/// `PartiallyInvalid`, where some of the rules cannot be followed.
+fn partly(seen: &Seen) -> Option<Verdict> {
+    let Some(Model::Http(route)) = &seen.model else { return None };
+    let faults = faults(route);
+    (!faults.is_empty())
+        .then(|| (true, "UnsupportedValue", format!("{faults}; the requests such a rule takes are refused")))
+}
+
 fn misunderstood(seen: &Seen) -> Verdict {
     let wrong = seen.findings.iter().filter(|finding| !finding.warning);
     let text: Vec<_> = wrong.map(|finding| format!("{}: {}", finding.path, finding.reason)).collect();
@@ -94,14 +123,21 @@ fn misunderstood(seen: &Seen) -> Verdict {
 }
 
 fn resolved(snapshot: &Snapshot, seen: &Seen) -> Verdict {
-    if let Some(finding) = seen.findings.iter().find(|finding| tcp_route::is_backend_kind(finding)) {
+    if let Some(finding) = seen.findings.iter().find(|finding| gateway::is_backend_kind(finding)) {
         return (false, "InvalidKind", format!("{}: {}", finding.path, finding.reason));
     }
     let Some(model) = &seen.model else {
         return (false, "UnsupportedValue", "the route cannot be understood".into());
     };
-    let faults = snapshot.faults(model);
-    let faulty = model.backends.iter().zip(faults).find_map(|(backend, fault)| Some((backend, fault?)));
+    let faulty: Option<(&BackendRef, BranchFault)> = match model {
+        Model::Tcp(route) => {
+            let faults = snapshot.faults(route);
+            route.backends.iter().zip(faults).find_map(|(backend, fault)| Some((backend, fault?)))
+        }
+        Model::Http(route) => {
+            route.backends().find_map(|backend| Some((backend, snapshot.http_fault(route, backend)?)))
+        }
+    };
     match faulty {
         None => (true, "ResolvedRefs", "every backend is there".into()),
         Some((backend, fault)) => {
@@ -126,8 +162,8 @@ fn keep_times(mut entry: Value, before: &Value) -> Value {
     entry
 }
 
-fn reference(parent: &TcpRouteParentRefs) -> TcpRouteStatusParentsParentRef {
-    TcpRouteStatusParentsParentRef {
+fn reference(parent: &Parent) -> HttpRouteStatusParentsParentRef {
+    HttpRouteStatusParentsParentRef {
         group: parent.group.clone(),
         kind: parent.kind.clone(),
         name: parent.name.clone(),
@@ -217,6 +253,34 @@ mod tests {
         }
         let later = route("s", &echo(), &to("echo", "demo"));
         assert_eq!(reasons(judged(&[&later, &good]))[0], "Accepted=False Superseded");
+    }
+
+    fn http_route(rules: &Value) -> Value {
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "r", "namespace": "demo", "generation": 3},
+            "spec": {"parentRefs": echo(), "rules": rules}})
+    }
+
+    #[test]
+    fn a_route_of_requests_is_judged_rule_by_rule() {
+        let judged = |rules: &Value| {
+            let read = item(Kind::HttpRoute, &http_route(rules));
+            let services = [service("demo", "echo")];
+            let items = services.iter().map(|service| item(Kind::Service, service));
+            let (_, seen) = super::super::seen(&read).unwrap();
+            let deltas = items.chain([read]).filter_map(|item| item.resource).map(Delta::Put);
+            let snapshot = Snapshot::new(TrustDomain::new("cluster.local").unwrap()).apply(deltas);
+            reasons(parents(&snapshot, &seen, Timestamp::UNIX_EPOCH))
+        };
+        let good = json!({"backendRefs": [{"name": "echo", "port": 80}]});
+        let mut odd = good.clone();
+        odd["filters"] = json!([{"type": "ExtensionRef", "extensionRef": {"group": "a", "kind": "B", "name": "c"}}]);
+        let whole = ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"];
+        assert_eq!(judged(&json!([good])), whole);
+        assert_eq!(judged(&json!([good, odd])), [whole[0], whole[1], "PartiallyInvalid=True UnsupportedValue"]);
+        assert_eq!(judged(&json!([odd]))[0], "Accepted=False UnsupportedValue");
+        let missing = json!({"backendRefs": [{"name": "echo", "port": 80}, {"name": "none", "port": 80}]});
+        assert_eq!(judged(&json!([missing]))[1], "ResolvedRefs=False BackendNotFound");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use weft_control::kubernetes::{Facts, Interest, Item, Known, News, Observed, RouteFacts, observe};
 use weft_control::manifests::ObjectRef;
 use weft_control::resource::{Finding, Kind};
-use weft_core::model::TcpRoute;
+use weft_core::model::{HttpRoute, TcpRoute};
 use weft_core::snapshot::{Delta, Resource, Snapshot};
 
 use crate::lease::Term;
@@ -25,7 +25,7 @@ use crate::parts::Common;
 use write::Writer;
 
 /// What decides about a route.
-const KINDS: [Kind; 3] = [Kind::Service, Kind::TcpRoute, Kind::ReferenceGrant];
+const KINDS: [Kind; 5] = [Kind::Service, Kind::TcpRoute, Kind::HttpRoute, Kind::GrpcRoute, Kind::ReferenceGrant];
 /// How long changes are gathered before routes are judged again.
 const GATHER: Duration = Duration::from_millis(100);
 /// Pause between two writes: the bound is ten a second.
@@ -39,7 +39,13 @@ const BATCH: usize = 1024;
 struct Seen {
     facts: RouteFacts,
     findings: Vec<Finding>,
-    model: Option<TcpRoute>,
+    model: Option<Model>,
+}
+
+/// A route as the mesh goes by it.
+enum Model {
+    Tcp(TcpRoute),
+    Http(HttpRoute),
 }
 
 /// Keeps the status of routes until told to stop, whenever `term` says that this replica is the one that does.
@@ -99,9 +105,7 @@ impl Room {
         }
         match news {
             News::Listed(objects) => {
-                if kind == Kind::TcpRoute {
-                    self.routes.retain(|route, _| objects.contains(route));
-                }
+                self.routes.retain(|route, _| route.kind != kind || objects.contains(route));
                 known.keep_only(&objects, deltas);
             }
             News::Found(item) | News::Put(item) => {
@@ -137,7 +141,8 @@ impl Room {
 fn seen(item: &Item) -> Option<(ObjectRef, Seen)> {
     let Facts::Route(facts) = &item.facts else { return None };
     let model = match &item.resource {
-        Some(Resource::TcpRoute(route)) if item.valid => Some(route.clone()),
+        Some(Resource::TcpRoute(route)) if item.valid => Some(Model::Tcp(route.clone())),
+        Some(Resource::HttpRoute(route)) if item.valid => Some(Model::Http(route.clone())),
         _ => None,
     };
     let seen = Seen { facts: RouteFacts::clone(facts), findings: item.findings.clone(), model };

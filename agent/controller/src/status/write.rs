@@ -35,7 +35,7 @@ impl Writer {
         let (group, versions) = object.kind.group();
         let (version, plural) = (versions[0], object.kind.plural());
         let path = format!("/apis/{group}/{version}/namespaces/{}/{plural}/{}/status", object.namespace, object.name);
-        let revision = &facts.route.metadata.resource_version;
+        let revision = &facts.revision;
         let body = json!({"metadata": {"resourceVersion": revision}, "status": {"parents": parents}});
         let request = Request::patch(path).header("content-type", "application/merge-patch+json");
         let Ok(request) = request.body(body.to_string().into_bytes()) else { return true };

@@ -4,6 +4,7 @@
 //! here has been checked; checking, with file and line, is the source's job.
 
 mod authorization;
+mod http_route;
 mod identity;
 mod name;
 mod policy;
@@ -13,10 +14,14 @@ mod service;
 mod workload;
 
 pub use authorization::{Action, AuthorizationPolicy, AuthorizationRule, Match, PeerMatch, PortMatch, Scope};
+pub use http_route::{
+    Cors, Filters, HeaderEdits, HeaderMatch, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId, HttpRule,
+    Mirror, OriginMatch, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Retry, Rewrite, TextMatch, Timeouts,
+};
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use name::{Label, Labels, Name, NameError, ObjectName, Selector};
 pub use policy::{Algorithm, MtlsMode, PeerAuthentication, TrafficPolicy};
 pub use pool::Pool;
-pub use route::{BackendRef, ParentRef, ReferenceGrant, TcpRoute};
+pub use route::{BackendRef, GrantKind, ParentRef, ReferenceGrant, TcpRoute};
 pub use service::{EndpointAddress, EndpointSlice, Hints, Preference, Service, ServicePort, SlicePort};
 pub use workload::{MeshLabel, Namespace, Node, NodeLiveness, OFF_LABEL, Weight, Workload};

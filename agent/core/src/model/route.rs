@@ -36,13 +36,39 @@ pub struct TcpRoute {
     pub created: i64,
 }
 
-/// A ReferenceGrant that lets TCPRoutes of one namespace name Services of another as backends.
+/// The kinds of routes that ReferenceGrants speak of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum GrantKind {
+    /// `TCPRoute`.
+    Tcp,
+    /// `HTTPRoute`.
+    Http,
+    /// `GRPCRoute`.
+    Grpc,
+}
+
+impl GrantKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Http, Self::Grpc];
+
+    /// The `kind` of a manifest.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCPRoute",
+            Self::Http => "HTTPRoute",
+            Self::Grpc => "GRPCRoute",
+        }
+    }
+}
+
+/// A ReferenceGrant that lets routes of one namespace name Services of another as backends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReferenceGrant {
     /// Namespace (that of the Services) and name.
     pub name: ObjectName,
-    /// Namespaces whose TCPRoutes may refer here.
-    pub from: Vec<Name>,
+    /// Routes of which kinds and namespaces may refer here.
+    pub from: Vec<(GrantKind, Name)>,
     /// The Services they may name; empty means any of the namespace.
     pub to: Vec<Name>,
 }

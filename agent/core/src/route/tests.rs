@@ -9,7 +9,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::balance::Balancers;
-use crate::model::{ParentRef, ReferenceGrant, TcpRoute};
+use crate::model::{GrantKind, ParentRef, ReferenceGrant, TcpRoute};
 use crate::snapshot::{Attachment, BranchFault, Delta, Resource};
 use crate::testing::strategies::{ADDRESSES, deltas, workloads};
 use crate::testing::{at, domain, ip, key, live, name, object, pod, route, seeded, service, slice, snapshot};
@@ -188,7 +188,7 @@ fn faulty_backends_are_told_apart() {
     let not_granted = Some(BranchFault::NotGranted);
     let (no_port, no_service) = (Some(BranchFault::NoPort), Some(BranchFault::NoService));
     assert_eq!(faults(&s), [None, no_port, no_service, not_granted, not_granted]);
-    let grant = ReferenceGrant { name: object("b/g"), from: vec![name("a")], to: vec![name("v2")] };
+    let grant = ReferenceGrant { name: object("b/g"), from: vec![(GrantKind::Tcp, name("a"))], to: vec![name("v2")] };
     let granted = s.apply([Delta::Put(Resource::ReferenceGrant(grant.clone()))]);
     assert_eq!(faults(&granted)[3..], [None, not_granted], "for the Service it names");
     let any = s.apply([Delta::Put(Resource::ReferenceGrant(ReferenceGrant { to: vec![], ..grant }))]);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::{Delta, Family, Key, Resource, ServicePortKey, Snapshot};
 use crate::model::{
-    AuthorizationPolicy, EndpointSlice, Name, Node, NodeLiveness, ObjectName, PeerAuthentication, ReferenceGrant,
-    Service, TcpRoute, TrafficPolicy, Workload,
+    AuthorizationPolicy, EndpointSlice, HttpRoute, HttpRouteId, Name, Node, NodeLiveness, ObjectName,
+    PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, Workload,
 };
 
 /// What has to be computed anew.
@@ -54,6 +54,7 @@ impl Batch {
             Resource::Service(r) => self.service(&r.name.clone(), Some(canonical_service(r))),
             Resource::EndpointSlice(r) => self.slice(&r.name.clone(), Some(r)),
             Resource::TcpRoute(r) => self.route(&r.name.clone(), Some(r)),
+            Resource::HttpRoute(r) => self.http_route(&r.id.clone(), Some(r)),
             Resource::ReferenceGrant(r) => self.grant(&r.name.clone(), Some(r)),
             Resource::AuthorizationPolicy(r) => self.authorization(&r.name.clone(), Some(r)),
             Resource::PeerAuthentication(r) => self.authentication(&r.name.clone(), Some(r)),
@@ -70,6 +71,7 @@ impl Batch {
             Key::Service(name) => self.service(&name, None),
             Key::EndpointSlice(name) => self.slice(&name, None),
             Key::TcpRoute(name) => self.route(&name, None),
+            Key::HttpRoute(id) => self.http_route(&id, None),
             Key::ReferenceGrant(name) => self.grant(&name, None),
             Key::AuthorizationPolicy(name) => self.authorization(&name, None),
             Key::PeerAuthentication(name) => self.authentication(&name, None),
@@ -139,6 +141,9 @@ impl Batch {
         if unchanged(tables.services.get(name), new.as_ref()) {
             return;
         }
+        if new.is_none() {
+            self.next.derived.http.remove(name);
+        }
         if let Some(old) = tables.services.remove(name) {
             for ip in &old.cluster_ips {
                 tables.services_at.remove(ip, name);
@@ -164,6 +169,7 @@ impl Batch {
         self.marks.splits.insert(name.clone());
         let dependent = tables.routes_to.at(name).iter().flat_map(|route| &route.parents);
         self.marks.splits.extend(dependent.map(|parent| parent.service.clone()));
+        self.marks.splits.extend(tables.http.sending_to(name).cloned());
     }
 
     fn slice(&mut self, name: &ObjectName, new: Option<EndpointSlice>) {
@@ -222,6 +228,12 @@ impl Batch {
         }
     }
 
+    fn http_route(&mut self, id: &HttpRouteId, new: Option<HttpRoute>) {
+        if !unchanged(self.next.primary.http.routes.get(id), new.as_ref()) {
+            self.marks.splits.extend(self.next.primary.http.set(id, new));
+        }
+    }
+
     fn grant(&mut self, name: &ObjectName, new: Option<ReferenceGrant>) {
         let tables = &mut self.next.primary;
         if unchanged(tables.grants.get(name), new.as_ref()) {
@@ -236,6 +248,7 @@ impl Batch {
         }
         let dependent = tables.routes_into.at(&name.namespace).iter().flat_map(|route| &route.parents);
         self.marks.splits.extend(dependent.map(|parent| parent.service.clone()));
+        self.marks.splits.extend(tables.http.sending_into(&name.namespace).cloned());
     }
 
     fn authorization(&mut self, name: &ObjectName, new: Option<AuthorizationPolicy>) {

@@ -10,6 +10,7 @@
 
 mod batch;
 mod endpoints;
+mod http;
 mod index;
 mod news;
 mod policies;
@@ -25,13 +26,14 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, Identity, MeshLabel, Name, Namespace, Node,
+    Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, HttpRoute, Identity, MeshLabel, Name, Namespace, Node,
     NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy,
     TrustDomain, Workload,
 };
 use index::Index;
 
 pub use endpoints::{Endpoint, EndpointSet, Family, Fitness, ServicePortKey};
+pub use http::HttpRoutes;
 pub(crate) use policies::{Facet, NamespacePolicies, Site, selects};
 pub use resource::{Delta, Key, Resource};
 pub use routes::{Attachment, Branch, BranchFault, Split};
@@ -57,6 +59,7 @@ struct Primary {
     services: OrdMap<ObjectName, Arc<Service>>,
     slices: OrdMap<ObjectName, Arc<EndpointSlice>>,
     routes: OrdMap<ObjectName, Arc<TcpRoute>>,
+    http: http::HttpTables,
     grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,
     authorization: OrdMap<ObjectName, Arc<AuthorizationPolicy>>,
     authentication: OrdMap<ObjectName, Arc<PeerAuthentication>>,
@@ -82,6 +85,7 @@ struct Primary {
 struct Derived {
     endpoints: OrdMap<ServicePortKey, Arc<EndpointSet>>,
     splits: OrdMap<ServicePortKey, Arc<Split>>,
+    http: OrdMap<ObjectName, http::Ports>,
     destinations: OrdSet<IpAddr>,
     policies: OrdMap<Name, Arc<NamespacePolicies>>,
 }
@@ -301,6 +305,29 @@ impl Snapshot {
         self.derived.splits.get(key)
     }
 
+    /// What decides for the HTTP requests to a port of a service; `None` where no route does.
+    #[must_use]
+    pub fn http_routes(&self, service: &ObjectName, port: u16) -> Option<&Arc<HttpRoutes>> {
+        self.derived.http.get(service)?.get(&port)
+    }
+
+    /// All routes of HTTP requests, by kind and name.
+    pub fn all_http_routes(&self) -> impl Iterator<Item = &Arc<HttpRoute>> {
+        self.primary.http.routes.values()
+    }
+
+    /// What each parent of a route of HTTP requests makes of it, in the order of its `parents`.
+    #[must_use]
+    pub fn http_attachments(&self, route: &HttpRoute) -> Vec<Attachment> {
+        http::attachments(self, route)
+    }
+
+    /// Why no request can go to a backend of a route, if so.
+    #[must_use]
+    pub fn http_fault(&self, route: &HttpRoute, backend: &BackendRef) -> Option<BranchFault> {
+        http::fault(self, route, backend)
+    }
+
     /// All routes, by name.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<TcpRoute>> {
         self.primary.routes.values()
@@ -309,12 +336,6 @@ impl Snapshot {
     /// All endpoint slices, by name.
     pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         self.primary.slices.values()
-    }
-
-    /// Whether a route may send to a backend: in its own namespace, or by a ReferenceGrant of the backend's.
-    #[must_use]
-    pub fn is_granted(&self, route: &TcpRoute, backend: &BackendRef) -> bool {
-        routes::granted(self, route, backend)
     }
 
     /// What each parent of a route makes of it, in the order of its `parents`.

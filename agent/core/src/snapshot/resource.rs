@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AuthorizationPolicy, EndpointSlice, Name, Namespace, Node, NodeLiveness, ObjectName, PeerAuthentication, Pool,
-    ReferenceGrant, Service, TcpRoute, TrafficPolicy, Workload,
+    AuthorizationPolicy, EndpointSlice, HttpRoute, HttpRouteId, Name, Namespace, Node, NodeLiveness, ObjectName,
+    PeerAuthentication, Pool, ReferenceGrant, Service, TcpRoute, TrafficPolicy, Workload,
 };
 
 /// One checked object of the configuration.
@@ -26,6 +26,8 @@ pub enum Resource {
     EndpointSlice(EndpointSlice),
     /// A route attached to services.
     TcpRoute(TcpRoute),
+    /// A route of HTTP requests attached to services.
+    HttpRoute(HttpRoute),
     /// Leave for routes of other namespaces to name services of this one.
     ReferenceGrant(ReferenceGrant),
     /// Who may connect.
@@ -53,6 +55,8 @@ pub enum Key {
     EndpointSlice(ObjectName),
     /// A route.
     TcpRoute(ObjectName),
+    /// A route of HTTP requests.
+    HttpRoute(HttpRouteId),
     /// A reference grant.
     ReferenceGrant(ObjectName),
     /// An authorization policy.
@@ -85,6 +89,7 @@ impl Resource {
             Self::Service(r) => Key::Service(r.name.clone()),
             Self::EndpointSlice(r) => Key::EndpointSlice(r.name.clone()),
             Self::TcpRoute(r) => Key::TcpRoute(r.name.clone()),
+            Self::HttpRoute(r) => Key::HttpRoute(r.id.clone()),
             Self::ReferenceGrant(r) => Key::ReferenceGrant(r.name.clone()),
             Self::AuthorizationPolicy(r) => Key::AuthorizationPolicy(r.name.clone()),
             Self::PeerAuthentication(r) => Key::PeerAuthentication(r.name.clone()),

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Family, ServicePortKey, Snapshot};
-use crate::model::{BackendRef, ObjectName, ParentRef, TcpRoute, Weight};
+use super::{Family, ServicePortKey, Snapshot, http};
+use crate::model::{BackendRef, GrantKind, Name, ObjectName, ParentRef, TcpRoute, Weight};
 
 /// How a route divides the connections to a service port.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ pub enum BranchFault {
     #[error("the Service has no such port")]
     NoPort,
     /// It lies in another namespace, and no ReferenceGrant there lets the route name it.
-    #[error("no ReferenceGrant in the Service's namespace lets TCPRoutes of the route's namespace name it")]
+    #[error("no ReferenceGrant in the Service's namespace lets routes of that kind and namespace name it")]
     NotGranted,
 }
 
@@ -94,6 +94,10 @@ pub(super) fn resolve(snapshot: &Snapshot, key: &ServicePortKey) -> Option<Split
 
 /// The route that decides for a service port.
 fn winner<'a>(snapshot: &'a Snapshot, key: &ServicePortKey) -> Option<&'a Arc<TcpRoute>> {
+    // A port whose requests are routed has no connections to divide.
+    if snapshot.http_routes(&key.service, key.port).is_some_and(|routes| routes.for_all()) {
+        return None;
+    }
     let producers = snapshot.primary.routes_of.at(&key.service).iter();
     producers
         .filter(|route| route.name.namespace == key.service.namespace)
@@ -106,34 +110,36 @@ fn covers(parent: &ParentRef, key: &ServicePortKey) -> bool {
 }
 
 fn branch(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef, family: Family) -> Branch {
-    let fault = fault(snapshot, route, backend);
+    let fault = fault(snapshot, (GrantKind::Tcp, &route.name.namespace), backend);
     let key = ServicePortKey { service: backend.service.clone(), port: backend.port, family };
     Branch { weight: backend.weight, backend: key, fault }
 }
 
 /// Why the connections to each backend of `route` would be refused, in the order of its backendRefs.
 pub(super) fn faults(snapshot: &Snapshot, route: &TcpRoute) -> Vec<Option<BranchFault>> {
-    route.backends.iter().map(|backend| fault(snapshot, route, backend)).collect()
+    route.backends.iter().map(|backend| fault(snapshot, (GrantKind::Tcp, &route.name.namespace), backend)).collect()
 }
 
-fn fault(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> Option<BranchFault> {
+/// Why nothing can be sent to a backend by a route of this kind and namespace, if so.
+pub(super) fn fault(snapshot: &Snapshot, from: (GrantKind, &Name), backend: &BackendRef) -> Option<BranchFault> {
     match snapshot.service(&backend.service) {
-        _ if !granted(snapshot, route, backend) => Some(BranchFault::NotGranted),
+        _ if !granted(snapshot, from, backend) => Some(BranchFault::NotGranted),
         None => Some(BranchFault::NoService),
         Some(service) if !service.ports.iter().any(|p| p.port == backend.port) => Some(BranchFault::NoPort),
         Some(_) => None,
     }
 }
 
-pub(super) fn granted(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef) -> bool {
-    let (from, to) = (&route.name.namespace, &backend.service);
-    from == &to.namespace
+pub(super) fn granted(snapshot: &Snapshot, from: (GrantKind, &Name), backend: &BackendRef) -> bool {
+    let to = &backend.service;
+    let asks = |(kind, namespace): &(GrantKind, Name)| (*kind, namespace) == from;
+    from.1 == &to.namespace
         || snapshot
             .primary
             .grants_in
             .at(&to.namespace)
             .iter()
-            .any(|grant| grant.from.contains(from) && (grant.to.is_empty() || grant.to.contains(&to.name)))
+            .any(|grant| grant.from.iter().any(asks) && (grant.to.is_empty() || grant.to.contains(&to.name)))
 }
 
 /// What each parent of `route` makes of it.
@@ -152,7 +158,8 @@ fn attachment(snapshot: &Snapshot, route: &TcpRoute, parent: &ParentRef) -> Atta
         let key = ServicePortKey { service: service.name.clone(), port: port.port, family: Family::V4 };
         match winner(snapshot, &key) {
             Some(other) if other.name != route.name => superseder = Some(other.name.clone()),
-            _ => return Attachment::Accepted,
+            Some(_) => return Attachment::Accepted,
+            None => superseder = http::decider(snapshot, &service.name, port.port),
         }
     }
     superseder.map_or(Attachment::NoPort, Attachment::Superseded)

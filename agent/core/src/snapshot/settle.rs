@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::policies::NamespacePolicies;
-use super::{Family, ServicePortKey, endpoints, routes};
+use super::{Family, ServicePortKey, endpoints, http, routes};
 use crate::model::{Name, ObjectName};
 
 impl Batch {
@@ -23,6 +23,7 @@ impl Batch {
             self.settle_endpoints(&service);
         }
         for service in marks.splits {
+            self.settle_http(&service);
             self.settle_splits(&service);
         }
         for namespace in marks.policies {
@@ -48,6 +49,26 @@ impl Batch {
             if self.next.derived.endpoints.get(&key).is_none_or(|held| **held != set) {
                 self.next.derived.endpoints.insert(key, Arc::new(set));
             }
+        }
+    }
+
+    /// Replaces only what differs: requests under way keep their rule's counters and budgets.
+    fn settle_http(&mut self, name: &ObjectName) {
+        let Some(service) = self.next.primary.services.get(name) else { return };
+        let ports = service.ports.iter().map(|port| port.port);
+        let mut ports: http::Ports =
+            ports.filter_map(|port| Some((port, Arc::new(http::resolve(&self.next, name, port)?)))).collect();
+        for (port, held) in self.next.derived.http.get(name).into_iter().flatten() {
+            ports.entry(*port).and_modify(|new| {
+                if **new == **held {
+                    *new = held.clone()
+                }
+            });
+        }
+        if ports.is_empty() {
+            self.next.derived.http.remove(name);
+        } else {
+            self.next.derived.http.insert(name.clone(), ports);
         }
     }
 

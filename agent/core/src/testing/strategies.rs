@@ -14,10 +14,10 @@ use proptest::sample::{select, subsequence};
 
 use super::{domain, ip, labels, name, object, pod};
 use crate::model::{
-    Action, Algorithm, AuthorizationPolicy, AuthorizationRule, BackendRef, EndpointAddress, EndpointSlice, Hints,
-    Identity, Label, Labels, Match, MeshLabel, MtlsMode, Name, Namespace, Node, NodeLiveness, ObjectName, ParentRef,
-    PeerAuthentication, PeerMatch, PortMatch, Preference, ReferenceGrant, Scope, Selector, Service, ServicePort,
-    SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
+    Action, Algorithm, AuthorizationPolicy, AuthorizationRule, BackendRef, EndpointAddress, EndpointSlice, GrantKind,
+    Hints, Identity, Label, Labels, Match, MeshLabel, MtlsMode, Name, Namespace, Node, NodeLiveness, ObjectName,
+    ParentRef, PeerAuthentication, PeerMatch, PortMatch, Preference, ReferenceGrant, Scope, Selector, Service,
+    ServicePort, SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
 };
 use crate::snapshot::{Delta, Resource};
 
@@ -164,7 +164,8 @@ fn routes() -> impl Strategy<Value = TcpRoute> {
 
 fn grants() -> impl Strategy<Value = ReferenceGrant> {
     let to = subsequence(vec!["s", "t"], 0..=1).prop_map(|names| names.into_iter().map(name).collect());
-    (objects(&["a/g", "b/g"]), vec(names(), 0..2), to).prop_map(|(name, from, to)| ReferenceGrant { name, from, to })
+    (objects(&["a/g", "b/g"]), vec((Just(GrantKind::Tcp), names()), 0..2), to)
+        .prop_map(|(name, from, to)| ReferenceGrant { name, from, to })
 }
 
 fn traffic() -> impl Strategy<Value = TrafficPolicy> {

@@ -34,7 +34,7 @@ pub(super) async fn findings(api: &Api<'_>) -> Result<Vec<Finding>, InstallError
     findings.push(match api.get("/apis/gateway.networking.k8s.io").await? {
         Some(_) => Finding::well("Gateway API is installed"),
         None => Finding::remark(
-            "Gateway API is not installed: there are no TCPRoutes, and traffic cannot be split",
+            "Gateway API is not installed: there are no routes, and traffic cannot be split",
             "install its experimental channel: https://gateway-api.sigs.k8s.io/guides/",
         ),
     });

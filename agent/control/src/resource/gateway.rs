@@ -1,0 +1,100 @@
+//! What routes of Gateway API have in common: the parents they are attached to and the backends they name.
+//!
+//! The generated types of its kinds repeat each other field by field. They are brought to HTTPRoute's by way of
+//! their JSON, so that each thing is understood in one place.
+
+use gateway_api::apis::experimental::httproutes::{HttpRouteParentRefs, HttpRouteRulesBackendRefs};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use weft_core::model::{BackendRef, ObjectName, ParentRef, Weight};
+
+use super::{Finding, Findings};
+
+/// A parentRef of any kind of route.
+pub type Parent = HttpRouteParentRefs;
+
+/// The same object in another's type.
+///
+/// # Errors
+/// When the types differ in more than their names.
+pub(super) fn same<T: Serialize, U: DeserializeOwned>(value: &T) -> Result<U, serde_json::Error> {
+    serde_json::from_value(serde_json::to_value(value)?)
+}
+
+/// Whether a parentRef names a Service. The defaults of a parentRef are a Gateway's.
+#[must_use]
+pub fn is_service(parent: &Parent) -> bool {
+    matches!(parent.group.as_deref(), Some("" | "core")) && parent.kind.as_deref() == Some("Service")
+}
+
+/// Whether a finding is about what kind of object a backendRef names.
+#[must_use]
+pub fn is_backend_kind(finding: &Finding) -> bool {
+    finding.path.contains(".backendRefs[") && finding.path.ends_with(".kind")
+}
+
+/// The parents that are Services. Others (a Gateway) are somebody else's.
+pub(super) fn parents<T: Serialize>(
+    given: Option<&Vec<T>>,
+    namespace: &str,
+    findings: &mut Findings,
+) -> Vec<ParentRef> {
+    let mut found = Vec::new();
+    for (index, given) in given.into_iter().flatten().enumerate() {
+        let path = format!("spec.parentRefs[{index}]");
+        if let Some(given) = findings.keep(&path, same(given)) {
+            found.extend(parent(&path, &given, namespace, findings));
+        }
+    }
+    found
+}
+
+fn parent(path: &str, parent: &Parent, namespace: &str, findings: &mut Findings) -> Option<ParentRef> {
+    if !is_service(parent) {
+        findings
+            .warning(path, "is not a Service (group: \"\", kind: Service): this parent is left to its own controller");
+        return None;
+    }
+    if parent.section_name.is_some() {
+        findings.error(format!("{path}.sectionName"), "is not supported: name the port's number");
+    }
+    let service = ObjectName::new(parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
+    let service = findings.keep(&format!("{path}.name"), service)?;
+    let port = match parent.port {
+        None => None,
+        Some(port) => Some(findings.port(&format!("{path}.port"), port)?),
+    };
+    Some(ParentRef { service, port })
+}
+
+/// A Service port with a share, at `path`; its filters are not looked at.
+pub(super) fn backend(
+    path: &str,
+    backend: &HttpRouteRulesBackendRefs,
+    namespace: &str,
+    findings: &mut Findings,
+) -> Option<BackendRef> {
+    let at = |field: &str| format!("{path}{field}");
+    let group = backend.group.as_deref().unwrap_or_default();
+    let kind = backend.kind.as_deref().unwrap_or("Service");
+    if !matches!(group, "" | "core") || kind != "Service" {
+        findings.error(at(".kind"), format!("{kind:?} of group {group:?} is not supported: use a Service"));
+        return None;
+    }
+    let service = ObjectName::new(backend.namespace.as_deref().unwrap_or(namespace), &backend.name);
+    let service = findings.keep(&at(".name"), service);
+    let port = match backend.port {
+        Some(port) => findings.port(&at(".port"), port),
+        None => {
+            findings.error(at(""), "has no port: a Service as backend needs one");
+            None
+        }
+    };
+    let weight = backend.weight.unwrap_or(1);
+    let weight = u32::try_from(weight)
+        .ok()
+        .filter(|weight| *weight <= Weight::MAX)
+        .ok_or_else(|| format!("{weight} is not a weight: use 0 to {}", Weight::MAX));
+    let weight = findings.keep(&at(".weight"), weight);
+    Some(BackendRef { service: service?, port: port?, weight: Weight(weight?) })
+}

@@ -1,0 +1,163 @@
+//! HTTPRoutes and GRPCRoutes: which decide for a service port, and for whom (Gateway API, GAMMA).
+//!
+//! A route in the namespace of the Service it is attached to is a producer's and decides for every client; one elsewhere
+//! is a consumer's and decides for the clients of its own namespace. For those it stands in the place of the producer's:
+//! a consumer says what becomes of its own requests. Routes of one kind and one side are merged, by the precedence of
+//! [`HttpRouter`]; where there are GRPCRoutes, HTTPRoutes of that side decide nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::{Attachment, BranchFault, Snapshot, routes};
+use crate::http::{HttpRoute, HttpRouteId, HttpRouter};
+use crate::model::{BackendRef, GrantKind, HttpKind, Name, ObjectName, ParentRef};
+
+/// The routes, and who they name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct HttpTables {
+    pub(super) routes: OrdMap<HttpRouteId, Arc<HttpRoute>>,
+    /// By the Services they are attached to.
+    of: OrdMap<ObjectName, OrdSet<HttpRouteId>>,
+    /// By the Services they send to.
+    to: OrdMap<ObjectName, OrdSet<HttpRouteId>>,
+}
+
+/// What decides for one service port.
+#[derive(Debug, Default, PartialEq)]
+pub struct HttpRoutes {
+    producer: Option<Arc<HttpRouter>>,
+    consumers: BTreeMap<Name, Arc<HttpRouter>>,
+}
+
+/// By port, for one service.
+pub(super) type Ports = BTreeMap<u16, Arc<HttpRoutes>>;
+
+impl HttpRoutes {
+    /// What decides for the clients of a namespace, if anything does.
+    #[must_use]
+    pub fn for_client(&self, namespace: &Name) -> Option<&Arc<HttpRouter>> {
+        self.consumers.get(namespace).or(self.producer.as_ref())
+    }
+
+    /// Whether a route decides for every client.
+    #[must_use]
+    pub fn for_all(&self) -> bool {
+        self.producer.is_some()
+    }
+}
+
+impl HttpTables {
+    /// Replaces a route. Answers the Services that the old one or the new one is attached to.
+    pub(super) fn set(&mut self, id: &HttpRouteId, new: Option<HttpRoute>) -> BTreeSet<ObjectName> {
+        let mut touched = BTreeSet::new();
+        if let Some(old) = self.routes.remove(id) {
+            for parent in &old.parents {
+                leave(&mut self.of, &parent.service, id);
+                touched.insert(parent.service.clone());
+            }
+            old.backends().for_each(|backend| leave(&mut self.to, &backend.service, id));
+        }
+        if let Some(new) = new.map(Arc::new) {
+            for parent in &new.parents {
+                self.of.entry(parent.service.clone()).or_default().insert(id.clone());
+                touched.insert(parent.service.clone());
+            }
+            for backend in new.backends() {
+                self.to.entry(backend.service.clone()).or_default().insert(id.clone());
+            }
+            self.routes.insert(id.clone(), new);
+        }
+        touched
+    }
+
+    /// The Services whose requests a change of the Service `name` may concern, as a backend.
+    pub(super) fn sending_to(&self, name: &ObjectName) -> impl Iterator<Item = &ObjectName> {
+        self.parents(self.to.get(name).into_iter().flatten())
+    }
+
+    /// The Services whose requests a change of a namespace's grants may concern.
+    pub(super) fn sending_into<'a>(&'a self, namespace: &'a Name) -> impl Iterator<Item = &'a ObjectName> {
+        let there = self.to.iter().filter(move |(service, _)| service.namespace == *namespace);
+        self.parents(there.flat_map(|(_, ids)| ids))
+    }
+
+    fn parents<'a>(&'a self, ids: impl Iterator<Item = &'a HttpRouteId>) -> impl Iterator<Item = &'a ObjectName> {
+        ids.filter_map(|id| self.routes.get(id)).flat_map(|route| &route.parents).map(|parent| &parent.service)
+    }
+
+    /// The routes attached to a port of a Service.
+    fn covering<'a>(&'a self, service: &'a ObjectName, port: u16) -> impl Iterator<Item = &'a Arc<HttpRoute>> {
+        let attached = self.of.get(service).into_iter().flatten().filter_map(|id| self.routes.get(id));
+        attached.filter(move |route| route.parents.iter().any(|parent| covers(parent, service, port)))
+    }
+}
+
+fn leave(index: &mut OrdMap<ObjectName, OrdSet<HttpRouteId>>, service: &ObjectName, id: &HttpRouteId) {
+    if let Some(ids) = index.get_mut(service) {
+        ids.remove(id);
+        if ids.is_empty() {
+            index.remove(service);
+        }
+    }
+}
+
+fn covers(parent: &ParentRef, service: &ObjectName, port: u16) -> bool {
+    parent.service == *service && parent.port.is_none_or(|wanted| wanted == port)
+}
+
+/// What decides for one port of a Service.
+pub(super) fn resolve(snapshot: &Snapshot, service: &ObjectName, port: u16) -> Option<HttpRoutes> {
+    let mut sides: BTreeMap<&Name, Vec<&Arc<HttpRoute>>> = BTreeMap::new();
+    for route in snapshot.primary.http.covering(service, port) {
+        sides.entry(&route.id.name.namespace).or_default().push(route);
+    }
+    let mut found = HttpRoutes::default();
+    for (namespace, routes) in sides {
+        let kind = routes.iter().map(|route| route.id.kind).min()?;
+        let deciding = routes.into_iter().filter(|route| route.id.kind == kind);
+        let router = Arc::new(HttpRouter::new(deciding, |route, backend| fault(snapshot, route, backend)));
+        if *namespace == service.namespace {
+            found.producer = Some(router);
+        } else {
+            found.consumers.insert(namespace.clone(), router);
+        }
+    }
+    (found.producer.is_some() || !found.consumers.is_empty()).then_some(found)
+}
+
+/// Why no request can go to a backend of a route, if so.
+pub(super) fn fault(snapshot: &Snapshot, route: &HttpRoute, backend: &BackendRef) -> Option<BranchFault> {
+    let kind = match route.id.kind {
+        HttpKind::Grpc => GrantKind::Grpc,
+        HttpKind::Http => GrantKind::Http,
+    };
+    routes::fault(snapshot, (kind, &route.id.name.namespace), backend)
+}
+
+/// The first of the producer's routes that decide for one port of a Service.
+pub(super) fn decider(snapshot: &Snapshot, service: &ObjectName, port: u16) -> Option<ObjectName> {
+    let producers = snapshot.primary.http.covering(service, port);
+    let producers = producers.filter(|route| route.id.name.namespace == service.namespace);
+    producers.map(|route| &route.id).min().map(|id| id.name.clone())
+}
+
+/// What each parent of a route makes of it, in the order of its `parents`.
+pub(super) fn attachments(snapshot: &Snapshot, route: &HttpRoute) -> Vec<Attachment> {
+    route.parents.iter().map(|parent| attachment(snapshot, route, parent)).collect()
+}
+
+fn attachment(snapshot: &Snapshot, route: &HttpRoute, parent: &ParentRef) -> Attachment {
+    let Some(service) = snapshot.service(&parent.service) else { return Attachment::NoService };
+    let mut superseder = None;
+    for port in service.ports.iter().filter(|port| parent.port.is_none_or(|wanted| wanted == port.port)) {
+        let beside = snapshot.primary.http.covering(&service.name, port.port);
+        let side = beside.filter(|other| other.id.name.namespace == route.id.name.namespace);
+        match side.min_by_key(|other| other.id.kind) {
+            Some(first) if first.id.kind != route.id.kind => superseder = Some(first.id.name.clone()),
+            _ => return Attachment::Accepted,
+        }
+    }
+    superseder.map_or(Attachment::NoPort, Attachment::Superseded)
+}
