@@ -28,6 +28,12 @@ impl Meter {
         Self { traffic: Arc::default(), near_is_destination, series: OnceLock::new(), told: Mutex::default() }
     }
 
+    /// That of a connection whose requests are counted, and not itself.
+    #[must_use]
+    pub fn of_requests() -> Arc<Self> {
+        Arc::new(Self::new(false))
+    }
+
     /// Bytes so far: from source to destination, and back.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {

@@ -80,6 +80,12 @@ impl Workers {
         Ok(Arc::new(Self { workers: started.collect::<io::Result<_>>()?, next: AtomicUsize::new(0), stop }))
     }
 
+    /// How many there are; their numbers go from 1 to this.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.workers.len()
+    }
+
     /// Where the next listener is to live: they take turns.
     #[must_use]
     pub fn home(&self) -> &Handle {

@@ -108,8 +108,11 @@ pub struct ServiceView {
 pub struct ServicePortView {
     /// Its number.
     pub port: u16,
-    /// `tcp`: connections are carried as they are.
+    /// `tcp`: connections are carried as they are; `http`: request by request.
     pub protocol: String,
+    /// Why it is that.
+    #[serde(default)]
+    pub protocol_because: String,
     /// `appProtocol`, as declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,

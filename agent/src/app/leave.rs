@@ -76,7 +76,8 @@ async fn leave(parts: &Parts, pod: &Pod, served: &Served, dead: bool) {
     parts.detach(cookie).await;
     served.stop().await;
     served.drain_tunnels();
-    parts.outbound.pool.leave(cookie);
+    parts.outbound.http.leave(cookie);
+    parts.outbound.dialer.pool.leave(cookie);
     if dead {
         parts.live.kill_pod(&pod.uid);
     }

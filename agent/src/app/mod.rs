@@ -25,14 +25,16 @@ use weft_core::snapshot::{Here, Snapshot};
 
 use crate::admin::{self, Client, Transition};
 use crate::config::{self, CaSource, Config};
+use crate::dial::{Budget, Dialer};
 use crate::direct::Direct;
 use crate::drain::Drain;
+use crate::http::Http;
 use crate::identity::ca::EmbeddedCa;
 use crate::identity::{Authority, Identities, RemoteCa, Settings};
 use crate::inbound::Inbound;
 use crate::live::Live;
 use crate::observe::TunnelEvents;
-use crate::outbound::{Budget, Outbound};
+use crate::outbound::Outbound;
 use crate::pod::Snapshots;
 use crate::sandbox::{Finder, Processes};
 use crate::steer::{FlowRecords, SteerConfig, SteerError, Steering, Unclassified};
@@ -235,15 +237,27 @@ fn make_parts(
     let (live, drain, read) = (Live::new(), Drain::new(), Arc::clone(store));
     let snapshots: Snapshots = Arc::new(move || read.snapshot());
     let balancers = Arc::new(Balancers::new());
+    let dialer = Arc::new(Dialer {
+        pool: Pool::new(Arc::clone(&identities), pool, Arc::clone(&events)),
+        budget: Budget { attempts: config.connect_attempts, each: config.connect_timeout },
+    });
+    let http = Http::new(
+        Arc::clone(&snapshots),
+        Arc::clone(&balancers),
+        Arc::clone(&dialer),
+        metrics.clone(),
+        drain.clone(),
+        workers.count(),
+    );
     let outbound = Outbound {
         snapshots: Arc::clone(&snapshots),
         balancers: Arc::clone(&balancers),
         drawn: ArcSwap::default(),
-        pool: Pool::new(Arc::clone(&identities), pool, Arc::clone(&events)),
+        dialer,
+        http,
         metrics: metrics.clone(),
         live: Arc::clone(&live),
         drain: drain.clone(),
-        budget: Budget { attempts: config.connect_attempts, each: config.connect_timeout },
         workers: Arc::clone(workers),
     };
     let direct = Arc::new(Direct::new(Arc::clone(&snapshots), metrics.clone(), balancers));

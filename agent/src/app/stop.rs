@@ -83,7 +83,8 @@ pub(super) async fn finish(
         tracing::warn!(cut, "connections were cut at the drain deadline");
     }
     // A relay that has ended may still have bytes under way in its tunnel.
-    let _ = tokio::time::timeout(FAREWELL, parts.outbound.pool.close()).await;
+    parts.outbound.http.close();
+    let _ = tokio::time::timeout(FAREWELL, parts.outbound.dialer.pool.close()).await;
     parts.live.flush();
     if removing {
         // Nobody is to come after a disabled agent: its pins would steer nothing, and stay for ever.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use weft_abi::{Attested, Tuple};
 use weft_core::model::{Service, ServicePort};
+use weft_core::route::protocol;
 use weft_core::same_node::proxy_only;
 use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Snapshot};
 
@@ -34,7 +35,7 @@ impl Node {
             enrolled: self.pods.enrolled.len(),
             pending: self.pods.pending.len(),
             connections: self.parts.live.list().len() + self.parts.steering.attested().map_or(0, |open| open.len()),
-            tunnels: self.parts.outbound.pool.tunnels(),
+            tunnels: self.parts.outbound.dialer.pool.tunnels(),
             fast_path: self.same_node.status(),
             problems: self.problems().iter().map(ToString::to_string).collect(),
             kubernetes: self.cluster.as_ref().map(cluster_view),
@@ -196,7 +197,8 @@ fn port_view(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Serv
     let sets = keys.iter().filter_map(|key| snapshot.endpoints(key));
     ServicePortView {
         port: port.port,
-        protocol: "tcp".into(),
+        protocol: protocol(snapshot, &keys[0]).name().into(),
+        protocol_because: protocol(snapshot, &keys[0]).to_string(),
         app_protocol: port.app_protocol.as_deref().map(Into::into),
         algorithm: format!("{:?}", snapshot.algorithm(&service.name).unwrap_or_default()),
         affinity_seconds: service.affinity.map(|keep| keep.as_secs()),

@@ -145,9 +145,11 @@ fn show_services(services: &[ServiceView]) -> String {
 }
 
 fn show_balancing(port: &ServicePortView) -> String {
-    let mut how = format!("{} {}", port.protocol, port.algorithm);
+    // What is carried byte by byte needs no reason.
+    let because = if port.protocol == "http" { format!(" ({})", port.protocol_because) } else { String::new() };
+    let mut how = format!("{}{because} {}", port.protocol, port.algorithm);
     if let Some(seconds) = port.affinity_seconds {
-        how = format!("{} by client, kept {}", port.protocol, age(seconds));
+        how = format!("{}{because} by client, kept {}", port.protocol, age(seconds));
     }
     match &port.proxy_only {
         Some(why) => format!("{how}; not on the fast path: {why}"),

@@ -1,20 +1,16 @@
 //! From a plan to a connected upstream, within the connect budget.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use weft_core::balance::{Pick, Request};
-use weft_core::model::Workload;
-use weft_core::route::{Plan, ServicePortKey, Target, Transport, plan};
+use weft_core::route::{Plan, ServicePortKey, Target, Transport};
 use weft_core::snapshot::Snapshot;
 
-use super::{Outbound, Refused};
+use super::Outbound;
+use crate::dial::{Caller, Dialer, Refused};
 use crate::observe::Observed;
-use crate::pod::Pod;
 use crate::relay::Far;
-use crate::sys;
-use crate::tunnel::ConnectRequest;
 
 /// A connected upstream.
 pub(super) struct Dialled {
@@ -28,18 +24,16 @@ pub(super) struct Dialled {
 /// The connection being made.
 pub(super) struct Dial<'a> {
     pub(super) outbound: &'a Outbound,
-    pub(super) pod: &'a Pod,
-    pub(super) source: &'a Workload,
-    pub(super) client: SocketAddr,
+    pub(super) caller: Caller<'a>,
     pub(super) destination: SocketAddr,
     /// The kernel has drawn, and on none of the endpoints it sends to by itself.
     pub(super) drawn: bool,
 }
 
 impl Dial<'_> {
-    /// Plans and dials. Nothing of the app's bytes has been read yet, so a failed endpoint costs the app only time.
-    pub(super) async fn run(&self, snapshot: &Snapshot, seen: &mut Observed) -> Result<Dialled, Refused> {
-        match plan(snapshot, self.source, self.destination) {
+    /// Does as planned. Nothing of the app's bytes has been read yet, so a failed endpoint costs the app only time.
+    pub(super) async fn run(&self, snapshot: &Snapshot, plan: Plan, seen: &mut Observed) -> Result<Dialled, Refused> {
+        match plan {
             Plan::Refuse(reason) => Err(Refused::Plan(reason)),
             Plan::PassThrough(_) => {
                 let target = Target { address: self.destination, transport: Transport::Plaintext, workload: None };
@@ -57,7 +51,7 @@ impl Dial<'_> {
     async fn once(&self, target: Target, seen: &mut Observed) -> Result<Dialled, Refused> {
         loop {
             seen.record.attempts += 1;
-            match self.dial(&target).await {
+            match self.dialer().dial(&self.caller, &target).await {
                 Ok(upstream) => return Ok(Dialled { upstream, target, pick: None }),
                 Err(error) if error.passes() && self.may_try_again(seen) => {}
                 Err(error) => return Err(error),
@@ -65,8 +59,12 @@ impl Dial<'_> {
         }
     }
 
+    fn dialer(&self) -> &Dialer {
+        &self.outbound.dialer
+    }
+
     fn may_try_again(&self, seen: &Observed) -> bool {
-        (seen.record.attempts as usize) < self.outbound.budget.attempts
+        (seen.record.attempts as usize) < self.dialer().budget.attempts
     }
 
     async fn balanced(
@@ -81,7 +79,7 @@ impl Dial<'_> {
         while self.may_try_again(seen) {
             let mut random = rand::random::<u64>;
             let balancers = &self.outbound.balancers;
-            let request = Request { client: self.own_address(), besides: besides.as_ref(), tried: &tried };
+            let request = Request { client: self.caller.own_address(), besides: besides.as_ref(), tried: &tried };
             let picked = balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random);
             let mut pick = match picked {
                 Ok(pick) => pick,
@@ -99,7 +97,7 @@ impl Dial<'_> {
             };
             let begun = Instant::now();
             seen.record.attempts += 1;
-            match self.dial(&pick.target).await {
+            match self.dialer().dial(&self.caller, &pick.target).await {
                 Ok(upstream) => {
                     pick.connected(begun.elapsed(), Instant::now());
                     return Ok(Dialled { upstream, target: pick.target.clone(), pick: Some(pick) });
@@ -115,48 +113,5 @@ impl Dial<'_> {
             }
         }
         Err(last.unwrap_or(Refused::Unroutable(self.destination)))
-    }
-
-    /// The client's address, as far as it is the pod's: in its own namespace a pod may dial from others too, and each of
-    /// those is to be remembered as the pod.
-    fn own_address(&self) -> Option<IpAddr> {
-        let (own, from) = (&self.source.addresses, self.client.ip().to_canonical());
-        own.iter().find(|ip| **ip == from).or_else(|| own.first()).copied()
-    }
-
-    async fn dial(&self, target: &Target) -> Result<Far, Refused> {
-        let source = self.source_address(target.address.ip())?;
-        match &target.transport {
-            // A tunnel to oneself would meet nobody: the pod's own SYNs are not given to its inbound listener.
-            Transport::Hbone { .. } if target.is_own(self.source) => self.plain(source, target.address).await,
-            Transport::Hbone { server } => {
-                let request = ConnectRequest {
-                    source: self.pod.identity.clone(),
-                    dial: self.pod.netns.clone(),
-                    source_address: source,
-                    authority: target.address,
-                    server: server.clone(),
-                    client: self.client,
-                    host: None,
-                    baggage: self.pod.baggage.clone(),
-                    budget: Arc::clone(&self.pod.budget),
-                };
-                Ok(Far::Stream(self.outbound.pool.connect(&request).await?))
-            }
-            Transport::Plaintext => self.plain(source, target.address).await,
-        }
-    }
-
-    async fn plain(&self, source: IpAddr, to: SocketAddr) -> Result<Far, Refused> {
-        let dialled = sys::dial::pass_through(&self.pod.netns, source, to, self.outbound.budget.each).await;
-        dialled.map(Far::Tcp).map_err(|error| Refused::Connect { to, error })
-    }
-
-    fn source_address(&self, to: IpAddr) -> Result<IpAddr, Refused> {
-        // The address the app's own socket has, where the families agree: a pod may have several.
-        if self.client.is_ipv4() == to.is_ipv4() && !self.client.ip().is_loopback() {
-            return Ok(self.client.ip());
-        }
-        self.pod.address_like(to).ok_or(Refused::Family(to))
     }
 }

@@ -5,43 +5,33 @@
 //! bytes is read before an endpoint is connected, so that another can be tried without the app noticing.
 
 mod dial;
-mod refused;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use weft_abi::Marks;
 use weft_core::balance::{Balancers, Pick};
 use weft_core::model::Workload;
-use weft_core::route::{ServicePortKey, Transport};
+use weft_core::route::{Plan, ServicePortKey, Transport, plan, protocol};
 use weft_core::snapshot::Snapshot;
 
+use crate::dial::{Caller, Dialer, Refused};
 use crate::drain::Drain;
-use crate::live::{Connection, Live, Open};
-use crate::observe::Observed;
+use crate::http::{Client, Http};
+use crate::live::{Connection, Live, Open, Registered};
+use crate::observe::{Meter, Observed};
 use crate::pod::{Pod, Snapshots};
 use crate::relay::Far;
 use crate::sys::socket;
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
-use crate::tunnel::Pool;
 use crate::workers::{Load, Workers};
 
 use dial::{Dial, Dialled};
-pub use refused::Refused;
-
-/// How long and how often an app's connection is tried before it is refused.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// Endpoints tried at most.
-    pub attempts: usize,
-    /// Time each of them has.
-    pub each: Duration,
-}
 
 /// The outbound half; one for all pods of the node.
 pub struct Outbound {
@@ -51,18 +41,34 @@ pub struct Outbound {
     pub balancers: Arc<Balancers>,
     /// Endpoints the kernel has drawn already for connections that carry its word for that, by service port.
     pub drawn: ArcSwap<HashMap<ServicePortKey, Arc<[SocketAddr]>>>,
-    /// Tunnels to other pods.
-    pub pool: Pool,
+    /// Connects to endpoints.
+    pub dialer: Arc<Dialer>,
+    /// Carries the connections that speak HTTP.
+    pub http: Arc<Http>,
     /// Counters.
     pub metrics: Metrics,
     /// Open connections.
     pub live: Arc<Live>,
     /// The agent's stopping state.
     pub drain: Drain,
-    /// The connect budget.
-    pub budget: Budget,
     /// Who carries connections.
     pub workers: Arc<Workers>,
+}
+
+/// A connection that is ready to be carried.
+enum Carried {
+    /// Byte by byte, to one endpoint.
+    Bytes(Open<Option<Pick>>),
+    /// Request by request.
+    Requests(TcpStream, Box<Client>, Registered),
+}
+
+/// What was found at the other end of an app's connection.
+enum Connected {
+    /// An endpoint.
+    Endpoint(Dialled),
+    /// A service port whose requests have an endpoint each.
+    Requests(ServicePortKey),
 }
 
 impl Outbound {
@@ -74,14 +80,19 @@ impl Outbound {
         });
     }
 
-    async fn carry(&self, pod: &Pod, app: TcpStream, client: SocketAddr) {
+    async fn carry(&self, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) {
         // In a box, for what follows needs a fraction of it and may last for days.
-        if let Some(open) = Box::pin(self.open(pod, app, client)).await {
-            open.run().await;
+        match Box::pin(self.open(pod, app, client)).await {
+            Some(Carried::Bytes(open)) => open.run().await,
+            Some(Carried::Requests(app, client, registered)) => {
+                self.http.serve(*client, app).await;
+                drop(registered);
+            }
+            None => {}
         }
     }
 
-    async fn open(&self, pod: &Pod, app: TcpStream, client: SocketAddr) -> Option<Open<Option<Pick>>> {
+    async fn open(&self, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) -> Option<Carried> {
         let snapshot = (self.snapshots)();
         let mut seen = Observed::new(&self.metrics, Direction::Outbound, Path::Passthrough, false);
         let workload = pod.workload(&snapshot);
@@ -90,7 +101,8 @@ impl Outbound {
         let _ = socket::set_oob_inline(&app);
         let _ = app.set_nodelay(true);
         match self.connect(pod, workload, &app, client, &snapshot, &mut seen).await {
-            Ok(dialled) => Some(self.opened(pod, app, client, dialled, seen)),
+            Ok(Connected::Endpoint(dialled)) => Some(Carried::Bytes(self.opened(pod, app, client, dialled, seen))),
+            Ok(Connected::Requests(service)) => Some(self.requests(pod, app, client, service, &seen)),
             Err(refused) => {
                 let _ = socket::reset_on_close(&app);
                 drop(app);
@@ -108,16 +120,22 @@ impl Outbound {
         client: SocketAddr,
         snapshot: &Snapshot,
         seen: &mut Observed,
-    ) -> Result<Dialled, Refused> {
+    ) -> Result<Connected, Refused> {
         let destination = socket::original_destination(app).map_err(|_| Refused::OwnListener)?;
         seen.record.original_destination = Some(destination);
         if destination.ip().is_loopback() {
             return Err(Refused::OwnListener);
         }
-        let source = workload.ok_or(Refused::UnknownPod)?;
+        let workload = workload.ok_or(Refused::UnknownPod)?;
+        let plan = plan(snapshot, workload, destination);
+        if let Plan::Balanced(service) = &plan
+            && protocol(snapshot, service).is_http()
+        {
+            return Ok(Connected::Requests(service.clone()));
+        }
         let drawn = socket::mark(app).is_ok_and(Marks::is_drawn);
-        let dial = Dial { outbound: self, pod, source, client, destination, drawn };
-        let dialled = dial.run(snapshot, seen).await?;
+        let dial = Dial { outbound: self, caller: Caller { pod, workload, client }, destination, drawn };
+        let dialled = dial.run(snapshot, plan, seen).await?;
         let identity = match &dialled.target.transport {
             Transport::Hbone { server } => Some(server),
             Transport::Plaintext => None,
@@ -129,7 +147,35 @@ impl Outbound {
         } else if dialled.target.workload.is_some() || dialled.pick.is_some() {
             seen.record.path = Path::Plaintext;
         }
-        Ok(dialled)
+        Ok(Connected::Endpoint(dialled))
+    }
+
+    /// Enters it among the live ones. Which endpoints it meets its requests will tell.
+    fn requests(
+        &self,
+        pod: &Arc<Pod>,
+        app: TcpStream,
+        client: SocketAddr,
+        service: ServicePortKey,
+        seen: &Observed,
+    ) -> Carried {
+        let (kill, meter) = (self.drain.kill_token(), Meter::of_requests());
+        let destination = seen.record.original_destination.unwrap_or(client);
+        let connection = Connection {
+            direction: Direction::Outbound,
+            path: Path::Requests,
+            pod: pod.uid.clone(),
+            pod_name: pod.name.clone(),
+            peer: None,
+            source: client,
+            destination,
+            endpoint: None,
+            opened: Instant::now(),
+            meter: Arc::clone(&meter),
+        };
+        let registered = self.live.register(connection, kill.clone());
+        let client = Client { pod: Arc::clone(pod), address: client, destination, service, meter, kill };
+        Carried::Requests(app, Box::new(client), registered)
     }
 
     /// Enters it among the live ones. What is kept to its end is the endpoint's in-flight count.

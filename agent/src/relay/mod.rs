@@ -32,6 +32,16 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Counts bytes from the near side that somebody else moves.
+    pub fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts bytes to the near side that somebody else moves.
+    pub fn count_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Bytes from the near side to the far side.
     #[must_use]
     pub fn sent(&self) -> u64 {

@@ -39,6 +39,8 @@ pub enum Path {
     Plaintext,
     /// To a destination the mesh knows nothing about.
     Passthrough,
+    /// Request by request, each by a path of its own.
+    Requests,
 }
 
 impl Path {
@@ -49,6 +51,7 @@ impl Path {
             Self::Tunnel => "tunnel",
             Self::SameNode => "same_node",
             Self::Plaintext => "plaintext",
+            Self::Requests => "requests",
             Self::Passthrough => "passthrough",
         }
     }

@@ -7,10 +7,12 @@ mod http;
 pub mod logging;
 mod metrics;
 mod process;
+pub mod requests;
 
 pub use http::{Exposition, MetricsServer, MetricsServerError};
 pub use metrics::{
-    ConnectionLabels, ConnectionSeries, Metrics, Party, Reporter, SERIES_MAX, Security, TunnelDirection, VerdictSource,
+    ConnectionLabels, ConnectionSeries, Metrics, Party, Reporter, RequestSeries, SERIES_MAX, Security, TunnelDirection,
+    VerdictSource,
 };
 pub use process::Process;
 pub use weft_control::Readiness;

@@ -137,10 +137,14 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    pub(super) fn standing(&self) -> Standing {
+        Standing(Arc::clone(&self.shared))
+    }
+
     /// Marks the tunnel as holding a stream that cannot send, for as long as the mark lives.
-    pub(crate) fn stall(&self) -> Stalled<'_> {
+    pub(crate) fn stall(&self) -> Stalled {
         self.shared.stalled.fetch_add(1, Ordering::Relaxed);
-        Stalled(&self.shared)
+        Stalled(Arc::clone(&self.shared))
     }
 }
 
@@ -153,11 +157,23 @@ impl Drop for Lease {
     }
 }
 
+/// How a tunnel stands, for those who keep a stream of it for later.
+#[derive(Debug, Clone)]
+pub struct Standing(Arc<Shared>);
+
+impl Standing {
+    /// Whether the tunnel may be counted on: neither gone, nor silent, nor to be closed after its last stream.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.is_open() && !self.0.is_suspect()
+    }
+}
+
 /// See [`Lease::stall`].
 #[derive(Debug)]
-pub(crate) struct Stalled<'a>(&'a Shared);
+pub(crate) struct Stalled(Arc<Shared>);
 
-impl Drop for Stalled<'_> {
+impl Drop for Stalled {
     fn drop(&mut self) {
         self.0.stalled.fetch_sub(1, Ordering::Relaxed);
     }

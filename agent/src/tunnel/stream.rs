@@ -7,7 +7,8 @@ use h2::{RecvStream, SendStream};
 
 use super::Protocol;
 use super::codec::Claims;
-use super::shared::Lease;
+use super::io::StreamIo;
+use super::shared::{Lease, Standing};
 use super::weft;
 use crate::identity::PeerCertificate;
 
@@ -32,6 +33,22 @@ pub(crate) enum Body {
 }
 
 impl Stream {
+    /// How its tunnel stands, also later.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.lease.standing()
+    }
+
+    /// As bytes to be read and written.
+    #[must_use]
+    pub fn into_io(self) -> StreamIo {
+        let Self { body, lease, .. } = self;
+        match body {
+            Body::Weft(handle) => StreamIo::weft(handle, lease),
+            Body::Hbone(send, recv) => StreamIo::hbone(send, recv, lease),
+        }
+    }
+
     /// Which protocol its tunnel speaks.
     #[must_use]
     pub fn protocol(&self) -> Protocol {

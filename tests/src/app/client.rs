@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::http::{Answers, Ask, Http, Reply, Requests};
 use super::payload::Payload;
 use super::protocol::{
     Answer, Behaviour, Calls, Command, Exchanged, Held, Listen, Opened, Options, Received, Request, Seen, Sent,
@@ -242,6 +243,70 @@ impl App {
     /// When there is none of that number.
     pub fn stop_loop(&self, looping: u64) -> Result<Summary> {
         self.ask(Command::StopLoop { looping })
+    }
+
+    /// One HTTP request, in a connection of its own.
+    ///
+    /// # Errors
+    /// When there is no whole response.
+    pub fn fetch(&self, to: SocketAddr, http: Http, ask: Ask) -> Result<Reply> {
+        self.fetch_within(to, http, ask, 15_000)
+    }
+
+    /// The same, given up after so many milliseconds.
+    ///
+    /// # Errors
+    /// As [`App::fetch`].
+    pub fn fetch_within(&self, to: SocketAddr, http: Http, ask: Ask, deadline_ms: u64) -> Result<Reply> {
+        self.ask(Command::Fetch { to, http, ask, deadline_ms })
+    }
+
+    /// Makes many HTTP requests and waits for all.
+    ///
+    /// # Errors
+    /// When the process is gone; failures are counted.
+    pub fn request(&self, requests: Requests) -> Result<Answers> {
+        self.ask(Command::Ask(requests))
+    }
+
+    /// Asks as told over HTTP/2, and reads of the responses nothing but their heads; yields the number they are kept by.
+    ///
+    /// # Errors
+    /// When one has no response.
+    pub fn leave_unread(&self, requests: Requests) -> Result<u64> {
+        self.ask(Command::Unread { requests })
+    }
+
+    /// Reads what was left unread; yields how many bytes that were.
+    ///
+    /// # Errors
+    /// When one breaks off.
+    pub fn read_unread(&self, unread: u64) -> Result<u64> {
+        self.ask(Command::Read { unread })
+    }
+
+    /// Begins HTTP requests that go on until told to stop; yields their number.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn start_requests(&self, requests: Requests) -> Result<u64> {
+        self.ask(Command::StartAsking(Requests { count: 0, ..requests }))
+    }
+
+    /// What came of them so far.
+    ///
+    /// # Errors
+    /// When there are none of that number.
+    pub fn answers(&self, asking: u64) -> Result<Answers> {
+        self.ask(Command::AskedSoFar { asking })
+    }
+
+    /// Ends them; yields what came of them.
+    ///
+    /// # Errors
+    /// When there are none of that number.
+    pub fn stop_requests(&self, asking: u64) -> Result<Answers> {
+        self.ask(Command::StopAsking { asking })
     }
 
     fn ask<R: DeserializeOwned>(&self, command: Command) -> Result<R> {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::http::{Ask, Http, Requests};
 use super::payload::{Payload, Sum};
 
 /// A numbered command.
@@ -49,6 +50,13 @@ pub enum Command {
     StartLoop { calls: Calls, interval_ms: u64 },
     LoopReport { looping: u64 },
     StopLoop { looping: u64 },
+    Fetch { to: SocketAddr, http: Http, ask: Ask, deadline_ms: u64 },
+    Ask(Requests),
+    Unread { requests: Requests },
+    Read { unread: u64 },
+    StartAsking(Requests),
+    AskedSoFar { asking: u64 },
+    StopAsking { asking: u64 },
 }
 
 /// A listener to open.
@@ -82,6 +90,8 @@ pub enum Behaviour {
     Digest,
     /// Sends the payload and finishes, while it reads all the peer sends.
     Source(Payload),
+    /// An HTTP server: each request is answered with what it looked like.
+    Http,
     /// Accepts and never reads.
     Stall,
     /// Reads a byte and resets the connection.
@@ -130,6 +140,8 @@ impl Default for Options {
 pub enum Until {
     /// After a newline.
     Line,
+    /// After an empty line, as ends the head of an HTTP message.
+    Head,
     /// After this many bytes.
     Bytes(u64),
     /// When the peer finishes or resets.
@@ -277,6 +289,9 @@ pub struct Seen {
     pub accepted: u64,
     /// Connections open now.
     pub open: u64,
+    /// Requests an `Http` listener was working on when the client gave them up.
+    #[serde(default)]
+    pub cancelled: u64,
     /// Addresses that connected.
     pub peers: BTreeSet<IpAddr>,
     /// The last connections that ended, at most 1,000.

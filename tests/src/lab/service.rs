@@ -25,6 +25,7 @@ struct Inner {
     v6: Ipv6Addr,
     port: u16,
     target_port: u16,
+    app_protocol: Option<String>,
 }
 
 /// A pod behind a Service.
@@ -51,6 +52,7 @@ pub struct ServiceSpec<'a> {
     namespace: String,
     port: u16,
     target_port: u16,
+    app_protocol: Option<String>,
     pods: Vec<Endpoint>,
 }
 
@@ -62,6 +64,7 @@ impl<'a> ServiceSpec<'a> {
             namespace: NAMESPACE.to_owned(),
             port: 80,
             target_port: 8080,
+            app_protocol: None,
             pods: Vec::new(),
         }
     }
@@ -77,6 +80,13 @@ impl<'a> ServiceSpec<'a> {
     #[must_use]
     pub fn port(mut self, port: u16, target_port: u16) -> Self {
         (self.port, self.target_port) = (port, target_port);
+        self
+    }
+
+    /// With this `appProtocol`.
+    #[must_use]
+    pub fn speaks(mut self, app_protocol: &str) -> Self {
+        self.app_protocol = Some(app_protocol.to_owned());
         self
     }
 
@@ -108,6 +118,7 @@ impl<'a> ServiceSpec<'a> {
                 v6: Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, number),
                 port: self.port,
                 target_port: self.target_port,
+                app_protocol: self.app_protocol,
             }),
             endpoints: self.pods,
         };
@@ -144,6 +155,10 @@ impl Service {
 
     fn object(&self) -> Value {
         let inner = &self.inner;
+        let mut port = json!({"name": "tcp", "protocol": "TCP", "port": inner.port, "targetPort": inner.target_port});
+        if let Some(app_protocol) = &inner.app_protocol {
+            port["appProtocol"] = app_protocol.as_str().into();
+        }
         json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -151,7 +166,7 @@ impl Service {
             "spec": {
                 "clusterIP": inner.v4, "clusterIPs": [inner.v4.to_string(), inner.v6.to_string()],
                 "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack",
-                "ports": [{"name": "tcp", "protocol": "TCP", "port": inner.port, "targetPort": inner.target_port}]
+                "ports": [port]
             }
         })
     }

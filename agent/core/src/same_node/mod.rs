@@ -2,8 +2,8 @@
 //! to directly and with what share, and who is let in.
 //!
 //! A pure function of the snapshot, the pods this node's agent serves and the state of balancing. Whatever it does not
-//! list goes through the proxy: a service that is divided by a route, balanced by what only the proxy measures or whose
-//! clients keep their endpoints, a pod
+//! list goes through the proxy: a service that speaks HTTP, is divided by a route, balanced by what only the proxy measures or
+//! whose clients keep their endpoints, a pod
 //! whose policies the compiled form cannot express, and everything `weft.dev/fast-path: disabled` is said of.
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,7 +15,7 @@ use crate::balance::Balancers;
 use crate::model::{Algorithm, ObjectName, Service, Workload};
 use crate::policy::{Admission, admission};
 use crate::reason::reasons;
-use crate::route::{HBONE_PORT, service_port_at};
+use crate::route::{HBONE_PORT, protocol, service_port_at};
 use crate::snapshot::{Family, ServicePortKey, Snapshot};
 
 /// A pod of this node that its agent serves.
@@ -72,6 +72,8 @@ reasons! {
         Affinity = "session_affinity", "sessionAffinity: ClientIP";
         /// The kernel measures nothing.
         Algorithm = "algorithm", "its TrafficPolicy's algorithm needs what only the proxy measures";
+        /// The kernel knows no requests.
+        Http = "http", "its connections are carried request by request";
         /// The kernel knows no branches.
         Route = "route", "a route divides its connections";
     }
@@ -88,6 +90,7 @@ pub fn proxy_only(snapshot: &Snapshot, service: &Service, key: &ServicePortKey) 
         () if held_back => Some(ProxyOnly::Annotation),
         () if service.affinity.is_some() => Some(ProxyOnly::Affinity),
         () if !drawn => Some(ProxyOnly::Algorithm),
+        () if protocol(snapshot, key).is_http() => Some(ProxyOnly::Http),
         () if snapshot.split(key).is_some() => Some(ProxyOnly::Route),
         () => None,
     }

@@ -120,8 +120,16 @@ pub struct ConnectionLabels {
 }
 
 impl ConnectionLabels {
-    fn collapsed(&self) -> Self {
+    /// The same without what there is too much of.
+    pub(super) fn collapsed(&self) -> Self {
         Self { source: Party::other(), destination: Party::other(), service: None, ..*self }
+    }
+}
+
+impl ConnectionLabels {
+    /// Whether one of its ends is none of those workloads.
+    pub(super) fn is_gone(&self, alive: &HashSet<(&str, &str)>) -> bool {
+        self.source.is_gone(alive) || self.destination.is_gone(alive)
     }
 }
 
@@ -192,7 +200,7 @@ impl ConnectionSeries {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -227,10 +235,7 @@ impl Connections {
 
     /// Forgets series of workloads gone for [`GRACE`].
     pub(super) fn sweep(&self, alive: &HashSet<(&str, &str)>, now: Instant) {
-        lock(&self.series).retain(|labels, counts| {
-            let gone = labels.source.is_gone(alive) || labels.destination.is_gone(alive);
-            keep(gone, &mut lock(&counts.gone_since), now)
-        });
+        lock(&self.series).retain(|labels, counts| keep(labels.is_gone(alive), &mut lock(&counts.gone_since), now));
         lock(&self.denials).retain(|(_, party), (_, since)| keep(party.is_gone(alive), since, now));
     }
 
@@ -265,7 +270,7 @@ impl Connections {
 }
 
 /// Whether to keep what has been `gone` since a moment that is noted here.
-fn keep(gone: bool, since: &mut Option<Instant>, now: Instant) -> bool {
+pub(super) fn keep(gone: bool, since: &mut Option<Instant>, now: Instant) -> bool {
     *since = gone.then(|| since.unwrap_or(now));
     since.is_none_or(|since| now.saturating_duration_since(since) < GRACE)
 }

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod connections;
+mod requests;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,7 @@ use weft_core::model::Identity;
 use weft_core::snapshot::Snapshot;
 
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
+pub use requests::RequestSeries;
 
 use super::http::Exposition;
 use super::logging::LevelHandle;
@@ -96,6 +98,7 @@ pub struct Metrics {
 struct Inner {
     registry: Mutex<Registry>,
     connections: Arc<connections::Connections>,
+    requests: Arc<requests::Requests>,
     tunnels_opened: Family<TunnelLabels, Counter>,
     tunnels_closed: Family<TunnelEnd, Counter>,
     tunnels_open: Family<TunnelLabels, Gauge>,
@@ -123,6 +126,7 @@ impl Metrics {
         let inner = Inner {
             registry: Mutex::new(Registry::default()),
             connections: Arc::default(),
+            requests: Arc::default(),
             tunnels_opened: Family::default(),
             tunnels_closed: Family::default(),
             tunnels_open: Family::default(),
@@ -144,6 +148,12 @@ impl Metrics {
     #[must_use]
     pub fn connection(&self, labels: &ConnectionLabels) -> ConnectionSeries {
         self.inner.connections.series(labels)
+    }
+
+    /// The series of requests of one pair of workloads; hold on to it while there are any.
+    #[must_use]
+    pub fn request(&self, labels: &ConnectionLabels, protocol: &'static str) -> RequestSeries {
+        self.inner.requests.series(labels, protocol)
     }
 
     /// A tunnel was opened, speaking `tunnel_protocol`; its end is [`Self::tunnel_closed`].
@@ -236,6 +246,7 @@ impl Metrics {
     pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
         let alive = snapshot.workloads().map(|w| (w.name.namespace.as_str(), &*w.owner)).collect();
         self.inner.connections.sweep(&alive, now);
+        self.inner.requests.sweep(&alive, now);
     }
 
     /// Everything as OpenMetrics text.
@@ -269,6 +280,7 @@ impl Inner {
         registry.register("weft_build", "The version that runs", build);
         registry.register_collector(Box::new(super::process::Process));
         registry.register_collector(Box::new(self.connections.clone()));
+        registry.register_collector(Box::new(self.requests.clone()));
         let registry = registry.sub_registry_with_prefix("weft");
         registry.register("tunnels_opened", "tunnels opened", self.tunnels_opened.clone());
         registry.register("tunnels_closed", "tunnels closed, by reason", self.tunnels_closed.clone());

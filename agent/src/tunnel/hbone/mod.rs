@@ -1,12 +1,14 @@
 //! HBONE: one HTTP/2 CONNECT stream per connection, as Istio's ztunnel speaks it. For every peer that is not Weft.
 
 mod client;
+mod io;
 mod keepalive;
 mod request;
 mod server;
 mod watched;
 
 pub(super) use client::{Client, Running, establish};
+pub(super) use io::HboneIo;
 pub(super) use server::{Accepted, Answer, accept, run};
 
 /// What a stream may hold unread, in bytes. 256 KiB fill 2 Gbit/s at a round trip of 1 ms.

@@ -4,7 +4,9 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::ReadBuf;
 
 use super::link::{Answer, Broken, Link};
 use super::outgoing::Sent;
@@ -48,8 +50,8 @@ pub(crate) enum Drained {
 
 /// One stream. Dropping it ends the stream: in order if both directions have ended, with a reset otherwise.
 pub(crate) struct Handle {
-    link: Arc<Link>,
-    stream: u32,
+    pub(super) link: Arc<Link>,
+    pub(super) stream: u32,
 }
 
 impl Handle {
@@ -124,6 +126,57 @@ impl Handle {
         sent
     }
 
+    /// Sends what `app` has in the place of the stream's own, if there is room for it now.
+    pub(super) fn send_now(&self, app: &dyn App) -> Sent {
+        let mut state = self.link.state();
+        let sent = state.send_now(self.stream, app).unwrap_or_else(|error| {
+            self.link.shared.fail(error);
+            state.lose();
+            Sent::Over
+        });
+        if matches!(sent, Sent::Some | Sent::All | Sent::End | Sent::Over) {
+            state.wake_driver();
+        }
+        sent
+    }
+
+    /// Has this stream woken when it is its turn.
+    pub(super) fn wait_in_line(&self) {
+        let mut state = self.link.state();
+        state.join_line(self.stream);
+        state.wake_driver();
+    }
+
+    /// Takes what has arrived and is with no app; nothing is the end.
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.link.state();
+        let state = &mut *state;
+        let Some(slot) = state.session.owner(self.stream) else { return Poll::Ready(Err(reset())) };
+        let before = buf.remaining();
+        while buf.remaining() > 0 && !slot.pending.is_empty() {
+            let size = slot.pending.front().len().min(buf.remaining());
+            buf.put_slice(&slot.pending.front()[..size]);
+            slot.pending.took(size);
+        }
+        let taken = before - buf.remaining();
+        if taken == 0 {
+            return match (&slot.broken, slot.ended) {
+                (_, true) => Poll::Ready(Ok(())),
+                (Some(_), false) => Poll::Ready(Err(reset())),
+                (None, false) => {
+                    slot.register(cx.waker());
+                    Poll::Pending
+                }
+            };
+        }
+        let budget = &self.link.budget;
+        budget.credit(taken);
+        let grow = |growth: u32| budget.grow(growth as usize);
+        state.session.took(self.stream, u32::try_from(taken).unwrap_or(u32::MAX), grow);
+        state.wake_driver();
+        Poll::Ready(Ok(()))
+    }
+
     /// Tells the peer that the app has accepted.
     ///
     /// # Errors
@@ -174,6 +227,10 @@ impl Handle {
         })
         .await
     }
+}
+
+pub(super) fn reset() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "the stream was reset, or its tunnel is gone")
 }
 
 /// In the words of HBONE, which logs and metrics know.

@@ -10,6 +10,7 @@ mod arrivals;
 mod client;
 mod driver;
 mod handle;
+mod io;
 mod line;
 mod link;
 mod outgoing;
@@ -19,5 +20,6 @@ mod server;
 
 pub(super) use client::{Client, Running, establish};
 pub(crate) use handle::{App, Drained, Handle};
+pub(super) use io::WeftIo;
 pub(crate) use outgoing::Sent;
 pub(super) use server::{Answer, run};

@@ -2,7 +2,6 @@
 //! driver when there is not.
 
 use std::io::{self, IoSliceMut};
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -49,14 +48,32 @@ impl State {
             Err(sent) => return Ok(sent),
         };
         if self.out.len() < OUT_MAX && self.line.is_empty() {
-            return self.pull(stream, credit);
+            let app = self.session.owner(stream).and_then(|slot| slot.app.clone());
+            return app.map_or(Ok(Sent::Nothing), |app| self.pull(stream, credit, &*app));
         }
+        self.join_line(stream);
+        Ok(Sent::NoRoom)
+    }
+
+    /// Sends what `app` has in the place of the stream's own, if there is room for it now.
+    ///
+    /// # Errors
+    /// As [`State::send`].
+    pub(super) fn send_now(&mut self, stream: u32, app: &dyn App) -> Result<Sent, TunnelError> {
+        match self.credit(stream) {
+            Err(sent) => Ok(sent),
+            Ok(credit) if self.out.len() < OUT_MAX && self.line.is_empty() => self.pull(stream, credit, app),
+            Ok(_) => Ok(Sent::NoRoom),
+        }
+    }
+
+    /// Has a stream's turn come, unless it waits for it already.
+    pub(super) fn join_line(&mut self, stream: u32) {
         if let Some(slot) = self.session.owner(stream)
             && !std::mem::replace(&mut slot.in_line, true)
         {
             self.line.join(stream);
         }
-        Ok(Sent::NoRoom)
     }
 
     /// Gives those in line their turns, as long as there is room.
@@ -66,9 +83,11 @@ impl State {
     pub(super) fn serve_line(&mut self) -> Result<(), TunnelError> {
         while self.out.len() < OUT_MAX {
             let Some(stream) = self.line.next() else { return Ok(()) };
-            let sent = match self.credit(stream) {
-                Ok(credit) => self.pull(stream, credit)?,
-                Err(sent) => sent,
+            let app = self.session.owner(stream).and_then(|slot| slot.app.clone());
+            let sent = match (self.credit(stream), app) {
+                (Ok(credit), Some(app)) => self.pull(stream, credit, &*app)?,
+                (Ok(_), None) => Sent::Nothing,
+                (Err(sent), _) => sent,
             };
             match self.session.owner(stream) {
                 Some(_) if matches!(sent, Sent::Some | Sent::All) => self.line.again(stream),
@@ -99,13 +118,12 @@ impl State {
     }
 
     /// One read from the app, straight to where it is sealed.
-    fn pull(&mut self, stream: u32, credit: usize) -> Result<Sent, TunnelError> {
-        let Some(app) = self.session.owner(stream).and_then(|slot| slot.app.clone()) else { return Ok(Sent::Nothing) };
+    fn pull(&mut self, stream: u32, credit: usize, app: &dyn App) -> Result<Sent, TunnelError> {
         self.seal_control()?;
         self.tls.renew(&mut self.out).map_err(failed)?;
         let room = OUT_MAX.saturating_sub(self.out.len()).max(PAYLOAD_MAX);
         let size = credit.min(room).min(TURN * PAYLOAD_MAX);
-        let read = read(&app, self.out.room(size.div_ceil(PAYLOAD_MAX) * RECORD), size);
+        let read = read(app, self.out.room(size.div_ceil(PAYLOAD_MAX) * RECORD), size);
         if !matches!(read, Ok(1..)) {
             // Or every idle tunnel would keep a buffer that was made for what its app did not say.
             self.out.rest();
@@ -144,7 +162,7 @@ impl State {
 }
 
 /// Reads up to `size` bytes to where the payloads of consecutive full records lie in `room`.
-fn read(app: &Arc<dyn App>, room: &mut [u8], size: usize) -> io::Result<usize> {
+fn read(app: &dyn App, room: &mut [u8], size: usize) -> io::Result<usize> {
     let mut left = size;
     let mut payloads: SmallVec<[IoSliceMut<'_>; TURN]> = SmallVec::new();
     for record in room.chunks_exact_mut(RECORD) {

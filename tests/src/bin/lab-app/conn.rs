@@ -107,7 +107,7 @@ impl Conn {
             let most = match until {
                 Until::Bytes(wanted) if sum.length >= wanted => break,
                 Until::Bytes(wanted) => usize::try_from(wanted - sum.length).unwrap_or(usize::MAX).min(buffer.len()),
-                Until::Line => 1,
+                Until::Line | Until::Head => 1,
                 Until::End => buffer.len(),
             };
             let got = match timeout(STALL, read.read(&mut buffer[..most])).await {
@@ -124,7 +124,12 @@ impl Conn {
             sum.add(&buffer[..taken]);
             let room = TEXT.saturating_sub(text.len()).min(taken);
             text.extend_from_slice(&buffer[..room]);
-            if until == Until::Line && buffer[0] == b'\n' {
+            let done = match until {
+                Until::Line => buffer[0] == b'\n',
+                Until::Head => text.ends_with(b"\r\n\r\n"),
+                Until::Bytes(_) | Until::End => false,
+            };
+            if done {
                 break;
             }
         }

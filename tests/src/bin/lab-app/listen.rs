@@ -16,6 +16,7 @@ use weft_tests::app::protocol::Identity;
 use weft_tests::app::{Behaviour, End, Listen, Opened, Payload, Record, Seen, Sum};
 
 use crate::conn::{STALL, drain, ended, enter, named, send};
+use crate::http_server::{self, Here};
 use crate::table::{Table, lock};
 
 /// Ended connections remembered.
@@ -29,6 +30,7 @@ pub(crate) struct Listener {
     closing: Notify,
     accepted: AtomicU64,
     open: AtomicU64,
+    cancelled: Arc<AtomicU64>,
     seen: Mutex<Seen>,
 }
 
@@ -37,6 +39,7 @@ impl Listener {
         let mut seen = lock(&self.seen).clone();
         seen.accepted = self.accepted.load(Ordering::Relaxed);
         seen.open = self.open.load(Ordering::Relaxed);
+        seen.cancelled = self.cancelled.load(Ordering::Relaxed);
         seen
     }
 
@@ -61,6 +64,7 @@ pub(crate) fn open(table: &Table, listen: Listen) -> Result<(u64, SocketAddr)> {
         closing: Notify::new(),
         accepted: AtomicU64::new(0),
         open: AtomicU64::new(0),
+        cancelled: Arc::default(),
         seen: Mutex::default(),
     });
     if accepts {
@@ -115,6 +119,17 @@ async fn behave(listener: &Listener, stream: TcpStream, peer: SocketAddr, local:
     if *behaviour == Behaviour::Rst {
         return reset_after_a_byte(stream).await;
     }
+    if *behaviour == Behaviour::Http {
+        let number = listener.accepted.load(Ordering::Relaxed);
+        let here = Here {
+            name: listener.name.as_str().into(),
+            connection: number,
+            peer: canonical(peer),
+            cancelled: Arc::clone(&listener.cancelled),
+        };
+        http_server::serve(here, stream).await?;
+        return Ok((Sum::default(), End::Fin));
+    }
     let (mut read, mut write) = stream.into_split();
     match behaviour {
         Behaviour::Identify | Behaviour::Slow { .. } => {
@@ -141,7 +156,7 @@ async fn behave(listener: &Listener, stream: TcpStream, peer: SocketAddr, local:
             std::future::pending::<()>().await;
             Ok((Sum::default(), End::Fin))
         }
-        Behaviour::Rst | Behaviour::Manual | Behaviour::Deaf => Ok((Sum::default(), End::Fin)),
+        Behaviour::Http | Behaviour::Rst | Behaviour::Manual | Behaviour::Deaf => Ok((Sum::default(), End::Fin)),
     }
 }
 

@@ -6,6 +6,8 @@
 mod bulk;
 mod conn;
 mod enter;
+mod http_client;
+mod http_server;
 mod listen;
 mod table;
 
@@ -86,6 +88,15 @@ async fn obey(table: Arc<Table>, command: Command) -> Result<Value> {
             serde_json::to_value(bulk::start_loop(&table, calls, interval_ms))?
         }
         Command::LoopReport { looping } => serde_json::to_value(table.looping(looping)?.report())?,
+        Command::Fetch { to, http, ask, deadline_ms } => {
+            serde_json::to_value(http_client::fetch(to, http, &ask, deadline_ms).await?)?
+        }
+        Command::Ask(requests) => serde_json::to_value(http_client::ask(requests).await)?,
+        Command::Unread { requests } => serde_json::to_value(http_client::unread(&table, &requests).await?)?,
+        Command::Read { unread } => serde_json::to_value(http_client::read(&table, unread).await?)?,
+        Command::StartAsking(requests) => serde_json::to_value(http_client::start(&table, requests))?,
+        Command::AskedSoFar { asking } => serde_json::to_value(table.answers(asking)?)?,
+        Command::StopAsking { asking } => serde_json::to_value(http_client::stop(&table, asking).await?)?,
         Command::StopLoop { looping } => serde_json::to_value(bulk::stop_loop(&table, looping).await?)?,
     };
     Ok(value)

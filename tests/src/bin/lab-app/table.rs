@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use weft_tests::app::Answers;
 
 use crate::bulk::Looping;
 use crate::conn::Conn;
+use crate::http_client::{Asking, Unread};
 use crate::listen::Listener;
 
 /// Everything open. Numbers are never used twice.
@@ -19,6 +22,8 @@ pub(crate) struct Table {
     conns: Mutex<HashMap<u64, Arc<Conn>>>,
     groups: Mutex<HashMap<u64, Vec<TcpStream>>>,
     loops: Mutex<HashMap<u64, Arc<Looping>>>,
+    asking: Mutex<HashMap<u64, (Arc<Asking>, JoinHandle<()>)>>,
+    unread: Mutex<HashMap<u64, Vec<Unread>>>,
 }
 
 impl Table {
@@ -71,6 +76,26 @@ impl Table {
 
     pub(crate) fn release(&self, number: u64) -> Result<()> {
         self.take_group(number).map(drop)
+    }
+
+    pub(crate) fn add_asking(&self, asking: (Arc<Asking>, JoinHandle<()>)) -> u64 {
+        self.add(&self.asking, asking)
+    }
+
+    pub(crate) fn answers(&self, number: u64) -> Result<Answers> {
+        Ok(lock(&self.asking).get(&number).context("no such requests")?.0.answers())
+    }
+
+    pub(crate) fn take_asking(&self, number: u64) -> Result<(Arc<Asking>, JoinHandle<()>)> {
+        lock(&self.asking).remove(&number).context("no such requests")
+    }
+
+    pub(crate) fn add_unread(&self, unread: Vec<Unread>) -> u64 {
+        self.add(&self.unread, unread)
+    }
+
+    pub(crate) fn take_unread(&self, number: u64) -> Result<Vec<Unread>> {
+        lock(&self.unread).remove(&number).context("nothing of that number is unread")
     }
 
     pub(crate) fn add_loop(&self, looping: Arc<Looping>) -> u64 {

@@ -1,0 +1,135 @@
+//! What a service port speaks, as far as the mesh goes by it: HTTP is carried request by request, all else byte by byte.
+//!
+//! Only what was said counts, never what bytes look like. Which version of HTTP a connection speaks its first bytes tell:
+//! clients of one port may differ.
+
+use crate::model::ServicePort;
+use crate::reason::reasons;
+use crate::snapshot::{ServicePortKey, Snapshot};
+
+/// How the connections to a service port are carried, and why so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Protocol {
+    /// Request by request.
+    Http(HttpBecause),
+    /// Byte by byte.
+    Opaque(OpaqueBecause),
+}
+
+reasons! {
+    /// Why a service port is taken to speak HTTP.
+    HttpBecause {
+        /// `http` and its kin.
+        Declared = "app_protocol_http", "its appProtocol is HTTP";
+        /// `kubernetes.io/h2c` and its kin.
+        DeclaredHttp2 = "app_protocol_http2", "its appProtocol is HTTP/2";
+        /// `grpc` and its kin.
+        DeclaredGrpc = "app_protocol_grpc", "its appProtocol is gRPC";
+    }
+}
+
+reasons! {
+    /// Why a service port is carried byte by byte.
+    OpaqueBecause {
+        /// Nothing was said.
+        Undeclared = "undeclared", "it has no appProtocol, and no HTTPRoute or GRPCRoute";
+        /// TLS, of which only the ends know what is in it.
+        Encrypted = "encrypted", "its appProtocol is encrypted from end to end";
+        /// Some other protocol.
+        Other = "other_protocol", "its appProtocol is none of HTTP";
+        /// There is no such port, or none any more.
+        Unknown = "unknown_port", "no Service has it";
+    }
+}
+
+impl Protocol {
+    /// Whether it is carried request by request.
+    #[must_use]
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http(_))
+    }
+
+    /// The word in metrics and views: `http` or `tcp`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        if self.is_http() { "http" } else { "tcp" }
+    }
+
+    /// Why, as a metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Http(because) => because.label(),
+            Self::Opaque(because) => because.label(),
+        }
+    }
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http(because) => because.fmt(f),
+            Self::Opaque(because) => because.fmt(f),
+        }
+    }
+}
+
+/// Values of `appProtocol`: Kubernetes' own, those IANA has registered, and those Istio made usual.
+const HTTP: &[&str] = &["http", "http/1.1", "kubernetes.io/ws"];
+const HTTP2: &[&str] = &["kubernetes.io/h2c", "h2c", "http2"];
+const GRPC: &[&str] = &["grpc", "grpc-web"];
+const ENCRYPTED: &[&str] = &["https", "tls", "h2", "http/2", "kubernetes.io/wss"];
+
+/// What the port `key` names speaks.
+#[must_use]
+pub fn protocol(snapshot: &Snapshot, key: &ServicePortKey) -> Protocol {
+    let ports = snapshot.service(&key.service).map_or(&[][..], |service| &service.ports);
+    match ports.iter().find(|port| port.port == key.port) {
+        Some(port) => declared(port),
+        None => Protocol::Opaque(OpaqueBecause::Unknown),
+    }
+}
+
+/// What a port's `appProtocol` says. Names are compared without regard to case, as Istio does and people expect.
+fn declared(port: &ServicePort) -> Protocol {
+    let Some(said) = port.app_protocol.as_deref() else { return Protocol::Opaque(OpaqueBecause::Undeclared) };
+    let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(said));
+    match () {
+        () if is(HTTP) => Protocol::Http(HttpBecause::Declared),
+        () if is(HTTP2) => Protocol::Http(HttpBecause::DeclaredHttp2),
+        () if is(GRPC) => Protocol::Http(HttpBecause::DeclaredGrpc),
+        () if is(ENCRYPTED) => Protocol::Opaque(OpaqueBecause::Encrypted),
+        () => Protocol::Opaque(OpaqueBecause::Other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(app_protocol: Option<&str>) -> Protocol {
+        declared(&ServicePort { name: "".into(), port: 80, app_protocol: app_protocol.map(Into::into) })
+    }
+
+    #[test]
+    fn what_is_said_of_a_port_is_what_it_speaks() {
+        for (said, label) in [
+            (Some("http"), "app_protocol_http"),
+            (Some("HTTP"), "app_protocol_http"),
+            (Some("kubernetes.io/ws"), "app_protocol_http"),
+            (Some("kubernetes.io/h2c"), "app_protocol_http2"),
+            (Some("http2"), "app_protocol_http2"),
+            (Some("grpc"), "app_protocol_grpc"),
+            (Some("grpc-web"), "app_protocol_grpc"),
+            (Some("https"), "encrypted"),
+            (Some("kubernetes.io/wss"), "encrypted"),
+            (Some("redis"), "other_protocol"),
+            (Some("example.com/http"), "other_protocol"),
+            (None, "undeclared"),
+        ] {
+            let protocol = of(said);
+            assert_eq!(protocol.label(), label, "{said:?}");
+            assert_eq!(protocol.is_http(), label.starts_with("app_protocol"), "{said:?}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! From a request to a connection to an endpoint, within the connect budget: one that is kept, or one that is made.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use weft_core::balance::{Pick, Request};
+use weft_core::model::Identity;
+use weft_core::route::Transport;
+use weft_core::snapshot::Snapshot;
+
+use super::exchange::Session;
+use super::record::Seen;
+use super::upstream::{Lent, Place};
+use crate::dial::{Caller, Refused};
+
+/// What a request has tried so far.
+#[derive(Default)]
+pub(super) struct Tries {
+    tried: Vec<SocketAddr>,
+    count: usize,
+    last: Option<Refused>,
+}
+
+/// A connection to an endpoint, and the endpoint.
+pub(super) struct Reached {
+    pub(super) pick: Pick,
+    pub(super) place: Place,
+    pub(super) lent: Lent,
+}
+
+impl Session {
+    /// Picks an endpoint and gets a connection to it; another if that fails. Nothing of the request has been sent yet.
+    pub(super) async fn reach(&self, http2: bool, tries: &mut Tries, seen: &mut Seen) -> Result<Reached, Refused> {
+        let snapshot = (self.http.snapshots)();
+        let workload = self.client.pod.workload(&snapshot).ok_or(Refused::UnknownPod)?;
+        let caller = self.caller(workload);
+        loop {
+            let mut pick = self.pick(&snapshot, &caller, tries)?;
+            seen.attempts += 1;
+            seen.picked(&pick.target);
+            let server = match &pick.target.transport {
+                Transport::Hbone { server } if !pick.target.is_own(workload) => Some(server),
+                _ => None,
+            };
+            let endpoint = pick.target.address;
+            let source = caller.source_address(endpoint.ip())?;
+            let place = Place { network: self.client.pod.netns.cookie(), source, endpoint };
+            if let Some(lent) = self.http.upstreams.take(&place, server, http2) {
+                return Ok(Reached { pick, place, lent });
+            }
+            match Box::pin(self.make(&caller, &pick, &place, server, http2)).await {
+                Ok(lent) => return Ok(Reached { pick, place, lent }),
+                Err(refused) => {
+                    if refused.is_endpoints_fault() {
+                        pick.failed(Instant::now());
+                    }
+                    tracing::debug!(service = %self.client.service, %endpoint, error = %refused, "endpoint failed; trying another");
+                    tries.tried.push(endpoint);
+                    tries.last = Some(refused);
+                }
+            }
+        }
+    }
+
+    fn pick(&self, snapshot: &Snapshot, caller: &Caller<'_>, tries: &mut Tries) -> Result<Pick, Refused> {
+        let key = &self.client.service;
+        loop {
+            if tries.count >= self.http.dialer.budget.attempts {
+                return Err(tries.last.take().unwrap_or(Refused::Unroutable(self.client.destination)));
+            }
+            let mut random = rand::random::<u64>;
+            let request = Request { client: caller.own_address(), besides: None, tried: &tries.tried };
+            match self.http.balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random) {
+                Ok(pick) => {
+                    // Those whose connection is there already cost nothing of the budget.
+                    tries.count = tries.tried.len() + 1;
+                    return Ok(pick);
+                }
+                Err(none) => match tries.last.take() {
+                    None => return Err(Refused::Pick(none)),
+                    // No other endpoint is left: one that was only slow to answer gets another chance.
+                    Some(error) if error.passes() && !tries.tried.is_empty() => {
+                        tries.count += 1;
+                        tries.tried.clear();
+                        tries.last = Some(error);
+                    }
+                    // The failure of the endpoint that was there says more than that there is no other.
+                    Some(error) => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Connects to what was picked.
+    async fn make(
+        &self,
+        caller: &Caller<'_>,
+        pick: &Pick,
+        place: &Place,
+        server: Option<&Identity>,
+        http2: bool,
+    ) -> Result<Lent, Refused> {
+        let (http, to) = (&self.http, pick.target.address);
+        let gone = |error: hyper::Error| Refused::Connect { to, error: std::io::Error::other(error) };
+        if !http2 {
+            let far = http.dialer.dial(caller, &pick.target).await?;
+            return http.upstreams.http1(far).await.map_err(gone);
+        }
+        let turn = http.upstreams.turn(place, server);
+        let _turn = Arc::clone(&turn).lock_owned().await;
+        if let Some(lent) = http.upstreams.take(place, server, true) {
+            return Ok(lent);
+        }
+        let far = http.dialer.dial(caller, &pick.target).await?;
+        http.upstreams.http2(place, server, far).await.map_err(gone)
+    }
+}

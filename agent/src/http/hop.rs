@@ -1,0 +1,170 @@
+//! What concerns one hop and goes no further (RFC 9110, 7.6), and what a request must have to be carried at all.
+//!
+//! A function of the head alone. It removes, and never guesses: a head that can be read in two ways is refused.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::Authority;
+use http::{Method, StatusCode, Version, request, response};
+
+use super::framing;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Why a request is not carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadRequest {
+    #[error("an HTTP/1.1 request needs one Host (RFC 9112, 3.2)")]
+    Host,
+    #[error("a request with both Content-Length and Transfer-Encoding, or several of one, has no one length")]
+    Framing,
+    #[error("the only transfer coding carried is chunked")]
+    TransferCoding,
+    #[error("an HTTP/2 request needs a scheme and an authority")]
+    Authority,
+}
+
+impl BadRequest {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Makes a request's head fit for the next hop. Answers whether the request asks for another protocol, or for a tunnel.
+///
+/// # Errors
+/// [`BadRequest`].
+pub(super) fn request(head: &mut request::Parts) -> Result<bool, BadRequest> {
+    let upgrade = if head.version == Version::HTTP_2 {
+        authority(head)?;
+        head.method == Method::CONNECT
+    } else {
+        framing(&head.headers)?;
+        host(head)?;
+        let upgrade = upgrade(head);
+        strip(&mut head.headers, upgrade.is_some());
+        if let Some(upgrade) = upgrade {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(UPGRADE, upgrade);
+            return Ok(true);
+        }
+        head.method == Method::CONNECT
+    };
+    Ok(upgrade)
+}
+
+/// Makes a response's head fit for the app.
+pub(super) fn response(head: &mut response::Parts) {
+    let upgrade = (head.status == StatusCode::SWITCHING_PROTOCOLS).then(|| head.headers.remove(UPGRADE)).flatten();
+    if head.version != Version::HTTP_2 {
+        strip(&mut head.headers, false);
+        // What is sent on is framed anew.
+        head.headers.remove(TRANSFER_ENCODING);
+    }
+    if let Some(upgrade) = upgrade {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, upgrade);
+    }
+}
+
+/// The length must be said once, in one way, and be understood.
+fn framing(headers: &HeaderMap) -> Result<(), BadRequest> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (codings.next(), lengths.next()) {
+        (Some(_), Some(_)) => return Err(BadRequest::Framing),
+        (Some(coding), None) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            return Err(BadRequest::TransferCoding);
+        }
+        _ => {}
+    }
+    if codings.next().is_some() || lengths.next().is_some() { Err(BadRequest::Framing) } else { Ok(()) }
+}
+
+/// One Host, which is that of an absolute target where there is one (RFC 9112, 3.2.2).
+fn host(head: &mut request::Parts) -> Result<(), BadRequest> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() || (first.is_none() && head.version != Version::HTTP_10) {
+        return Err(BadRequest::Host);
+    }
+    let Some(authority) = head.uri.authority().filter(|_| head.method != Method::CONNECT) else { return Ok(()) };
+    if first.is_none_or(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| BadRequest::Host)?;
+        head.headers.insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// An HTTP/2 request that names its authority by Host alone gets it where HTTP/2 has it.
+fn authority(head: &mut request::Parts) -> Result<(), BadRequest> {
+    if head.uri.authority().is_some() {
+        return Ok(());
+    }
+    let host = head.headers.get(HOST).ok_or(BadRequest::Authority)?;
+    let mut uri = std::mem::take(&mut head.uri).into_parts();
+    uri.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| BadRequest::Authority)?);
+    uri.scheme.get_or_insert(http::uri::Scheme::HTTP);
+    head.uri = http::Uri::from_parts(uri).map_err(|_| BadRequest::Authority)?;
+    Ok(())
+}
+
+/// The protocol a request asks to go on with. HTTP/2 is not among those: who were to be understood in it later would get
+/// past whatever is decided by requests.
+fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    let asked = head.version == Version::HTTP_11 && names(&head.headers).any(|name| name == UPGRADE);
+    let to = head.headers.get(UPGRADE).filter(|_| asked)?;
+    framing::switches(to.as_bytes()).then(|| to.clone())
+}
+
+/// Whether bytes behind a request's head may be something else than HTTP, as [`super::framing`] has read it.
+pub(super) fn may_switch(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::CONNECT || headers.get_all(UPGRADE).iter().any(|value| framing::switches(value.as_bytes()))
+}
+
+/// Whether the app waits to be asked for the request's body.
+pub(super) fn expects(head: &request::Parts) -> bool {
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    head.version == Version::HTTP_11 && head.headers.get(EXPECT).is_some_and(expects)
+}
+
+/// What the Connection fields name.
+fn names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| HeaderName::try_from(name.trim()).ok())
+}
+
+/// Takes off what concerns this hop. `TE: trailers` stays: trailers are carried.
+fn strip(headers: &mut HeaderMap, upgrade: bool) {
+    let trailers = takes_trailers(headers);
+    if headers.contains_key(CONNECTION) {
+        for name in
+            names(headers).filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)).collect::<Vec<_>>()
+        {
+            headers.remove(name);
+        }
+    }
+    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE] {
+        headers.remove(name);
+    }
+    if !upgrade {
+        headers.remove(UPGRADE);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+#[cfg(test)]
+mod tests;

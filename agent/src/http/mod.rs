@@ -1,0 +1,90 @@
+//! Connections that carry HTTP: each request is picked an endpoint for, and travels in a connection of its own protocol that
+//! the pod's other requests to that endpoint share.
+//!
+//! `serve` speaks with the app, `exchange` carries one request, `upstream` keeps connections to endpoints. Nothing is
+//! buffered: a body moves as fast as the slower side lets it. Where requests go is decided by [`weft_core`]; who may connect
+//! is decided at the server's node, as for every connection. Version for version: what came as HTTP/1 goes as HTTP/1.
+
+mod answer;
+mod body;
+mod detect;
+mod endpoint;
+mod exchange;
+mod framing;
+mod hop;
+mod near;
+mod record;
+mod serve;
+mod upgrade;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use weft_core::balance::Balancers;
+use weft_core::route::ServicePortKey;
+
+use crate::dial::Dialer;
+use crate::drain::Drain;
+use crate::observe::Meter;
+use crate::pod::{Pod, Snapshots};
+use crate::telemetry::Metrics;
+use upstream::Upstreams;
+
+/// Carries requests for all pods of the node.
+pub struct Http {
+    snapshots: Snapshots,
+    balancers: Arc<Balancers>,
+    dialer: Arc<Dialer>,
+    metrics: Metrics,
+    drain: Drain,
+    upstreams: Arc<Upstreams>,
+}
+
+/// An app's connection that is to be carried request by request.
+pub struct Client {
+    /// Whose it is.
+    pub pod: Arc<Pod>,
+    /// The app's end.
+    pub address: SocketAddr,
+    /// What the app dialled.
+    pub destination: SocketAddr,
+    /// The service port that is.
+    pub service: ServicePortKey,
+    /// Its bytes.
+    pub meter: Arc<Meter>,
+    /// Cancelled when the connection must end.
+    pub kill: CancellationToken,
+}
+
+impl Http {
+    /// For `workers` threads, numbered as [`crate::workers`] does.
+    #[must_use]
+    pub fn new(
+        snapshots: Snapshots,
+        balancers: Arc<Balancers>,
+        dialer: Arc<Dialer>,
+        metrics: Metrics,
+        drain: Drain,
+        workers: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self { snapshots, balancers, dialer, metrics, drain, upstreams: Upstreams::new(workers) })
+    }
+
+    /// Carries the requests of one connection, to its end.
+    pub async fn serve(self: &Arc<Self>, client: Client, app: TcpStream) {
+        serve::serve(Arc::clone(self), client, app).await;
+    }
+
+    /// A pod leaves: connections made in its network are closed after their last request.
+    pub fn leave(&self, network: u64) {
+        self.upstreams.leave(network);
+    }
+
+    /// Lets every idle connection to an endpoint go.
+    pub fn close(&self) {
+        self.upstreams.close();
+    }
+}

@@ -1,0 +1,114 @@
+//! The app's side: which version it speaks, its requests one after another or side by side, and how it ends.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use super::detect::{self, Version};
+use super::exchange::Session;
+use super::near::Near;
+use super::{Client, Http};
+use crate::sys::socket;
+
+/// A request's head at the most, in bytes.
+const HEAD_MAX: usize = 64 * 1024;
+/// How much of an HTTP/1 body is read ahead, in bytes.
+const READ_MAX: usize = 128 * 1024;
+/// Requests an app may have open in one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// What a stream's reader may leave unread, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// More than all streams together may leave: an endpoint that does not read holds up its own request only.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * (STREAMS_MAX + 1);
+/// What a stream may have written and not yet sent, in bytes.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Streams an app has reset and that were not looked at yet, beyond which it means harm (CVE-2023-44487).
+const RESETS_MAX: usize = 64;
+/// Once the agent drains, how long an HTTP/1 connection may wait for a next request to which it can be said that it is
+/// the last. Closed at once, it would meet a request on its way.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// Carries the requests of one connection, to its end.
+pub(super) async fn serve(http: Arc<Http>, client: Client, app: TcpStream) {
+    let opening = tokio::select! {
+        biased;
+        () = client.kill.cancelled() => {
+            let _ = socket::reset_on_close(&app);
+            return;
+        }
+        opening = detect::read(&app) => opening,
+    };
+    let Ok(Some((version, opening))) = opening else { return };
+    let reset = Arc::new(AtomicBool::new(false));
+    let near = Near::new(app, (version, opening), Arc::clone(&client.meter.traffic), Arc::clone(&reset));
+    let session = Arc::new(Session::new(http, client));
+    match version {
+        Version::Http1 => serve_http1(&session, near, &reset).await,
+        Version::Http2 => serve_http2(&session, near, &reset).await,
+    }
+}
+
+async fn serve_http1(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
+    let service = service_fn(|request| Arc::clone(session).answer(request));
+    let mut builder = http1::Builder::new();
+    builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(READ_MAX);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(near), service).with_upgrades());
+    let draining = session.http.drain.draining();
+    let drained = tokio::select! {
+        biased;
+        () = session.client.kill.cancelled() => return reset.store(true, Ordering::Relaxed),
+        ended = connection.as_mut() => return note(ended),
+        () = draining.cancelled() => session.last(),
+    };
+    let () = drained;
+    let quiet = tokio::time::sleep(QUIET);
+    tokio::select! {
+        biased;
+        () = session.client.kill.cancelled() => return reset.store(true, Ordering::Relaxed),
+        ended = connection.as_mut() => return note(ended),
+        () = quiet => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        biased;
+        () = session.client.kill.cancelled() => reset.store(true, Ordering::Relaxed),
+        ended = connection.as_mut() => note(ended),
+    }
+}
+
+async fn serve_http2(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
+    let service = service_fn(|request| Arc::clone(session).answer(request));
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_MAX as u32)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .auto_date_header(true);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(near), service));
+    let draining = session.http.drain.draining();
+    tokio::select! {
+        biased;
+        () = session.client.kill.cancelled() => return reset.store(true, Ordering::Relaxed),
+        ended = connection.as_mut() => return note(ended),
+        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        biased;
+        () = session.client.kill.cancelled() => reset.store(true, Ordering::Relaxed),
+        ended = connection.as_mut() => note(ended),
+    }
+}
+
+fn note(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an app's connection ended");
+    }
+}
