@@ -33,6 +33,36 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Bytes a tunnel's socket takes that cannot be sent yet. What lies there waits in one line, whichever stream it is of: a
+/// round trip beside bulk transfers waits for all of it.
+pub const NOT_SENT_MAX: u32 = 128 * 1024;
+
+/// Makes a connection one for a tunnel: nothing waits to be sent for lack of size, and no more than [`NOT_SENT_MAX`] for lack
+/// of room at the peer.
+pub fn for_tunnel(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    SockRef::from(tcp).set_tcp_notsent_lowat(NOT_SENT_MAX)
+}
+
+/// The shortest round trip the connection has seen of late, as TCP measures it.
+pub fn shortest_round_trip(tcp: &TcpStream) -> io::Result<Duration> {
+    /// Where `tcpi_min_rtt`, in microseconds, lies in `struct tcp_info` (linux/tcp.h); glibc's is older than the field.
+    const MIN_RTT: usize = 148;
+    let mut info = [0_u8; MIN_RTT + 4];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: both pointers are to live locals and `length` says how much room there is; any bytes are valid in it.
+    let failed = unsafe {
+        libc::getsockopt(tcp.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match info.last_chunk().map(|micros| u32::from_ne_bytes(*micros)) {
+        Some(micros) if length as usize == info.len() && micros != u32::MAX => Ok(Duration::from_micros(micros.into())),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
 /// Keeps urgent data in the stream, where a byte pump can carry it.
 pub fn set_oob_inline(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_out_of_band_inline(true)

@@ -15,6 +15,7 @@ use super::shared::{Lease, Shared};
 use super::stream::{Body, Stream};
 use super::{Events, Protocol, Side, TunnelError, hbone, tls, weft};
 use crate::identity::{Credentials, PeerCertificate};
+use crate::sys::socket;
 
 /// A peer that was silent for this long is probed together with the next stream.
 const FRESH: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ impl Tunnel {
         to: SocketAddr,
         settings: &PoolSettings,
     ) -> Result<(Self, Running), TunnelError> {
-        let _ = tcp.set_nodelay(true);
+        let _ = socket::for_tunnel(&tcp);
         let config = credentials.client_config(&request.server)?;
         let name = ServerName::IpAddress(to.ip().into());
         let established = tls::connect(tcp, config, name, settings.protocols.alpn())

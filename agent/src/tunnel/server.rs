@@ -22,6 +22,7 @@ use super::{
     Budget, Events, Protocol, RESERVED_PORTS, Refusal, Rejection, RequestError, Side, TunnelError, hbone, tls, weft,
 };
 use crate::identity::{Credentials, PeerCertificate};
+use crate::sys::socket;
 
 /// Handshakes of one pod under way at once: some 80 MB if all of them stop half-way. Who comes later waits for a turn
 /// within its own deadline.
@@ -182,7 +183,7 @@ async fn handshake(
 ) -> Result<(Transport, PeerCertificate), TunnelError> {
     // Never closed, so it is a turn or the deadline.
     let _turn = context.handshakes.acquire().await;
-    let _ = tcp.set_nodelay(true);
+    let _ = socket::for_tunnel(&tcp);
     let protocols = context.settings.protocols;
     let config = context.credentials.server_config_for(&protocols.alpn());
     let established = tls::accept(tcp, config).await.map_err(|error| TunnelError::from_handshake(&error))?;

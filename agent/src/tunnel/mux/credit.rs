@@ -71,14 +71,14 @@ pub struct Inbound {
     held: u32,
     /// Taken by the app and not granted again.
     taken: u32,
-    /// Taken since the window last grew.
-    since_growth: u32,
+    /// Taken since the window last might have grown.
+    since_asked: u32,
     ended: bool,
 }
 
 impl Inbound {
     pub(super) fn new(windows: &Windows) -> Self {
-        Self { credit: windows.initial, window: windows.initial, held: 0, taken: 0, since_growth: 0, ended: false }
+        Self { credit: windows.initial, window: windows.initial, held: 0, taken: 0, since_asked: 0, ended: false }
     }
 
     /// Bytes received that the app has not taken.
@@ -111,22 +111,24 @@ impl Inbound {
 
     /// The app has taken `bytes`. Answers what to grant, when it is worth a frame: half of the window.
     ///
-    /// The window doubles each time the app has taken one full window and left nothing lying, if `more` bytes of the
-    /// pod's budget can be had.
+    /// The window doubles when the app has taken one full window and left nothing lying, if `more` says so. It is asked
+    /// once for each window taken.
     pub(super) fn took(&mut self, bytes: u32, windows: &Windows, more: impl FnOnce(u32) -> bool) -> Option<u32> {
         debug_assert!(bytes <= self.held, "took more than there was");
         self.held -= bytes.min(self.held);
         self.taken += bytes;
-        self.since_growth = self.since_growth.saturating_add(bytes);
+        self.since_asked = self.since_asked.saturating_add(bytes);
         if self.ended || self.taken < (self.window / 2).max(1) {
             return None;
         }
         let growth = self.window.min(windows.most.saturating_sub(self.window));
         let mut grant = std::mem::take(&mut self.taken);
-        if growth > 0 && self.held == 0 && self.since_growth >= self.window && more(growth) {
-            self.since_growth = 0;
-            self.window += growth;
-            grant += growth;
+        if growth > 0 && self.held == 0 && self.since_asked >= self.window {
+            self.since_asked = 0;
+            if more(growth) {
+                self.window += growth;
+                grant += growth;
+            }
         }
         self.credit += grant;
         Some(grant)

@@ -112,7 +112,7 @@ impl<'s, 'b> Arrivals<'s, 'b> {
             match give(slot, &mut self.run.pieces, self.run.end, &self.link.budget) {
                 Given::Taken(0) => {}
                 Given::Taken(taken) => {
-                    let grow = |growth: u32| self.link.budget.grow(growth as usize);
+                    let grow = |slot: &mut Slot, growth: u32| self.link.may_grow(slot, growth);
                     self.session.took(stream, u32::try_from(taken).unwrap_or(u32::MAX), grow);
                 }
                 Given::OverBudget => self.session.reset(stream, Code::OverBudget),

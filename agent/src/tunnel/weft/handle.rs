@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
-use super::link::{Answer, Broken, Link};
+use super::link::{Answer, Broken, Link, Slot};
 use super::outgoing::Sent;
 use crate::tunnel::TunnelError;
 use crate::tunnel::mux::{Code, Windows};
@@ -104,9 +104,8 @@ impl Handle {
             (None, true) => Drained::Idle,
         };
         if taken > 0 {
-            state
-                .session
-                .took(self.stream, u32::try_from(taken).unwrap_or(u32::MAX), |growth| budget.grow(growth as usize));
+            let grow = |slot: &mut Slot, growth: u32| self.link.may_grow(slot, growth);
+            state.session.took(self.stream, u32::try_from(taken).unwrap_or(u32::MAX), grow);
             state.wake_driver();
         }
         drained

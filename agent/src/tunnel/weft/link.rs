@@ -2,12 +2,15 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
 use super::handle::App;
 use super::line::Line;
+use super::pace::Pace;
 use super::pending::Pending;
+use crate::sys::socket::shortest_round_trip;
 use crate::tunnel::buffer::Buffer;
 use crate::tunnel::codec::Claims;
 use crate::tunnel::mux::{Code, Decoder, Hello, Malformed, Session, Side, Windows};
@@ -37,6 +40,8 @@ pub(super) struct Slot {
     pub(super) finished: bool,
     /// The stream is over, not in order.
     pub(super) broken: Option<Broken>,
+    /// How fast the app takes what comes.
+    pub(super) pace: Pace,
     /// Waits for its turn to fill the buffer.
     pub(super) in_line: bool,
 }
@@ -147,6 +152,12 @@ impl Link {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a stream's window may grow by `growth` bytes: where more of it would be used, and the pod's budget allows it.
+    pub(super) fn may_grow(&self, slot: &mut Slot, growth: u32) -> bool {
+        let round_trip = shortest_round_trip(&self.tcp).unwrap_or_default();
+        slot.pace.fills(round_trip, Instant::now()) && self.budget.grow(growth as usize)
     }
 
     /// No stream will be opened any more by this end.

@@ -14,6 +14,7 @@ mod io;
 mod line;
 mod link;
 mod outgoing;
+mod pace;
 mod pending;
 mod pulse;
 mod server;

@@ -232,10 +232,10 @@ impl<T> Session<T> {
     }
 
     /// The app has taken `bytes` of a stream; see [`Inbound`] for `more`.
-    pub fn took(&mut self, stream: u32, bytes: u32, more: impl FnOnce(u32) -> bool) {
+    pub fn took(&mut self, stream: u32, bytes: u32, more: impl FnOnce(&mut T, u32) -> bool) {
         let Some(known) = self.streams.get_mut(&stream) else { return };
         let windows = &self.windows;
-        if let Some(grant) = known.inbound.took(bytes, windows, more)
+        if let Some(grant) = known.inbound.took(bytes, windows, |growth| more(&mut known.owner, growth))
             && known.phase != Phase::Reset
         {
             Frame::Credit(stream, grant).write(&mut self.control);

@@ -89,7 +89,7 @@ impl End {
         let count = most.min(app.got.len() - app.taken);
         app.taken += count;
         if count > 0 {
-            self.session.took(stream, u32::try_from(count).unwrap(), |_| true);
+            self.session.took(stream, u32::try_from(count).unwrap(), |_, _| true);
         }
     }
 
