@@ -38,6 +38,7 @@ use crate::outbound::Outbound;
 use crate::pod::Snapshots;
 use crate::sandbox::{Finder, Processes};
 use crate::steer::{FlowRecords, SteerConfig, SteerError, Steering, Unclassified};
+use crate::sys;
 use crate::telemetry::{Metrics, MetricsServer, Readiness, logging};
 use crate::tunnel::{Events, Pool, PoolSettings, Protocol, Protocols, ServerSettings};
 use crate::workers::Workers;
@@ -65,6 +66,9 @@ const HANDOVER_WAIT: Duration = Duration::from_secs(10);
 /// When it cannot start, in words that say what to do.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let levels = logging::init(config.log_format, &config.log_level)?;
+    if let Err(error) = sys::limits::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files cannot be raised: connections may have to wait for each other");
+    }
     // Connections have threads of their own, the workers; this is for everything else.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(CONTROL_THREADS).enable_all().build()?;
     let result = runtime.block_on(agent(config, levels));

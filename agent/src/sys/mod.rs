@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod diag;
 pub mod dial;
+pub mod limits;
 pub mod link;
 pub mod loader;
 pub mod memory;
