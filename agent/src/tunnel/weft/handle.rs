@@ -168,9 +168,8 @@ impl Handle {
                 }
             };
         }
-        let budget = &self.link.budget;
-        budget.credit(taken);
-        let grow = |growth: u32| budget.grow(growth as usize);
+        self.link.budget.credit(taken);
+        let grow = |slot: &mut Slot, growth: u32| self.link.may_grow(slot, growth);
         state.session.took(self.stream, u32::try_from(taken).unwrap_or(u32::MAX), grow);
         state.wake_driver();
         Poll::Ready(Ok(()))
