@@ -12,6 +12,7 @@ mod enrolment;
 mod fixture;
 mod http;
 mod http_life;
+mod http_routes;
 mod http_wire;
 mod interop;
 mod issuer;

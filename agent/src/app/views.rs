@@ -197,8 +197,8 @@ fn port_view(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Serv
     let sets = keys.iter().filter_map(|key| snapshot.endpoints(key));
     ServicePortView {
         port: port.port,
-        protocol: protocol(snapshot, &keys[0]).name().into(),
-        protocol_because: protocol(snapshot, &keys[0]).to_string(),
+        protocol: protocol(snapshot, &keys[0], None).name().into(),
+        protocol_because: protocol(snapshot, &keys[0], None).to_string(),
         app_protocol: port.app_protocol.as_deref().map(Into::into),
         algorithm: format!("{:?}", snapshot.algorithm(&service.name).unwrap_or_default()),
         affinity_seconds: service.affinity.map(|keep| keep.as_secs()),

@@ -3,6 +3,8 @@
 //! The header `weft-error` says in one word that the mesh answered, and why; the body says it in a sentence. A gRPC call is
 //! answered as gRPC clients read answers: status 200, and the failure in `grpc-status`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -22,6 +24,18 @@ pub(super) enum Fault {
     /// It cannot be carried as it is.
     #[error("{0}")]
     BadRequest(#[from] BadRequest),
+    /// No rule of the service port's routes takes it.
+    #[error("no rule of the routes of this Service takes the request")]
+    NoRoute,
+    /// The rule that takes it gives it to nobody.
+    #[error("{0}")]
+    Rule(#[from] weft_core::http::Refusal),
+    /// What the rule makes of it cannot be sent.
+    #[error("{0}")]
+    Edit(#[from] weft_core::http::EditError),
+    /// It took longer than its rule allows.
+    #[error("there was no answer within {0:?}, the time its route gives it")]
+    Timeout(Duration),
     /// No endpoint could be connected to.
     #[error("{0}")]
     Refused(#[from] Refused),
@@ -41,6 +55,10 @@ impl Fault {
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
+            Self::NoRoute => "no_route",
+            Self::Rule(refusal) => refusal.label(),
+            Self::Edit(_) => "invalid_rewrite",
+            Self::Timeout(_) => "timeout",
             Self::Refused(refused) => refused.label(),
             Self::Upstream(error) if error.is_parse() => "malformed_response",
             Self::Upstream(_) => "upstream_reset",
@@ -52,6 +70,9 @@ impl Fault {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(bad) => bad.status(),
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Rule(_) | Self::Edit(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Refused(Refused::Tunnel(TunnelError::Refused { status: 401 | 403 })) => StatusCode::FORBIDDEN,
             Self::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(_) | Self::Switched => StatusCode::BAD_GATEWAY,

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use weft_core::balance::{Pick, Request};
 use weft_core::model::Identity;
-use weft_core::route::Transport;
+use weft_core::route::{ServicePortKey, Transport};
 use weft_core::snapshot::Snapshot;
 
 use super::exchange::Session;
 use super::record::Seen;
-use super::upstream::{Lent, Place};
+use super::upstream::Place;
+use super::wire::{self, Lent};
 use crate::dial::{Caller, Refused};
 
 /// What a request has tried so far.
@@ -27,16 +28,24 @@ pub(super) struct Reached {
     pub(super) pick: Pick,
     pub(super) place: Place,
     pub(super) lent: Lent,
+    /// Who answers there.
+    pub(super) server: Option<Identity>,
 }
 
 impl Session {
     /// Picks an endpoint and gets a connection to it; another if that fails. Nothing of the request has been sent yet.
-    pub(super) async fn reach(&self, http2: bool, tries: &mut Tries, seen: &mut Seen) -> Result<Reached, Refused> {
-        let snapshot = (self.http.snapshots)();
-        let workload = self.client.pod.workload(&snapshot).ok_or(Refused::UnknownPod)?;
+    pub(super) async fn reach(
+        &self,
+        snapshot: &Snapshot,
+        backend: &ServicePortKey,
+        http2: bool,
+        tries: &mut Tries,
+        seen: &mut Seen,
+    ) -> Result<Reached, Refused> {
+        let workload = self.client.pod.workload(snapshot).ok_or(Refused::UnknownPod)?;
         let caller = self.caller(workload);
         loop {
-            let mut pick = self.pick(&snapshot, &caller, tries)?;
+            let mut pick = self.pick(snapshot, backend, &caller, tries)?;
             seen.attempts += 1;
             seen.picked(&pick.target);
             let server = match &pick.target.transport {
@@ -47,15 +56,19 @@ impl Session {
             let source = caller.source_address(endpoint.ip())?;
             let place = Place { network: self.client.pod.netns.cookie(), source, endpoint };
             if let Some(lent) = self.http.upstreams.take(&place, server, http2) {
-                return Ok(Reached { pick, place, lent });
+                let server = server.cloned();
+                return Ok(Reached { pick, place, lent, server });
             }
             match Box::pin(self.make(&caller, &pick, &place, server, http2)).await {
-                Ok(lent) => return Ok(Reached { pick, place, lent }),
+                Ok(lent) => {
+                    let server = server.cloned();
+                    return Ok(Reached { pick, place, lent, server });
+                }
                 Err(refused) => {
                     if refused.is_endpoints_fault() {
                         pick.failed(Instant::now());
                     }
-                    tracing::debug!(service = %self.client.service, %endpoint, error = %refused, "endpoint failed; trying another");
+                    tracing::debug!(service = %backend, %endpoint, error = %refused, "endpoint failed; trying another");
                     tries.tried.push(endpoint);
                     tries.last = Some(refused);
                 }
@@ -63,8 +76,13 @@ impl Session {
         }
     }
 
-    fn pick(&self, snapshot: &Snapshot, caller: &Caller<'_>, tries: &mut Tries) -> Result<Pick, Refused> {
-        let key = &self.client.service;
+    fn pick(
+        &self,
+        snapshot: &Snapshot,
+        key: &ServicePortKey,
+        caller: &Caller<'_>,
+        tries: &mut Tries,
+    ) -> Result<Pick, Refused> {
         loop {
             if tries.count >= self.http.dialer.budget.attempts {
                 return Err(tries.last.take().unwrap_or(Refused::Unroutable(self.client.destination)));
@@ -105,7 +123,7 @@ impl Session {
         let gone = |error: hyper::Error| Refused::Connect { to, error: std::io::Error::other(error) };
         if !http2 {
             let far = http.dialer.dial(caller, &pick.target).await?;
-            return http.upstreams.http1(far).await.map_err(gone);
+            return wire::speak_http1(far).await.map(Lent::Http1).map_err(gone);
         }
         let turn = http.upstreams.turn(place, server);
         let _turn = Arc::clone(&turn).lock_owned().await;
@@ -113,6 +131,9 @@ impl Session {
             return Ok(lent);
         }
         let far = http.dialer.dial(caller, &pick.target).await?;
-        http.upstreams.http2(place, server, far).await.map_err(gone)
+        let made = wire::speak_http2(far).await.map_err(gone)?;
+        http.upstreams
+            .keep(place, server, &made)
+            .ok_or(Refused::Connect { to, error: std::io::ErrorKind::ConnectionReset.into() })
     }
 }

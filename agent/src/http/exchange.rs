@@ -4,32 +4,30 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use weft_core::balance::Pick;
-use weft_core::model::Identity;
-use weft_core::route::Transport;
+use weft_core::snapshot::Snapshot;
 
 use super::answer::{Fault, is_grpc};
-use super::body::{Download, Gate, Progress, Upload};
+use super::body::Download;
 use super::endpoint::{Reached, Tries};
+use super::going::Going;
+use super::held::{Held, judge};
+use super::mirror::mirror;
 use super::record::{Known, Seen};
-use super::upstream::{Lent, Place, Unsent};
+use super::retries::Retries;
+use super::routing::{Routing, Way, route};
+use super::upload::Upload;
+use super::wire::{Lent, Unsent};
 use super::{Client, Http, hop, upgrade};
 use crate::dial::{Caller, Refused};
-
-/// Says how many proxies of the mesh a request has passed: apps that hand on what they got hand on this, too.
-const HOPS: HeaderName = HeaderName::from_static("weft-hops");
-/// More than any chain of services is long.
-const HOPS_MAX: u32 = 32;
-/// How often a request is sent again because a connection was gone before it went.
-const AGAIN_MAX: u32 = 3;
 
 /// An app's connection, shared by its requests.
 pub(super) struct Session {
@@ -38,7 +36,7 @@ pub(super) struct Session {
     /// The agent is about to stop: answers say that no other will follow.
     last: AtomicBool,
     /// What was found out for the metrics, by endpoint.
-    pub(super) known: Mutex<HashMap<SocketAddr, Known>>,
+    known: Mutex<HashMap<SocketAddr, Known>>,
 }
 
 /// Why an endpoint's answer does not reach the app.
@@ -55,15 +53,10 @@ impl From<Fault> for Ended {
     }
 }
 
-/// What a request holds until the last byte of its response: its place among those in flight, and its connection.
-pub(super) struct Held {
-    session: Arc<Session>,
-    /// Keeps the endpoint's count of what is in flight.
-    pick: Pick,
-    lent: Option<(Place, Lent)>,
-    server: Option<Identity>,
-    progress: Arc<Progress>,
-    seen: Option<Seen>,
+impl From<Refused> for Ended {
+    fn from(refused: Refused) -> Self {
+        Self::Fault(refused.into())
+    }
 }
 
 /// Marks a response after which the connection is no longer HTTP.
@@ -74,12 +67,32 @@ struct Switched;
 #[derive(Clone, Copy)]
 struct Final;
 
-/// A request on its way.
-struct Going {
-    request: Request<Upload>,
-    progress: Arc<Progress>,
-    /// The app's end, if the request asks for another protocol.
-    near: Option<OnUpgrade>,
+/// The times by which a request must have been answered.
+#[derive(Clone, Copy)]
+struct Limits {
+    whole: Option<(Instant, Duration)>,
+    each: Option<Duration>,
+}
+
+impl Limits {
+    fn of(routing: &Routing, begun: Instant) -> Self {
+        let timeouts = routing.timeouts();
+        Self { whole: timeouts.request.map(|limit| (begun + limit, limit)), each: timeouts.backend_request }
+    }
+
+    /// When a try that begins now must be over, and the limit that says so.
+    fn of_try(&self) -> Option<(Instant, Duration)> {
+        let each = self.each.map(|limit| (Instant::now() + limit, limit));
+        [self.whole, each].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+/// Waits for `future` until then.
+async fn within<T>(limit: Option<(Instant, Duration)>, future: impl Future<Output = T>) -> Result<T, Fault> {
+    match limit {
+        None => Ok(future.await),
+        Some((at, limit)) => tokio::time::timeout_at(at.into(), future).await.map_err(|_| Fault::Timeout(limit)),
+    }
 }
 
 impl Session {
@@ -90,6 +103,16 @@ impl Session {
     /// From now on each answer over HTTP/1 is the connection's last.
     pub(super) fn last(&self) {
         self.last.store(true, Ordering::Relaxed);
+    }
+
+    /// On whose behalf requests are sent.
+    pub(super) fn caller<'a>(&'a self, workload: &'a weft_core::model::Workload) -> Caller<'a> {
+        Caller { pod: &self.client.pod, workload, client: self.client.address }
+    }
+
+    /// What is known of endpoints for the metrics.
+    pub(super) fn known(&self) -> MutexGuard<'_, HashMap<SocketAddr, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Carries a request.
@@ -112,7 +135,7 @@ impl Session {
                 response
             }
             Err(Ended::Reset(error)) => {
-                seen.reset(&error);
+                seen.broke("upstream_reset", error.to_string());
                 return Err(error);
             }
         };
@@ -127,65 +150,75 @@ impl Session {
     }
 
     async fn carry(self: &Arc<Self>, request: Request<Incoming>, seen: &mut Seen) -> Result<Response<Download>, Ended> {
-        let mut going = fit(request)?;
-        let (mut tries, mut again) = (Tries::default(), 0);
-        loop {
-            let Reached { pick, place, mut lent } = self.reach(going.http2(), &mut tries, seen).await?;
-            let copy = going.copy(&lent);
-            let sent_at = Instant::now();
-            let Going { request, progress, near } = going;
-            let method = request.method().clone();
-            match lent.send(request).await {
-                Ok(response) => {
-                    let mut held = self.held(pick, (place, lent), progress, seen);
-                    held.answered(sent_at, &response);
-                    return self.answered(response, &method, near, held);
+        let (begun, snapshot) = (Instant::now(), (self.http.snapshots)());
+        let client = &self.client;
+        let (mut going, way) = Going::fit(request, |head| {
+            route(&snapshot, &client.pod.name.namespace, &client.service, head, rand::random())
+        })?;
+        match way {
+            Way::Answered(response) => {
+                seen.answered(response.status(), response.headers());
+                seen.end("", None);
+                Ok(response.map(Download::mesh))
+            }
+            Way::To(routing) => {
+                for copy in routing.copies(rand::random) {
+                    mirror(self, &mut going.request, copy);
                 }
-                Err(unsent) => {
-                    again += 1;
-                    going = self
-                        .after(unsent, &lent, pick, copy.filter(|_| again <= AGAIN_MAX), again)?
-                        .with(progress, near);
-                }
+                let mut response = self.send(&snapshot, going, &routing, Limits::of(&routing, begun), seen).await?;
+                routing.edit_response(response.headers_mut());
+                Ok(response)
             }
         }
     }
 
-    /// What to send again, if anything.
-    fn after(
-        &self,
-        unsent: Unsent,
-        lent: &Lent,
-        mut pick: Pick,
-        copy: Option<Request<Upload>>,
-        again: u32,
-    ) -> Result<Again, Ended> {
-        let Unsent { request, error } = unsent;
-        tracing::debug!(endpoint = %pick.target.address, %error, "a request was not answered");
-        if let Some(request) = request.filter(|_| again <= AGAIN_MAX) {
-            return Ok(Again(*request));
+    /// Sends a request until it is answered, or may not be sent again.
+    async fn send(
+        self: &Arc<Self>,
+        snapshot: &Snapshot,
+        mut going: Going,
+        routing: &Routing,
+        limits: Limits,
+        seen: &mut Seen,
+    ) -> Result<Response<Download>, Ended> {
+        let (mut tries, mut retries) = (Tries::default(), Retries::new(routing.retry()));
+        loop {
+            let reaching = self.reach(snapshot, &routing.backend, going.http2(), &mut tries, seen);
+            let Reached { mut pick, place, mut lent, server } = within(limits.whole, reaching).await??;
+            let copy = going.copy(&lent, retries.left());
+            let (sent_at, limit) = (Instant::now(), limits.of_try());
+            let Going { request, progress, near } = going;
+            let method = request.method().clone();
+            let request = match within(limit, lent.send(request)).await {
+                Ok(Ok(response)) => match copy.filter(|_| retries.wanted(response.status())) {
+                    Some(copy) => {
+                        judge(&mut pick, sent_at, response.status());
+                        copy
+                    }
+                    None => {
+                        let deadline = limit.map(|(at, _)| at);
+                        let mut held = Held::new(self, pick, ((place, lent), server), progress, seen.take(), deadline);
+                        held.answered(sent_at, &response);
+                        return self.answered(response, &method, near, held);
+                    }
+                },
+                Ok(Err(unsent)) => match after(unsent, &lent, pick, copy, &mut retries)? {
+                    Next::AtOnce(request) => {
+                        going = Going { request, progress, near };
+                        continue;
+                    }
+                    Next::Later(request) => request,
+                },
+                Err(late) => {
+                    pick.failed(Instant::now());
+                    copy.filter(|_| retries.left() && limits.whole.is_none_or(|(at, _)| Instant::now() < at))
+                        .ok_or(late)?
+                }
+            };
+            let wait = tokio::time::sleep(retries.make(rand::random()));
+            within(limits.whole, wait).await?;
+            going = Going { request, progress, near };
         }
-        let refused = reset_reason(&error) == Some(h2::Reason::REFUSED_STREAM);
-        match copy {
-            Some(request) if refused || lent.is_used() => return Ok(Again(request)),
-            _ => {}
-        }
-        if !lent.is_used() {
-            pick.failed(Instant::now());
-        }
-        match (reset_reason(&error), lent) {
-            (Some(_), Lent::Http2(_)) => Err(Ended::Reset(error)),
-            _ => Err(Fault::Upstream(error).into()),
-        }
-    }
-
-    fn held(self: &Arc<Self>, pick: Pick, lent: (Place, Lent), progress: Arc<Progress>, seen: &mut Seen) -> Box<Held> {
-        let server = match &pick.target.transport {
-            Transport::Hbone { server } => Some(server.clone()),
-            Transport::Plaintext => None,
-        };
-        let seen = seen.take();
-        Box::new(Held { session: Arc::clone(self), pick, lent: Some(lent), server, progress, seen: Some(seen) })
     }
 
     fn answered(
@@ -213,67 +246,44 @@ impl Session {
         };
         Ok(Response::from_parts(head, body))
     }
-
-    /// On whose behalf requests are sent.
-    pub(super) fn caller<'a>(&'a self, workload: &'a weft_core::model::Workload) -> Caller<'a> {
-        Caller { pod: &self.client.pod, workload, client: self.client.address }
-    }
 }
 
 /// A request that is sent again.
-struct Again(Request<Upload>);
-
-impl Again {
-    fn with(self, progress: Arc<Progress>, near: Option<OnUpgrade>) -> Going {
-        Going { request: self.0, progress, near }
-    }
+enum Next {
+    /// Nobody has seen it.
+    AtOnce(Request<Upload>),
+    /// It is one of the retries its rule allows.
+    Later(Request<Upload>),
 }
 
-impl Going {
-    fn http2(&self) -> bool {
-        self.request.version() == Version::HTTP_2
-    }
-
-    /// The same once more, should the connection turn out to be gone: only of a request without a body, and only if its
-    /// method says that it may be repeated, or the endpoint that it has not been looked at.
-    fn copy(&self, lent: &Lent) -> Option<Request<Upload>> {
-        let repeatable = self.http2() || (lent.is_used() && self.request.method().is_idempotent());
-        if !repeatable || !self.request.body().is_end_stream() || self.near.is_some() {
-            return None;
+/// What to send again after a failure, if anything.
+fn after(
+    unsent: Unsent,
+    lent: &Lent,
+    mut pick: Pick,
+    copy: Option<Request<Upload>>,
+    retries: &mut Retries<'_>,
+) -> Result<Next, Ended> {
+    let Unsent { request, error } = unsent;
+    tracing::debug!(endpoint = %pick.target.address, %error, "a request was not answered");
+    let (reset, unseen) = (reset_reason(&error), retries.unseen());
+    let refused = reset == Some(h2::Reason::REFUSED_STREAM);
+    match (request, copy) {
+        (Some(request), _) if unseen => return Ok(Next::AtOnce(*request)),
+        (None, Some(copy)) if unseen && (refused || lent.is_used()) => return Ok(Next::AtOnce(copy)),
+        (_, Some(copy)) if retries.left() => {
+            pick.failed(Instant::now());
+            return Ok(Next::Later(copy));
         }
-        let (mut head, ()) = Request::new(()).into_parts();
-        head.method = self.request.method().clone();
-        head.uri = self.request.uri().clone();
-        head.version = self.request.version();
-        head.headers = self.request.headers().clone();
-        head.extensions = self.request.extensions().clone();
-        Some(Request::from_parts(head, Upload::empty(Arc::clone(&self.progress))))
+        _ => {}
     }
-}
-
-/// Makes a request fit to be sent.
-fn fit(request: Request<Incoming>) -> Result<Going, Fault> {
-    let (mut head, body) = request.into_parts();
-    let near = head.extensions.remove::<OnUpgrade>();
-    let switches = hop::request(&mut head)?;
-    let hops = head.headers.get(HOPS).and_then(|hops| hops.to_str().ok()?.parse::<u32>().ok()).unwrap_or(0) + 1;
-    if hops > HOPS_MAX {
-        return Err(Fault::Loop(hops));
+    if !lent.is_used() {
+        pick.failed(Instant::now());
     }
-    head.headers.insert(HOPS, HeaderValue::from(hops));
-    let progress = Arc::new(Progress::default());
-    let expects = hop::expects(&head) && !body.is_end_stream();
-    let mut request = Request::from_parts(head, Upload::new(body, Arc::clone(&progress)));
-    if expects {
-        let gate = Arc::new(Gate::default());
-        request = request.map(|body| body.behind(Arc::clone(&gate)));
-        hyper::ext::on_informational(&mut request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                gate.open();
-            }
-        });
+    match (reset, lent) {
+        (Some(_), Lent::Http2(_)) => Err(Ended::Reset(error)),
+        _ => Err(Fault::Upstream(error).into()),
     }
-    Ok(Going { request, progress, near: near.filter(|_| switches) })
 }
 
 /// The code of an HTTP/2 stream's reset, if that is what happened.
@@ -286,78 +296,4 @@ fn reset_reason(error: &hyper::Error) -> Option<h2::Reason> {
         cause = error.source();
     }
     None
-}
-
-impl Held {
-    /// The response's head has come.
-    fn answered<B>(&mut self, sent_at: Instant, response: &Response<B>) {
-        let (now, status) = (Instant::now(), response.status());
-        // What a gateway says of somebody behind it.
-        if matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
-            self.pick.failed(now);
-        } else {
-            self.pick.connected(now.saturating_duration_since(sent_at), now);
-        }
-        if let Some(seen) = &mut self.seen {
-            seen.answered(status, response.headers());
-        }
-    }
-
-    /// A part of the response has come.
-    pub(super) fn received(&mut self, frame: &Frame<Bytes>) {
-        if let Some(seen) = &mut self.seen {
-            seen.received(frame);
-        }
-    }
-
-    /// So much went each way after the protocol was switched.
-    pub(super) fn carried(&mut self, sent: u64, received: u64) {
-        if let Some(seen) = &mut self.seen {
-            (seen.sent, seen.received) = (sent, received);
-        }
-    }
-
-    /// It broke off.
-    pub(super) fn broke(&mut self, error: &dyn std::fmt::Display) {
-        self.lent = None;
-        if let Some(mut seen) = self.seen.take() {
-            seen.sent += self.progress.bytes();
-            seen.broke(error.to_string());
-        }
-    }
-
-    /// All of it has come: the connection is free for the next.
-    pub(super) fn ended(mut self: Box<Self>) {
-        if let Some((place, Lent::Http1(lent))) = self.lent.take()
-            && self.progress.is_whole()
-        {
-            self.session.http.upstreams.give_back(place, self.server.take(), lent);
-        }
-        if let Some(mut seen) = self.seen.take() {
-            seen.sent += self.progress.bytes();
-            seen.done();
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(mut seen) = self.seen.take() {
-            seen.sent += self.progress.bytes();
-            drop(seen);
-        }
-    }
-}
-
-impl Session {
-    /// What is known of an endpoint for the metrics.
-    pub(super) fn known(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl From<Refused> for Ended {
-    fn from(refused: Refused) -> Self {
-        Self::Fault(refused.into())
-    }
 }

@@ -11,12 +11,19 @@ mod detect;
 mod endpoint;
 mod exchange;
 mod framing;
+mod going;
+mod held;
 mod hop;
+mod mirror;
 mod near;
 mod record;
+mod retries;
+mod routing;
 mod serve;
 mod upgrade;
+mod upload;
 mod upstream;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +38,7 @@ use crate::drain::Drain;
 use crate::observe::Meter;
 use crate::pod::{Pod, Snapshots};
 use crate::telemetry::Metrics;
+use mirror::Copies;
 use upstream::Upstreams;
 
 /// Carries requests for all pods of the node.
@@ -41,6 +49,7 @@ pub struct Http {
     metrics: Metrics,
     drain: Drain,
     upstreams: Arc<Upstreams>,
+    copies: Arc<Copies>,
 }
 
 /// An app's connection that is to be carried request by request.
@@ -70,7 +79,15 @@ impl Http {
         drain: Drain,
         workers: usize,
     ) -> Arc<Self> {
-        Arc::new(Self { snapshots, balancers, dialer, metrics, drain, upstreams: Upstreams::new(workers) })
+        Arc::new(Self {
+            snapshots,
+            balancers,
+            dialer,
+            metrics,
+            drain,
+            upstreams: Upstreams::new(workers),
+            copies: Arc::default(),
+        })
     }
 
     /// Carries the requests of one connection, to its end.

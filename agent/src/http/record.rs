@@ -63,6 +63,13 @@ impl Seen {
         }
     }
 
+    /// A request that is neither counted nor logged.
+    pub(super) fn uncounted<B>(session: &Arc<Session>, request: &Request<B>) -> Self {
+        let mut seen = Self::new(session, request, false);
+        seen.open = false;
+        seen
+    }
+
     /// Where it goes.
     pub(super) fn picked(&mut self, target: &Target) {
         self.target = Some(target.clone());
@@ -109,14 +116,9 @@ impl Seen {
         self.end("", None);
     }
 
-    /// The response broke off.
-    pub(super) fn broke(mut self, error: String) {
-        self.end("upstream_reset", Some(error));
-    }
-
-    /// The endpoint has reset the stream.
-    pub(super) fn reset(mut self, error: &hyper::Error) {
-        self.end("upstream_reset", Some(error.to_string()));
+    /// The response broke off; `label` says why in one word.
+    pub(super) fn broke(mut self, label: &'static str, error: String) {
+        self.end(label, Some(error));
     }
 
     /// The mesh has answered itself.
@@ -125,7 +127,8 @@ impl Seen {
         self.end(fault.label(), Some(fault.to_string()));
     }
 
-    fn end(&mut self, label: &'static str, error: Option<String>) {
+    /// Counts and logs it, once.
+    pub(super) fn end(&mut self, label: &'static str, error: Option<String>) {
         if !std::mem::replace(&mut self.open, false) {
             return;
         }

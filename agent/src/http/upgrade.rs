@@ -5,7 +5,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::Held;
+use super::held::Held;
 
 /// Joins the two ends once both have switched, until both have finished, one is lost, or `kill` is cancelled. What the
 /// request holds is held to the end.
@@ -13,14 +13,14 @@ pub(super) async fn relay(near: OnUpgrade, far: OnUpgrade, mut held: Box<Held>, 
     let switched = async { tokio::try_join!(near, far) };
     let joined = tokio::select! {
         biased;
-        () = kill.cancelled() => return held.broke(&"killed"),
+        () = kill.cancelled() => return held.broke("killed", &"a change of policy, or the end of the drain"),
         switched = switched => switched,
     };
     match joined {
         Ok((near, far)) => {
             let outcome = tokio::select! {
                 biased;
-                () = kill.cancelled() => return held.broke(&"killed"),
+                () = kill.cancelled() => return held.broke("killed", &"a change of policy, or the end of the drain"),
                 outcome = copy(near, far) => outcome,
             };
             match outcome {
@@ -28,10 +28,10 @@ pub(super) async fn relay(near: OnUpgrade, far: OnUpgrade, mut held: Box<Held>, 
                     held.carried(sent, received);
                     held.ended();
                 }
-                Err(error) => held.broke(&error),
+                Err(error) => held.broke("upstream_reset", &error),
             }
         }
-        Err(error) => held.broke(&error),
+        Err(error) => held.broke("upstream_reset", &error),
     }
 }
 

@@ -129,7 +129,7 @@ impl Outbound {
         let workload = workload.ok_or(Refused::UnknownPod)?;
         let plan = plan(snapshot, workload, destination);
         if let Plan::Balanced(service) = &plan
-            && protocol(snapshot, service).is_http()
+            && protocol(snapshot, service, Some(&workload.name.namespace)).is_http()
         {
             return Ok(Connected::Requests(service.clone()));
         }

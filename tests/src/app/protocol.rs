@@ -289,6 +289,12 @@ pub struct Seen {
     pub accepted: u64,
     /// Connections open now.
     pub open: u64,
+    /// Requests an `Http` listener has answered, or was working on.
+    #[serde(default)]
+    pub requests: u64,
+    /// Bytes of their bodies.
+    #[serde(default)]
+    pub body_bytes: u64,
     /// Requests an `Http` listener was working on when the client gave them up.
     #[serde(default)]
     pub cancelled: u64,

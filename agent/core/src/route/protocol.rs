@@ -1,9 +1,9 @@
 //! What a service port speaks, as far as the mesh goes by it: HTTP is carried request by request, all else byte by byte.
 //!
-//! Only what was said counts, never what bytes look like. Which version of HTTP a connection speaks its first bytes tell:
+//! Only what was said counts, by `appProtocol` or by a route, never what bytes look like. Which version of HTTP a connection speaks its first bytes tell:
 //! clients of one port may differ.
 
-use crate::model::ServicePort;
+use crate::model::{Name, ServicePort};
 use crate::reason::reasons;
 use crate::snapshot::{ServicePortKey, Snapshot};
 
@@ -25,6 +25,8 @@ reasons! {
         DeclaredHttp2 = "app_protocol_http2", "its appProtocol is HTTP/2";
         /// `grpc` and its kin.
         DeclaredGrpc = "app_protocol_grpc", "its appProtocol is gRPC";
+        /// A route says what becomes of its requests.
+        Routed = "route", "an HTTPRoute or GRPCRoute is attached to it";
     }
 }
 
@@ -80,14 +82,19 @@ const HTTP2: &[&str] = &["kubernetes.io/h2c", "h2c", "http2"];
 const GRPC: &[&str] = &["grpc", "grpc-web"];
 const ENCRYPTED: &[&str] = &["https", "tls", "h2", "http/2", "kubernetes.io/wss"];
 
-/// What the port `key` names speaks.
+/// What the port `key` names speaks with the clients of a namespace; without one, with any.
+///
+/// A consumer's route makes it HTTP for the clients of its own namespace only.
 #[must_use]
-pub fn protocol(snapshot: &Snapshot, key: &ServicePortKey) -> Protocol {
+pub fn protocol(snapshot: &Snapshot, key: &ServicePortKey, client: Option<&Name>) -> Protocol {
     let ports = snapshot.service(&key.service).map_or(&[][..], |service| &service.ports);
-    match ports.iter().find(|port| port.port == key.port) {
-        Some(port) => declared(port),
-        None => Protocol::Opaque(OpaqueBecause::Unknown),
-    }
+    let Some(port) = ports.iter().find(|port| port.port == key.port) else {
+        return Protocol::Opaque(OpaqueBecause::Unknown);
+    };
+    let declared = declared(port);
+    let routes = snapshot.http_routes(&key.service, key.port);
+    let routed = routes.is_some_and(|routes| client.is_none_or(|client| routes.for_client(client).is_some()));
+    if routed && !declared.is_http() { Protocol::Http(HttpBecause::Routed) } else { declared }
 }
 
 /// What a port's `appProtocol` says. Names are compared without regard to case, as Istio does and people expect.

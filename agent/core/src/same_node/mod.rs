@@ -90,7 +90,7 @@ pub fn proxy_only(snapshot: &Snapshot, service: &Service, key: &ServicePortKey) 
         () if held_back => Some(ProxyOnly::Annotation),
         () if service.affinity.is_some() => Some(ProxyOnly::Affinity),
         () if !drawn => Some(ProxyOnly::Algorithm),
-        () if protocol(snapshot, key).is_http() => Some(ProxyOnly::Http),
+        () if protocol(snapshot, key, None).is_http() => Some(ProxyOnly::Http),
         () if snapshot.split(key).is_some() => Some(ProxyOnly::Route),
         () => None,
     }

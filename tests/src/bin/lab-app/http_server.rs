@@ -33,6 +33,10 @@ pub(crate) struct Here {
     pub(crate) name: Arc<str>,
     pub(crate) connection: u64,
     pub(crate) peer: SocketAddr,
+    /// Counts requests.
+    pub(crate) requests: Arc<AtomicU64>,
+    /// Counts the bytes of their bodies.
+    pub(crate) body_bytes: Arc<AtomicU64>,
     /// Counts requests that were given up.
     pub(crate) cancelled: Arc<AtomicU64>,
 }
@@ -53,6 +57,7 @@ pub(crate) async fn serve(here: Here, stream: TcpStream) -> Result<()> {
     let service = service_fn(move |request| {
         let here = here.clone();
         async move {
+            here.requests.fetch_add(1, Ordering::Relaxed);
             let mut work = Work(Some(Arc::clone(&here.cancelled)));
             let answer = answer(here, request).await;
             work.0 = None;
@@ -87,6 +92,7 @@ async fn answer(here: Here, request: Request<Incoming>) -> http::Result<Answer> 
     let (word, number) =
         (words.next().unwrap_or_default(), words.next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0));
     let (message, sum, trailers) = read(body).await;
+    here.body_bytes.fetch_add(sum.length, Ordering::Relaxed);
     if grpc {
         return echo(&here, message);
     }

@@ -30,6 +30,8 @@ pub(crate) struct Listener {
     closing: Notify,
     accepted: AtomicU64,
     open: AtomicU64,
+    requests: Arc<AtomicU64>,
+    body_bytes: Arc<AtomicU64>,
     cancelled: Arc<AtomicU64>,
     seen: Mutex<Seen>,
 }
@@ -39,6 +41,8 @@ impl Listener {
         let mut seen = lock(&self.seen).clone();
         seen.accepted = self.accepted.load(Ordering::Relaxed);
         seen.open = self.open.load(Ordering::Relaxed);
+        seen.requests = self.requests.load(Ordering::Relaxed);
+        seen.body_bytes = self.body_bytes.load(Ordering::Relaxed);
         seen.cancelled = self.cancelled.load(Ordering::Relaxed);
         seen
     }
@@ -64,6 +68,8 @@ pub(crate) fn open(table: &Table, listen: Listen) -> Result<(u64, SocketAddr)> {
         closing: Notify::new(),
         accepted: AtomicU64::new(0),
         open: AtomicU64::new(0),
+        requests: Arc::default(),
+        body_bytes: Arc::default(),
         cancelled: Arc::default(),
         seen: Mutex::default(),
     });
@@ -125,6 +131,8 @@ async fn behave(listener: &Listener, stream: TcpStream, peer: SocketAddr, local:
             name: listener.name.as_str().into(),
             connection: number,
             peer: canonical(peer),
+            requests: Arc::clone(&listener.requests),
+            body_bytes: Arc::clone(&listener.body_bytes),
             cancelled: Arc::clone(&listener.cancelled),
         };
         http_server::serve(here, stream).await?;

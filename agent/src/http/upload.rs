@@ -1,0 +1,199 @@
+//! A request's body on its way to the endpoint: counted, never kept, held back where the endpoint is to ask for it, and copied
+//! for those who are to get a copy, as far as they keep up.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
+use http::HeaderMap;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
+
+/// Pieces of a body that a copy may be behind. One that falls further behind is broken off: nobody waits for it.
+const BEHIND_MAX: usize = 32;
+
+/// How far a request's body has come; shared by those at its two ends.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    bytes: AtomicU64,
+    /// The endpoint's connection has all of it.
+    whole: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+}
+
+/// Holds a body back until the endpoint asks for it (`Expect: 100-continue`): to ask for it here is what has the app send it.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    open: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Gate {
+    /// How long an endpoint may take to ask. One that does not know the expectation never does, and gets the body then.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    /// The endpoint has asked.
+    pub(super) fn open(&self) {
+        self.open.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn poll_open(&self, cx: &Context<'_>) -> bool {
+        self.waker.register(cx.waker());
+        self.open.load(Ordering::Acquire)
+    }
+}
+
+/// Why a request's body breaks off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// At the app's end.
+    #[error(transparent)]
+    App(#[from] hyper::Error),
+    /// The copy could not keep up.
+    #[error("the copy of the request fell behind")]
+    Behind,
+}
+
+/// A piece of a body, as copies get it. Without an end it has broken off.
+enum Piece {
+    Data(Bytes),
+    End(Option<HeaderMap>),
+}
+
+enum Source {
+    None,
+    App(Incoming),
+    Copy(mpsc::Receiver<Piece>),
+}
+
+/// See the module.
+pub(super) struct Upload {
+    source: Source,
+    progress: Arc<Progress>,
+    gate: Option<(Arc<Gate>, Option<Pin<Box<Sleep>>>)>,
+    copies: Vec<mpsc::Sender<Piece>>,
+}
+
+impl Upload {
+    pub(super) fn new(incoming: Incoming, progress: Arc<Progress>) -> Self {
+        if incoming.is_end_stream() {
+            progress.whole.store(true, Ordering::Relaxed);
+        }
+        Self { source: Source::App(incoming), progress, gate: None, copies: Vec::new() }
+    }
+
+    /// The body of a request that has none.
+    pub(super) fn empty(progress: Arc<Progress>) -> Self {
+        progress.whole.store(true, Ordering::Relaxed);
+        Self { source: Source::None, progress, gate: None, copies: Vec::new() }
+    }
+
+    /// The same, held back until the gate opens.
+    pub(super) fn behind(self, gate: Arc<Gate>) -> Self {
+        Self { gate: Some((gate, None)), ..self }
+    }
+
+    /// A copy, which gets what this one gets from now on.
+    pub(super) fn copy(&mut self, progress: Arc<Progress>) -> Self {
+        if self.is_end_stream() {
+            return Self::empty(progress);
+        }
+        let (to, from) = mpsc::channel(BEHIND_MAX);
+        self.copies.push(to);
+        Self { source: Source::Copy(from), progress, gate: None, copies: Vec::new() }
+    }
+
+    /// Ready once nothing holds it back.
+    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((gate, patience)) = &mut self.gate else { return Poll::Ready(()) };
+        if !gate.poll_open(cx) {
+            let patience = patience.get_or_insert_with(|| Box::pin(sleep(Gate::PATIENCE)));
+            ready!(patience.as_mut().poll(cx));
+        }
+        self.gate = None;
+        Poll::Ready(())
+    }
+
+    /// Gives a piece to those who get copies and keep up.
+    fn share(&mut self, piece: impl Fn() -> Piece) {
+        self.copies.retain(|copy| copy.try_send(piece()).is_ok());
+    }
+
+    /// Notes what has come.
+    fn came(&mut self, frame: Option<&Frame<Bytes>>, ended: bool) {
+        if let Some(data) = frame.and_then(Frame::data_ref) {
+            self.progress.bytes.fetch_add(data.remaining() as u64, Ordering::Relaxed);
+            if !self.copies.is_empty() {
+                self.share(|| Piece::Data(data.clone()));
+            }
+        }
+        if ended || frame.is_none() {
+            self.progress.whole.store(true, Ordering::Relaxed);
+            let trailers = frame.and_then(Frame::trailers_ref);
+            self.share(|| Piece::End(trailers.cloned()));
+            self.copies.clear();
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        ready!(this.poll_gate(cx));
+        match &mut this.source {
+            Source::None => Poll::Ready(None),
+            Source::App(incoming) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx)).transpose()?;
+                let ended = incoming.is_end_stream();
+                this.came(frame.as_ref(), ended);
+                Poll::Ready(frame.map(Ok))
+            }
+            Source::Copy(from) => {
+                let frame = match ready!(from.poll_recv(cx)) {
+                    Some(Piece::Data(data)) => Some(Frame::data(data)),
+                    Some(Piece::End(trailers)) => {
+                        this.source = Source::None;
+                        trailers.map(Frame::trailers)
+                    }
+                    None => return Poll::Ready(Some(Err(Broken::Behind))),
+                };
+                this.came(frame.as_ref(), matches!(this.source, Source::None));
+                Poll::Ready(frame.map(Ok))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::None => true,
+            Source::App(incoming) => incoming.is_end_stream(),
+            Source::Copy(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::None => SizeHint::with_exact(0),
+            Source::App(incoming) => incoming.size_hint(),
+            Source::Copy(_) => SizeHint::default(),
+        }
+    }
+}
