@@ -3,12 +3,14 @@
 //! The socket is 0600 and the kernel tells who connects; nobody but root is answered, and nothing of this listens where
 //! a pod can reach it. The server knows HTTP and who may ask; what to do is in the [`AdminRequest`]s it passes on.
 
+mod answer;
 mod client;
 mod server;
 mod views;
 
 use tokio::sync::oneshot;
 
+pub use answer::Listing;
 pub use client::{Client, ClientError};
 pub use server::{Server, ServerError, ServerSettings};
 pub use views::{
@@ -25,9 +27,9 @@ pub enum AdminRequest {
     /// `GET /status`: how the agent is.
     Status(Reply<Status>),
     /// `GET /workloads`: the pods it knows.
-    Workloads(Reply<Vec<WorkloadView>>),
+    Workloads(Reply<Listing<WorkloadView>>),
     /// `GET /services`: the services and their endpoints.
-    Services(Reply<Vec<ServiceView>>),
+    Services(Reply<Listing<ServiceView>>),
     /// `GET /connections`: the connections open now.
     Connections(Reply<Vec<ConnectionView>>),
     /// `GET /dump`: everything, for a bug report.

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answer::{Text, json};
 use super::views::{LogLevel, Refusal};
 use super::{AdminRequest, Reply};
 use crate::telemetry::logging::LevelHandle;
@@ -185,7 +185,7 @@ async fn connection(stream: UnixStream, handler: Arc<Handler>, stop: Cancellatio
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Text>;
 
 struct Handler {
     requests: mpsc::Sender<AdminRequest>,
@@ -210,14 +210,14 @@ impl Handler {
         }
     }
 
-    async fn ask<T: Serialize>(&self, request: impl FnOnce(Reply<T>) -> AdminRequest) -> Answer {
+    async fn ask<T: Serialize + Send + 'static>(&self, request: impl FnOnce(Reply<T>) -> AdminRequest) -> Answer {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.requests.send(request(reply)).await.map_err(|_| "the agent is stopping".to_owned())?;
             answer.await.map_err(|_| "the agent is stopping".to_owned())?
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
-            Ok(Ok(value)) => json(StatusCode::OK, &value),
+            Ok(Ok(value)) => json(StatusCode::OK, value),
             Ok(Err(reason)) => refuse(StatusCode::CONFLICT, reason),
             Err(_) => {
                 let reason = format!("no answer within {} s: see the agent's log", ANSWER_TIMEOUT.as_secs());
@@ -246,25 +246,13 @@ impl Handler {
 
 fn level(filter: Result<String, crate::telemetry::logging::LevelError>) -> Answer {
     match filter {
-        Ok(filter) => json(StatusCode::OK, &LogLevel { filter }),
+        Ok(filter) => json(StatusCode::OK, LogLevel { filter }),
         Err(error) => refuse(StatusCode::BAD_REQUEST, error.to_string()),
     }
 }
 
 fn refuse(status: StatusCode, error: String) -> Answer {
-    json(status, &Refusal { error })
-}
-
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
-    let (status, body) = match serde_json::to_vec(value) {
-        Ok(body) => (status, body),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n").into_bytes()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let content_type = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    response
+    json(status, Refusal { error })
 }
 
 #[cfg(test)]

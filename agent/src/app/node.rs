@@ -219,6 +219,7 @@ fn concerns(delta: &Delta, known: &Snapshot, node: &str) -> bool {
         Delta::Put(
             Resource::Node(_)
             | Resource::Liveness(_)
+            | Resource::Peers(_)
             | Resource::Service(_)
             | Resource::EndpointSlice(_)
             | Resource::TcpRoute(_)
@@ -229,6 +230,7 @@ fn concerns(delta: &Delta, known: &Snapshot, node: &str) -> bool {
         | Delta::Remove(
             Key::Node(_)
             | Key::Liveness(_)
+            | Key::Peers(_)
             | Key::Service(_)
             | Key::EndpointSlice(_)
             | Key::TcpRoute(_)

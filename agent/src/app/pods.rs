@@ -114,11 +114,6 @@ impl Pods {
         }
     }
 
-    /// Whether a pod is on its way out.
-    pub(super) fn is_leaving(&self, uid: &str) -> bool {
-        self.leaving.contains_key(uid)
-    }
-
     /// Whether no pod is on its way out.
     pub(super) fn all_left(&self) -> bool {
         self.leaving.is_empty()

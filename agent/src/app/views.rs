@@ -1,19 +1,22 @@
 //! What the agent tells about itself on its admin socket.
 
-use std::collections::HashMap;
-use std::time::Instant;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use weft_abi::{Attested, Tuple};
-use weft_core::model::{Service, ServicePort};
+use weft_core::model::{Service, ServicePort, Workload};
 use weft_core::route::protocol;
 use weft_core::same_node::proxy_only;
 use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Snapshot};
 
 use super::node::Node;
 use crate::admin::{
-    ConnectionView, EndpointView, KubernetesView, ServicePortView, ServiceView, Status, WatchView, WorkloadView,
+    ConnectionView, EndpointView, KubernetesView, Listing, ServicePortView, ServiceView, Status, WatchView,
+    WorkloadView,
 };
 use crate::direct::{client, server};
+use crate::identity::IdentityState;
 use crate::live::Connection;
 use crate::sys::clock::monotonic_ns;
 use crate::telemetry::access::{Direction, Path};
@@ -42,60 +45,47 @@ impl Node {
         }
     }
 
-    pub(super) fn workloads(&self) -> Vec<WorkloadView> {
+    pub(super) fn workloads(&self) -> Listing<WorkloadView> {
         let snapshot = self.store.snapshot();
-        let expiry: HashMap<_, _> =
-            self.parts.identities.states().into_iter().map(|s| (s.identity, s.not_after)).collect();
-        let view = |w: &weft_core::model::Workload| {
-            let identity = snapshot.identity_of(w);
-            let seconds =
-                |at: std::time::SystemTime| at.duration_since(std::time::UNIX_EPOCH).ok().map(|d| d.as_secs());
-            let (mesh, reason) = self.standing(&snapshot, w);
-            WorkloadView {
-                namespace: w.name.namespace.to_string(),
-                name: w.name.name.to_string(),
-                workload: w.owner.to_string(),
-                uid: w.uid.to_string(),
-                node: w.node.to_string(),
-                addresses: w.addresses.iter().map(ToString::to_string).collect(),
-                certificate_expiry: expiry.get(&identity).copied().flatten().and_then(seconds),
-                identity: identity.to_string(),
-                mesh: mesh.into(),
-                reason,
-            }
+        let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
+        let expiry = |state: IdentityState| Some((state.identity, seconds(state.not_after?)?));
+        let expiry: HashMap<_, _> = self.parts.identities.states().into_iter().filter_map(expiry).collect();
+        let own = Own {
+            pending: self.pods.pending.iter().map(|(uid, pending)| (uid.clone(), pending.reason.clone())).collect(),
+            leaving: self.pods.leaving.keys().cloned().collect(),
         };
-        snapshot.workloads().map(|w| view(w)).collect()
+        Listing::new(move |take| {
+            let view = |w: &Workload| {
+                let identity = snapshot.identity_of(w);
+                let (mesh, reason) = own.standing(&snapshot, w);
+                WorkloadView {
+                    namespace: w.name.namespace.to_string(),
+                    name: w.name.name.to_string(),
+                    workload: w.owner.to_string(),
+                    uid: w.uid.to_string(),
+                    node: w.node.to_string(),
+                    addresses: w.addresses.iter().map(ToString::to_string).collect(),
+                    certificate_expiry: expiry.get(&identity).copied(),
+                    identity: identity.to_string(),
+                    mesh: mesh.into(),
+                    reason,
+                }
+            };
+            let _ = snapshot.workloads().all(|w| take(view(&w)));
+        })
     }
 
-    fn standing(&self, snapshot: &Snapshot, w: &weft_core::model::Workload) -> (&'static str, Option<String>) {
-        if let Some(pending) = self.pods.pending.get(&w.uid) {
-            return ("pending", Some(pending.reason.clone()));
-        }
-        if snapshot.is_live(w) {
-            return ("live", None);
-        }
-        if self.pods.is_leaving(&w.uid) {
-            return ("leaving", Some("its open connections are running on".into()));
-        }
-        if w.host_network {
-            return ("outside", Some("hostNetwork pods cannot be enrolled".into()));
-        }
-        match snapshot.wants_mesh(w) {
-            false if snapshot.is_labelled(w) => ("pending", Some("it has no address".into())),
-            true => ("pending", Some(format!("node {} has not published it as served", w.node))),
-            false => ("outside", None),
-        }
-    }
-
-    pub(super) fn services(&self) -> Vec<ServiceView> {
+    pub(super) fn services(&self) -> Listing<ServiceView> {
         let snapshot = self.store.snapshot();
-        let services = snapshot.services().map(|service| ServiceView {
-            namespace: service.name.namespace.to_string(),
-            name: service.name.name.to_string(),
-            addresses: service.cluster_ips.iter().map(ToString::to_string).collect(),
-            ports: service.ports.iter().map(|port| port_view(&snapshot, service, port)).collect(),
-        });
-        services.collect()
+        Listing::new(move |take| {
+            let view = |service: &Service| ServiceView {
+                namespace: service.name.namespace.to_string(),
+                name: service.name.name.to_string(),
+                addresses: service.cluster_ips.iter().map(ToString::to_string).collect(),
+                ports: service.ports.iter().map(|port| port_view(&snapshot, service, port)).collect(),
+            };
+            let _ = snapshot.services().all(|service| take(view(service)));
+        })
     }
 
     pub(super) fn connections(&self) -> Vec<ConnectionView> {
@@ -162,6 +152,36 @@ impl Node {
     }
 }
 
+/// What of this node's pods a snapshot does not say.
+struct Own {
+    /// Why those are not enrolled yet that are to be.
+    pending: HashMap<Arc<str>, String>,
+    /// Those that are on their way out.
+    leaving: HashSet<Arc<str>>,
+}
+
+impl Own {
+    fn standing(&self, snapshot: &Snapshot, w: &Workload) -> (&'static str, Option<String>) {
+        if let Some(reason) = self.pending.get(&w.uid) {
+            return ("pending", Some(reason.clone()));
+        }
+        if snapshot.is_live(w) {
+            return ("live", None);
+        }
+        if self.leaving.contains(&w.uid) {
+            return ("leaving", Some("its open connections are running on".into()));
+        }
+        if w.host_network {
+            return ("outside", Some("hostNetwork pods cannot be enrolled".into()));
+        }
+        match snapshot.wants_mesh(w) {
+            false if snapshot.is_labelled(w) => ("pending", Some("it has no address".into())),
+            true => ("pending", Some(format!("node {} has not published it as served", w.node))),
+            false => ("outside", None),
+        }
+    }
+}
+
 fn cluster_view(health: &Health) -> KubernetesView {
     let now = Instant::now();
     let watches = health.watches().into_iter().map(|(kind, watch)| {
@@ -186,15 +206,15 @@ fn port_view(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Serv
         let workload = snapshot.workload_at(e.address.ip());
         EndpointView {
             address: e.address.to_string(),
-            workload: workload.map(|w| w.name.to_string()),
+            workload: workload.as_ref().map(|w| w.name.to_string()),
             weight: e.weight.0,
             ready: e.fitness == Fitness::Ready,
-            mtls: workload.is_some_and(|w| snapshot.is_live(w)),
+            mtls: workload.is_some_and(|w| snapshot.is_live(&w)),
             near: e.proximity.label().map(Into::into),
         }
     };
     let keys = Family::ALL.map(|family| ServicePortKey { service: service.name.clone(), port: port.port, family });
-    let sets = keys.iter().filter_map(|key| snapshot.endpoints(key));
+    let sets: Vec<_> = keys.iter().filter_map(|key| snapshot.endpoints(key)).collect();
     ServicePortView {
         port: port.port,
         protocol: protocol(snapshot, &keys[0], None).name().into(),
@@ -204,6 +224,6 @@ fn port_view(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Serv
         affinity_seconds: service.affinity.map(|keep| keep.as_secs()),
         proxy_only: proxy_only(snapshot, service, &keys[0]).map(|why| why.to_string()),
         route: keys.iter().find_map(|key| snapshot.split(key)).map(|split| split.route.to_string()),
-        endpoints: sets.flat_map(|set| set.endpoints.iter().map(endpoint)).collect(),
+        endpoints: sets.iter().flat_map(|set| set.endpoints.iter().map(endpoint)).collect(),
     }
 }

@@ -196,7 +196,7 @@ impl Inbound {
         let workload = asked.pod.workload(&snapshot).ok_or(Undelivered::UnknownPod)?;
         seen.record.original_destination = Some(asked.destination);
         seen.destination(asked.destination, Some(workload), Some(&asked.pod.identity));
-        seen.source(asked.source, proven_workload(&snapshot, asked), asked.peer);
+        seen.source(asked.source, proven_workload(&snapshot, asked).as_deref(), asked.peer);
         self.judge(&snapshot, workload, asked, seen)?;
         let netns = &asked.pod.netns;
         let app = sys::dial::deliver(netns, asked.source.ip(), asked.destination, self.connect_timeout).await;
@@ -246,9 +246,9 @@ impl Inbound {
 }
 
 /// The workload at the peer's address, if the peer has proved to be it; in plaintext the address is all there is.
-fn proven_workload<'s>(snapshot: &'s Snapshot, asked: &Asked<'_>) -> Option<&'s Workload> {
+fn proven_workload(snapshot: &Snapshot, asked: &Asked<'_>) -> Option<Arc<Workload>> {
     let workload = snapshot.workload_at(asked.source.ip())?;
-    asked.peer.is_none_or(|peer| *peer == snapshot.identity_of(workload)).then_some(&**workload)
+    asked.peer.is_none_or(|peer| *peer == snapshot.identity_of(&workload)).then_some(workload)
 }
 
 fn connection(asked: &Asked<'_>, seen: &Observed) -> Connection {

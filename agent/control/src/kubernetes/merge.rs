@@ -99,9 +99,6 @@ impl State {
             self.hear_objects(kind, news);
         }
         self.live.changes(&mut self.ready);
-        if self.is_whole() {
-            self.peers.changes(&mut self.ready);
-        }
         if matches!(kind, Kind::Pod | Kind::WorkloadSlice) {
             for (uid, observed) in &mut self.live.here {
                 observed.published = self.peers.tells_live(uid);
@@ -111,7 +108,6 @@ impl State {
 
     fn hear_objects(&mut self, kind: Kind, news: News) {
         let Some(known) = self.known.get_mut(&kind) else { return };
-        let heard = self.ready.len();
         let deltas = &mut self.ready;
         match news {
             News::Listed(objects) => {
@@ -140,7 +136,6 @@ impl State {
                 }
             }
         }
-        self.peers.give_way(&mut deltas[heard..]);
     }
 
     fn hear_of_peers(&mut self, news: News) {
@@ -162,7 +157,7 @@ impl State {
             }
             News::Deleted(object) => {
                 self.misread.remove(&object.name);
-                self.peers.remove(&object.name);
+                self.peers.remove(&object.name, &mut self.ready);
             }
         }
     }

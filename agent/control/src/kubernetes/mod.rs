@@ -57,8 +57,8 @@ const KINDS: [Kind; 13] = [
     Kind::PeerAuthentication,
     Kind::TrafficPolicy,
 ];
-/// News the watches may be ahead of the merge.
-const NEWS: usize = 256;
+/// News the watches may be ahead of the merge: a WorkloadSlice is 50 kB of them.
+const NEWS: usize = 32;
 
 /// A cluster that is followed.
 #[derive(Debug)]

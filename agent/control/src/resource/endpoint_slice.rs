@@ -26,7 +26,9 @@ pub fn convert(object: &api::EndpointSlice, findings: &mut Findings) -> Option<E
     let service = findings.keep(&format!("metadata.labels[{SERVICE_LABEL}]"), service);
     let ports = ports(object, findings);
     let endpoints = object.endpoints.iter().flatten().enumerate();
-    let endpoints = endpoints.filter_map(|(i, endpoint)| self::endpoint(i, endpoint, findings)).collect();
+    let mut endpoints: Vec<_> = endpoints.filter_map(|(i, endpoint)| self::endpoint(i, endpoint, findings)).collect();
+    // It stays as it is for long, and there are thousands.
+    endpoints.shrink_to_fit();
     Some(EndpointSlice { name: name?, service: service?, ports, endpoints })
 }
 
@@ -46,6 +48,7 @@ fn ports(object: &api::EndpointSlice, findings: &mut Findings) -> Vec<SlicePort>
             })),
         }
     }
+    ports.shrink_to_fit();
     ports
 }
 

@@ -49,6 +49,7 @@ fn cluster_ips(spec: &api::ServiceSpec, findings: &mut Findings) -> Vec<std::net
             addresses.push(address);
         }
     }
+    addresses.shrink_to_fit();
     addresses
 }
 
@@ -71,6 +72,7 @@ fn ports(spec: &api::ServiceSpec, findings: &mut Findings) -> Vec<ServicePort> {
             app_protocol: port.app_protocol.as_deref().map(Into::into),
         });
     }
+    ports.shrink_to_fit();
     ports
 }
 

@@ -55,7 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::route::ServicePortKey;
-use crate::snapshot::{BranchFault, Snapshot};
+use crate::snapshot::{BranchFault, EndpointSet, Snapshot};
 use pool::Pool;
 use session::Sessions;
 use splitter::Splitter;
@@ -160,16 +160,18 @@ impl Balancers {
 
     /// Forgets the service ports that `snapshot` no longer has. Picking follows snapshots by itself; this only frees.
     pub fn sync(&self, snapshot: &Snapshot) {
-        write(&self.pools).retain(|key, _| snapshot.endpoints(key).is_some());
+        write(&self.pools).retain(|key, _| snapshot.has_port(key));
         write(&self.splitters).retain(|key, _| snapshot.split(key).is_some());
-        write(&self.sessions).retain(|key, _| snapshot.endpoints(key).is_some_and(|set| set.affinity.is_some()));
+        write(&self.sessions).retain(|key, _| {
+            snapshot.has_port(key) && snapshot.service(&key.service).is_some_and(|service| service.affinity.is_some())
+        });
     }
 
     /// The endpoints of a service port that may be picked now, by address, with their weights, and the sum of these.
     #[must_use]
     pub fn shares(&self, snapshot: &Snapshot, key: &ServicePortKey, now: Instant) -> (Vec<(SocketAddr, u64)>, u64) {
-        let Some(set) = snapshot.endpoints(key) else { return (Vec::new(), 0) };
-        self.pool(key).shares(set, snapshot.generation(), now)
+        let Some((pool, set)) = self.endpoints(snapshot, key) else { return (Vec::new(), 0) };
+        pool.shares(&set, snapshot.generation(), now)
     }
 
     /// A connection that the kernel sent to `address` by itself was refused.
@@ -182,6 +184,16 @@ impl Balancers {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
+    }
+
+    /// The pool of a service port and its endpoints, worked out anew only when they may have changed; `None` where there is no
+    /// such service port.
+    fn endpoints(&self, snapshot: &Snapshot, key: &ServicePortKey) -> Option<(Arc<Pool>, Arc<EndpointSet>)> {
+        let service = snapshot.service(&key.service).filter(|_| snapshot.has_port(key))?;
+        let pool = self.pool(key);
+        let revision = snapshot.revision(&key.service)?;
+        let set = pool.endpoints((service, revision), || snapshot.endpoints(key).unwrap_or_default());
+        Some((pool, set))
     }
 
     fn pool(&self, key: &ServicePortKey) -> Arc<Pool> {

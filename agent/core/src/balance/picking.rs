@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::pool::Ask;
+use super::pool::{Ask, Pool};
 use super::session::Sessions;
 use super::splitter::{self, Splitter};
 use super::{Balancers, Pick, PickError, Random, Request, entry, weights};
@@ -121,9 +121,8 @@ impl Balancers {
 
     /// The endpoint at `address`, if it may be picked.
     fn pick_again_at(&self, draw: &mut Draw<'_, '_>, backend: &ServicePortKey, address: SocketAddr) -> Option<Pick> {
-        let set = draw.snapshot.endpoints(backend)?;
-        let pool = self.pool(backend);
-        let chosen = pool.take(set, draw.snapshot.generation(), address, draw.now, &mut *draw.random)?;
+        let (pool, set) = self.endpoints(draw.snapshot, backend)?;
+        let chosen = pool.take(&set, draw.snapshot.generation(), address, draw.now, &mut *draw.random)?;
         Some(Pick::new(Target::at(draw.snapshot, address), backend.clone(), pool, chosen))
     }
 
@@ -189,7 +188,7 @@ impl Balancers {
         algorithm: Algorithm,
     ) -> Result<Pick, PickError> {
         let unknown = || PickError::UnknownService(key.clone());
-        let set = draw.snapshot.endpoints(key).ok_or_else(unknown)?;
+        let (pool, set) = self.endpoints(draw.snapshot, key).ok_or_else(unknown)?;
         match (set.affinity, draw.client) {
             (Some(keep), Some(client)) => {
                 let kept = Kept { key, client, keep };
@@ -197,26 +196,24 @@ impl Balancers {
                     draw,
                     &kept,
                     |backend| backend == key,
-                    |draw| self.pick_of(draw, key, set, algorithm, Some(client)),
+                    |draw| pick_of(draw, key, (pool, &set), algorithm, Some(client)),
                 )
             }
-            _ => self.pick_of(draw, key, set, algorithm, draw.kept),
+            _ => pick_of(draw, key, (pool, &set), algorithm, draw.kept),
         }
     }
+}
 
-    fn pick_of(
-        &self,
-        draw: &mut Draw<'_, '_>,
-        key: &ServicePortKey,
-        set: &Arc<EndpointSet>,
-        algorithm: Algorithm,
-        client: Option<IpAddr>,
-    ) -> Result<Pick, PickError> {
-        let pool = self.pool(key);
-        let ask = Ask { algorithm, client, besides: draw.besides, tried: draw.tried, now: draw.now };
-        let chosen = pool.pick(set, draw.snapshot.generation(), &ask, &mut *draw.random);
-        let chosen = chosen.map_err(|why| why.of(key, set))?;
-        let target = Target::at(draw.snapshot, chosen.member.address);
-        Ok(Pick::new(target, key.clone(), pool, chosen))
-    }
+fn pick_of(
+    draw: &mut Draw<'_, '_>,
+    key: &ServicePortKey,
+    (pool, set): (Arc<Pool>, &Arc<EndpointSet>),
+    algorithm: Algorithm,
+    client: Option<IpAddr>,
+) -> Result<Pick, PickError> {
+    let ask = Ask { algorithm, client, besides: draw.besides, tried: draw.tried, now: draw.now };
+    let chosen = pool.pick(set, draw.snapshot.generation(), &ask, &mut *draw.random);
+    let chosen = chosen.map_err(|why| why.of(key, set))?;
+    let target = Target::at(draw.snapshot, chosen.member.address);
+    Ok(Pick::new(target, key.clone(), pool, chosen))
 }

@@ -19,7 +19,7 @@ use super::rendezvous;
 use super::round_robin::RoundRobin;
 use super::slow_start::SlowStart;
 use super::{PickError, Random, Settings, lock};
-use crate::model::Algorithm;
+use crate::model::{Algorithm, Service};
 use crate::route::ServicePortKey;
 use crate::snapshot::EndpointSet;
 
@@ -34,7 +34,17 @@ pub(super) struct Pool {
     changes: Arc<AtomicU64>,
     /// The lane no longer says who is eligible.
     stale: AtomicBool,
+    /// The endpoints, and what they are of.
+    known: Mutex<Option<Resolved>>,
     state: Mutex<State>,
+}
+
+/// Endpoints, and the service and its revision they follow from.
+#[derive(Clone, Debug)]
+struct Resolved {
+    service: Arc<Service>,
+    revision: u64,
+    set: Arc<EndpointSet>,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +111,32 @@ impl Nothing {
 impl Pool {
     /// A pool that has seen no snapshot.
     pub(super) fn new(settings: Arc<Settings>, changes: Arc<AtomicU64>) -> Self {
-        Self { settings, changes, stale: AtomicBool::new(false), state: Mutex::default() }
+        Self { settings, changes, stale: AtomicBool::new(false), known: Mutex::default(), state: Mutex::default() }
+    }
+
+    /// The endpoints of a service in this revision. They are worked out for each newer one, and keep their identity if they
+    /// are the same: what is made from them stays.
+    pub(super) fn endpoints(
+        &self,
+        (service, revision): (&Arc<Service>, u64),
+        resolve: impl FnOnce() -> EndpointSet,
+    ) -> Arc<EndpointSet> {
+        let is_of = |known: &Resolved| Arc::ptr_eq(&known.service, service);
+        let held = lock(&self.known).clone();
+        if let Some(held) = held.filter(|held| is_of(held) && held.revision == revision) {
+            return held.set;
+        }
+        let resolved = resolve();
+        let mut known = lock(&self.known);
+        let set = match &*known {
+            Some(held) if *held.set == resolved => held.set.clone(),
+            _ => Arc::new(resolved),
+        };
+        // A connection that began under an older snapshot has those of its own.
+        if known.as_ref().is_none_or(|held| !is_of(held) || held.revision < revision) {
+            *known = Some(Resolved { service: service.clone(), revision, set: set.clone() });
+        }
+        set
     }
 
     /// Picks one of `set`, the endpoints in a snapshot of this generation.

@@ -7,6 +7,7 @@ mod authorization;
 mod http_route;
 mod identity;
 mod name;
+mod peer;
 mod policy;
 mod pool;
 mod route;
@@ -20,6 +21,7 @@ pub use http_route::{
 };
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use name::{Label, Labels, Name, NameError, ObjectName, Selector};
+pub use peer::{Peer, Roles};
 pub use policy::{Algorithm, MtlsMode, PeerAuthentication, TrafficPolicy};
 pub use pool::Pool;
 pub use route::{BackendRef, GrantKind, ParentRef, ReferenceGrant, TcpRoute};

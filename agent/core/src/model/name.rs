@@ -33,6 +33,11 @@ impl Name {
         Ok(Self(text.into()))
     }
 
+    /// A name that was checked before it was taken apart.
+    pub(super) fn checked(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -59,7 +59,7 @@ impl Target {
     #[must_use]
     pub fn at(snapshot: &Snapshot, address: SocketAddr) -> Self {
         let address = canonical(address);
-        let workload = snapshot.workload_at(address.ip()).cloned();
+        let workload = snapshot.workload_at(address.ip());
         let transport = match &workload {
             Some(w) if snapshot.is_live(w) => Transport::Hbone { server: snapshot.identity_of(w) },
             _ => Transport::Plaintext,

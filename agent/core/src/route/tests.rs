@@ -44,7 +44,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let snapshot = Snapshot::new(domain()).apply(deltas);
-        let is_live = |ip: IpAddr| snapshot.workloads().any(|w| snapshot.is_live(w) && w.addresses.contains(&ip.to_canonical()));
+        let is_live = |ip: IpAddr| snapshot.workloads().any(|w| snapshot.is_live(&w) && w.addresses.contains(&ip.to_canonical()));
         let check = |target: &Target| {
             let owner = target.workload.as_ref().map(|w| snapshot.identity_of(w));
             let encrypted = matches!(&target.transport, Transport::Hbone { server } if Some(server) == owner.as_ref());

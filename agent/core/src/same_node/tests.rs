@@ -247,7 +247,7 @@ fn near_endpoints_are_drawn_and_sessions_are_left_to_the_proxy() {
         node: Some(node.into()),
         ..crate::testing::ready(&format!("10.0.0.{}", n + 1))
     };
-    let resources = base.workloads().map(|w| Resource::Workload((**w).clone())).chain([
+    let resources = base.workloads().map(|w| Resource::Workload((*w).clone())).chain([
         Resource::Liveness(live(&["a/p0"])),
         Resource::EndpointSlice(EndpointSlice { endpoints: vec![on("n1", 0), on("n2", 1)], ..slice("a/s", &[]) }),
     ]);

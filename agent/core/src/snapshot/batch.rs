@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::index::{Address, Backed, Revised};
+use super::peers::PeerSlice;
 use super::{Delta, Family, Key, Resource, ServicePortKey, Snapshot};
 use crate::model::{
     AuthorizationPolicy, EndpointSlice, HttpRoute, HttpRouteId, Name, Node, NodeLiveness, ObjectName,
@@ -51,6 +53,7 @@ impl Batch {
             Resource::Node(r) => self.node(&r.name.clone(), Some(r)),
             Resource::Workload(r) => self.workload(&r.name.clone(), Some(canonical_workload(r))),
             Resource::Liveness(r) => self.liveness(&r.node.clone(), Some(r)),
+            Resource::Peers(r) => self.peers(&r.name().clone(), Some(r)),
             Resource::Service(r) => self.service(&r.name.clone(), Some(canonical_service(r))),
             Resource::EndpointSlice(r) => self.slice(&r.name.clone(), Some(r)),
             Resource::TcpRoute(r) => self.route(&r.name.clone(), Some(r)),
@@ -68,6 +71,7 @@ impl Batch {
             Key::Node(name) => self.node(&name, None),
             Key::Workload(name) => self.workload(&name, None),
             Key::Liveness(node) => self.liveness(&node, None),
+            Key::Peers(name) => self.peers(&name, None),
             Key::Service(name) => self.service(&name, None),
             Key::EndpointSlice(name) => self.slice(&name, None),
             Key::TcpRoute(name) => self.route(&name, None),
@@ -116,6 +120,12 @@ impl Batch {
         }
     }
 
+    fn peers(&mut self, name: &Arc<str>, new: Option<PeerSlice>) {
+        for changed in self.next.primary.peers.replace(name, new) {
+            self.marks.addresses.extend(changed.addresses());
+        }
+    }
+
     /// Marks the addresses of the pods whose liveness changed, and of no others.
     fn liveness(&mut self, node: &Arc<str>, new: Option<NodeLiveness>) {
         let tables = &mut self.next.primary;
@@ -138,13 +148,15 @@ impl Batch {
 
     fn service(&mut self, name: &ObjectName, new: Option<Service>) {
         let tables = &mut self.next.primary;
-        if unchanged(tables.services.get(name), new.as_ref()) {
+        let old = tables.services.get(name).map(|held| held.object.clone());
+        if unchanged(old.as_ref(), new.as_ref()) {
             return;
         }
         if new.is_none() {
             self.next.derived.http.remove(name);
         }
-        if let Some(old) = tables.services.remove(name) {
+        if let Some(old) = old {
+            tables.services.remove(name);
             for ip in &old.cluster_ips {
                 tables.services_at.remove(ip, name);
                 self.marks.addresses.insert(*ip);
@@ -153,7 +165,6 @@ impl Batch {
             for port in old.ports.iter().filter(|old| !kept.iter().any(|new| new.port == old.port)) {
                 for family in Family::ALL {
                     let key = ServicePortKey { service: name.clone(), port: port.port, family };
-                    self.next.derived.endpoints.remove(&key);
                     self.next.derived.splits.remove(&key);
                 }
             }
@@ -163,7 +174,7 @@ impl Batch {
                 tables.services_at.insert(*ip, new.clone());
                 self.marks.addresses.insert(*ip);
             }
-            tables.services.insert(name.clone(), new);
+            tables.services.insert(name.clone(), Revised { object: new, revision: 0 });
         }
         self.marks.services.insert(name.clone());
         self.marks.splits.insert(name.clone());
@@ -177,25 +188,33 @@ impl Batch {
         if unchanged(tables.slices.get(name), new.as_ref()) {
             return;
         }
-        let addresses = |slice: &EndpointSlice| -> BTreeSet<IpAddr> {
-            slice.endpoints.iter().map(|endpoint| endpoint.address.to_canonical()).collect()
-        };
-        let listed = new.as_ref().map(addresses).unwrap_or_default();
-        if let Some(old) = tables.slices.get(name).cloned() {
-            if new.as_ref().is_none_or(|new| new.service != old.service) {
+        let old = tables.slices.remove(name);
+        let new = new.map(Arc::new);
+        let moved = old.as_ref().map(|old| &old.service) != new.as_ref().map(|new| &new.service);
+        let before = old.as_ref().map(|old| addresses(old)).unwrap_or_default();
+        let after = new.as_ref().map(|new| addresses(new)).unwrap_or_default();
+        if let Some(old) = &old {
+            if moved {
                 tables.slices_of.remove(&old.service, name);
             }
-            addresses(&old).difference(&listed).for_each(|ip| tables.slices_at.remove(ip, name));
             self.marks.services.insert(old.service.clone());
         }
-        let Some(new) = new.map(Arc::new) else {
-            tables.slices.remove(name);
-            return;
-        };
-        tables.slices_of.insert(new.service.clone(), new.clone());
-        listed.into_iter().for_each(|ip| tables.slices_at.insert(ip, new.clone()));
-        self.marks.services.insert(new.service.clone());
-        tables.slices.insert(name.clone(), new);
+        if let Some(new) = new {
+            tables.slices_of.insert(new.service.clone(), new.clone());
+            self.marks.services.insert(new.service.clone());
+            // Which addresses a Service has seldom changes with the condition of its endpoints.
+            let backed = Arc::new(Backed { name: new.service.clone() });
+            let come = after.iter().filter(|address| moved || !before.contains(address));
+            come.for_each(|address| tables.backed_at.insert(*address, backed.clone()));
+            tables.slices.insert(name.clone(), new);
+        }
+        if let Some(old) = old {
+            let gone = before.iter().filter(|address| moved || !after.contains(address));
+            let others: Vec<_> = tables.slices_of.at(&old.service).iter().filter(|other| other.name != *name).collect();
+            let elsewhere: BTreeSet<_> = others.iter().flat_map(|other| addresses(other)).collect();
+            gone.filter(|address| !elsewhere.contains(address))
+                .for_each(|address| tables.backed_at.remove(address, &old.service));
+        }
     }
 
     fn route(&mut self, name: &ObjectName, new: Option<TcpRoute>) {
@@ -299,6 +318,11 @@ impl Batch {
             tables.traffic.insert(name.clone(), new);
         }
     }
+}
+
+/// Where a slice has endpoints.
+fn addresses(slice: &EndpointSlice) -> BTreeSet<Address> {
+    slice.endpoints.iter().map(|endpoint| Address::of(endpoint.address)).collect()
 }
 
 /// Whether a delta says what is held already, as a resync does for nearly everything.

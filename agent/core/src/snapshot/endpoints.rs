@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Snapshot;
+use super::peers::Known;
 use super::topology::{Placed, Proximity, proximities};
-use crate::model::{EndpointAddress, ObjectName, Service, ServicePort, Weight, Workload};
+use crate::model::{EndpointAddress, ObjectName, Service, ServicePort, Weight};
 
 /// An address family. A Service's virtual address leads to endpoints of its own family, as with kube-proxy: the server
 /// is to see the client's address, and an address of the other family cannot be shown to it.
@@ -102,13 +103,13 @@ struct Listed<'a> {
     address: SocketAddr,
     fitness: Fitness,
     endpoint: &'a EndpointAddress,
-    workload: Option<&'a Arc<Workload>>,
+    pod: Option<Known<'a>>,
 }
 
 impl Listed<'_> {
     /// The node it is on: as its slice says, or else the pod.
     fn node(&self) -> Option<&Arc<str>> {
-        self.endpoint.node.as_ref().or_else(|| self.workload.map(|workload| &workload.node))
+        self.endpoint.node.as_ref().or_else(|| self.pod.as_ref().map(Known::node))
     }
 }
 
@@ -135,9 +136,9 @@ pub(super) fn resolve(snapshot: &Snapshot, service: &Service, port: &ServicePort
     };
     let endpoints = listed.iter().zip(proximities).map(|(listed, proximity)| Endpoint {
         address: listed.address,
-        weight: listed.workload.map_or_else(Weight::default, |w| w.weight),
+        weight: listed.pod.map_or_else(Weight::default, Known::weight),
         fitness: listed.fitness,
-        uid: listed.workload.map(|w| w.uid.clone()),
+        uid: listed.pod.map(Known::uid),
         proximity,
     });
     EndpointSet { endpoints: endpoints.collect(), elsewhere, affinity: service.affinity }
@@ -154,14 +155,14 @@ fn list<'a>(snapshot: &'a Snapshot, service: &Service, port: &ServicePort, famil
             address: SocketAddr::new(endpoint.address.to_canonical(), target),
             fitness: Fitness::of(endpoint, service.publish_not_ready),
             endpoint,
-            workload: None,
+            pod: None,
         }));
     }
     // Stable: of equals, the one in the slice of the smallest name.
     listed.sort_by_key(|listed| (listed.address, listed.fitness));
     listed.dedup_by_key(|listed| listed.address);
     for one in &mut listed {
-        one.workload = snapshot.workload_at(one.address.ip());
+        one.pod = snapshot.pod_at(one.address.ip());
     }
     listed
 }

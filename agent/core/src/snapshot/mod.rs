@@ -13,6 +13,8 @@ mod endpoints;
 mod http;
 mod index;
 mod news;
+mod peers;
+mod pods;
 mod policies;
 mod resource;
 mod routes;
@@ -30,10 +32,12 @@ use crate::model::{
     NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy,
     TrustDomain, Workload,
 };
-use index::Index;
+use index::{Address, Backed, Index, Revised};
+use peers::Peers;
 
 pub use endpoints::{Endpoint, EndpointSet, Family, Fitness, ServicePortKey};
 pub use http::HttpRoutes;
+pub use peers::PeerSlice;
 pub(crate) use policies::{Facet, NamespacePolicies, Site, selects};
 pub use resource::{Delta, Key, Resource};
 pub use routes::{Attachment, Branch, BranchFault, Split};
@@ -56,7 +60,8 @@ struct Primary {
     nodes: OrdMap<Arc<str>, Arc<Node>>,
     liveness: OrdMap<Arc<str>, Arc<NodeLiveness>>,
     workloads: OrdMap<ObjectName, Arc<Workload>>,
-    services: OrdMap<ObjectName, Arc<Service>>,
+    peers: Peers,
+    services: OrdMap<ObjectName, Revised<Service>>,
     slices: OrdMap<ObjectName, Arc<EndpointSlice>>,
     routes: OrdMap<ObjectName, Arc<TcpRoute>>,
     http: http::HttpTables,
@@ -70,7 +75,7 @@ struct Primary {
     workloads_on: Index<Arc<str>, Workload>,
     services_at: Index<IpAddr, Service>,
     slices_of: Index<ObjectName, EndpointSlice>,
-    slices_at: Index<IpAddr, EndpointSlice>,
+    backed_at: Index<Address, Backed>,
     routes_of: Index<ObjectName, TcpRoute>,
     routes_to: Index<ObjectName, TcpRoute>,
     routes_into: Index<Name, TcpRoute>,
@@ -83,7 +88,6 @@ struct Primary {
 /// What follows from the primary tables, kept up by [`settle`].
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Derived {
-    endpoints: OrdMap<ServicePortKey, Arc<EndpointSet>>,
     splits: OrdMap<ServicePortKey, Arc<Split>>,
     http: OrdMap<ObjectName, http::Ports>,
     destinations: OrdSet<IpAddr>,
@@ -155,48 +159,6 @@ impl Snapshot {
         self.primary.nodes.get(node)?.zone.as_ref()
     }
 
-    /// The pod that owns `ip`; see the module for what happens when several claim it.
-    #[must_use]
-    pub fn workload_at(&self, ip: IpAddr) -> Option<&Arc<Workload>> {
-        match self.primary.workloads_at.at(&ip.to_canonical()) {
-            [] => None,
-            [only] => Some(only),
-            claimants => claimants.iter().min_by_key(|w| (!self.is_live(w), w.host_network)),
-        }
-    }
-
-    /// The pod with this UID (of several, the one with the smallest name).
-    #[must_use]
-    pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
-        self.primary.workloads_by_uid.at(uid).first()
-    }
-
-    /// The pod with this name.
-    #[must_use]
-    pub fn workload_named(&self, name: &ObjectName) -> Option<&Arc<Workload>> {
-        self.primary.workloads.get(name)
-    }
-
-    /// The pods of a node, by name.
-    pub fn workloads_on(&self, node: &str) -> impl Iterator<Item = &Arc<Workload>> + use<'_> {
-        self.primary.workloads_on.at(node).iter()
-    }
-
-    /// All pods, by name.
-    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.primary.workloads.values()
-    }
-
-    /// Addresses with the pods and the services that claim them, each by name; those without any service are
-    /// listed only where several pods claim them.
-    pub fn contests(&self) -> impl Iterator<Item = (IpAddr, &[Arc<Workload>], &[Arc<Service>])> {
-        let pods = self.primary.workloads_at.iter();
-        let pods = pods.filter(|(ip, pods)| pods.len() > 1 && self.services_at(**ip).is_empty());
-        let services = self.primary.services_at.iter();
-        let services = services.map(|(ip, services)| (*ip, self.primary.workloads_at.at(ip), services));
-        pods.map(|(ip, pods)| (*ip, pods, &[][..])).chain(services)
-    }
-
     /// The identity a pod holds: that of its service account.
     #[must_use]
     pub fn identity_of(&self, w: &Workload) -> Identity {
@@ -231,13 +193,6 @@ impl Snapshot {
             .is_some_and(|value| &**value == "true")
     }
 
-    /// Whether its own node's agent publishes the pod as served. Only then do peers reach it by HBONE; labels alone do
-    /// not make it so.
-    #[must_use]
-    pub fn is_live(&self, w: &Workload) -> bool {
-        !w.host_network && self.primary.liveness.get(&w.node).is_some_and(|node| node.live.contains(&w.uid))
-    }
-
     /// The addresses the mesh takes connections to: services' virtual ones and those of live pods, in order.
     pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
         self.derived.destinations.iter().copied()
@@ -265,13 +220,13 @@ impl Snapshot {
 
     /// All services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.primary.services.values()
+        self.primary.services.values().map(|held| &held.object)
     }
 
     /// The service of this name.
     #[must_use]
     pub fn service(&self, name: &ObjectName) -> Option<&Arc<Service>> {
-        self.primary.services.get(name)
+        self.primary.services.get(name).map(|held| &held.object)
     }
 
     /// The services that claim `ip` as a virtual address, by name; where there are several, the first with the dialled
@@ -290,13 +245,29 @@ impl Snapshot {
     /// The services that list an endpoint at `ip`, by name and each once.
     #[must_use]
     pub fn services_with_endpoint_at(&self, ip: IpAddr) -> BTreeSet<&ObjectName> {
-        self.primary.slices_at.at(&ip.to_canonical()).iter().map(|slice| &slice.service).collect()
+        self.primary.backed_at.at(&Address::of(ip)).iter().map(|backed| &backed.name).collect()
     }
 
-    /// The endpoints of a service port; `None` where there is no such service or port.
+    /// The endpoints of a service port; `None` where there is no such service or port. Worked out by each call: of ten
+    /// thousand services a node calls a few, and [`crate::balance`] keeps those until their [`Self::revision`] is another.
     #[must_use]
-    pub fn endpoints(&self, key: &ServicePortKey) -> Option<&Arc<EndpointSet>> {
-        self.derived.endpoints.get(key)
+    pub fn endpoints(&self, key: &ServicePortKey) -> Option<EndpointSet> {
+        let service = self.service(&key.service)?;
+        let port = service.ports.iter().find(|port| port.port == key.port)?;
+        Some(endpoints::resolve(self, service, port, key.family))
+    }
+
+    /// Whether there is such a service port.
+    #[must_use]
+    pub fn has_port(&self, key: &ServicePortKey) -> bool {
+        self.service(&key.service).is_some_and(|service| service.ports.iter().any(|port| port.port == key.port))
+    }
+
+    /// When the endpoints of a service last changed, as a generation; `None` where there is no such service. Among snapshots
+    /// that hold the very same service, those with the same revision have the same endpoints.
+    #[must_use]
+    pub fn revision(&self, service: &ObjectName) -> Option<u64> {
+        self.primary.services.get(service).map(|held| held.revision)
     }
 
     /// How a route divides the connections to a service port; `None` where no route applies.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::peers::PeerSlice;
 use crate::model::{
     AuthorizationPolicy, EndpointSlice, HttpRoute, HttpRouteId, Name, Namespace, Node, NodeLiveness, ObjectName,
     PeerAuthentication, Pool, ReferenceGrant, Service, TcpRoute, TrafficPolicy, Workload,
@@ -20,6 +21,8 @@ pub enum Resource {
     Workload(Workload),
     /// The pods that one node's agent serves.
     Liveness(NodeLiveness),
+    /// Pods of other nodes.
+    Peers(PeerSlice),
     /// A service.
     Service(Service),
     /// Endpoints of a service.
@@ -49,6 +52,8 @@ pub enum Key {
     Workload(ObjectName),
     /// A node's published liveness, by the node's name.
     Liveness(Arc<str>),
+    /// A slice of other nodes' pods, by name.
+    Peers(Arc<str>),
     /// A service.
     Service(ObjectName),
     /// An endpoint slice.
@@ -86,6 +91,7 @@ impl Resource {
             Self::Node(r) => Key::Node(r.name.clone()),
             Self::Workload(r) => Key::Workload(r.name.clone()),
             Self::Liveness(r) => Key::Liveness(r.node.clone()),
+            Self::Peers(r) => Key::Peers(r.name().clone()),
             Self::Service(r) => Key::Service(r.name.clone()),
             Self::EndpointSlice(r) => Key::EndpointSlice(r.name.clone()),
             Self::TcpRoute(r) => Key::TcpRoute(r.name.clone()),

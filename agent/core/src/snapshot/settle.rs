@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::batch::Batch;
+use super::index::Address;
 use super::policies::NamespacePolicies;
-use super::{Family, ServicePortKey, endpoints, http, routes};
+use super::{Family, ServicePortKey, http, routes};
 use crate::model::{Name, ObjectName};
 
 impl Batch {
@@ -17,10 +18,10 @@ impl Batch {
         let mut services = marks.services;
         for ip in marks.addresses {
             self.settle_address(ip);
-            services.extend(self.next.primary.slices_at.at(&ip).iter().map(|slice| slice.service.clone()));
+            services.extend(self.next.primary.backed_at.at(&Address::of(ip)).iter().map(|backed| backed.name.clone()));
         }
         for service in services {
-            self.settle_endpoints(&service);
+            self.revise(&service);
         }
         for service in marks.splits {
             self.settle_http(&service);
@@ -33,28 +34,23 @@ impl Batch {
 
     fn settle_address(&mut self, ip: IpAddr) {
         let virtual_address = !self.next.services_at(ip).is_empty();
-        if virtual_address || self.next.workload_at(ip).is_some_and(|w| self.next.is_live(w)) {
+        if virtual_address || self.next.pod_at(ip).is_some_and(|pod| self.next.is_known_live(pod)) {
             self.next.derived.destinations.insert(ip);
         } else {
             self.next.derived.destinations.remove(&ip);
         }
     }
 
-    /// Replaces only what differs, so that an unchanged set keeps its identity and balancing its tables.
-    fn settle_endpoints(&mut self, name: &ObjectName) {
-        let Some(service) = self.next.primary.services.get(name).cloned() else { return };
-        for (port, family) in service.ports.iter().flat_map(|port| Family::ALL.map(|family| (port, family))) {
-            let key = ServicePortKey { service: name.clone(), port: port.port, family };
-            let set = endpoints::resolve(&self.next, &service, port, family);
-            if self.next.derived.endpoints.get(&key).is_none_or(|held| **held != set) {
-                self.next.derived.endpoints.insert(key, Arc::new(set));
-            }
+    /// A service's endpoints may be others from this generation on. What they are is worked out for who asks.
+    fn revise(&mut self, name: &ObjectName) {
+        if let Some(held) = self.next.primary.services.get_mut(name) {
+            held.revision = self.next.generation + 1;
         }
     }
 
     /// Replaces only what differs: requests under way keep their rule's counters and budgets.
     fn settle_http(&mut self, name: &ObjectName) {
-        let Some(service) = self.next.primary.services.get(name) else { return };
+        let Some(service) = self.next.service(name) else { return };
         let ports = service.ports.iter().map(|port| port.port);
         let mut ports: http::Ports =
             ports.filter_map(|port| Some((port, Arc::new(http::resolve(&self.next, name, port)?)))).collect();
@@ -73,7 +69,7 @@ impl Batch {
     }
 
     fn settle_splits(&mut self, name: &ObjectName) {
-        let Some(service) = self.next.primary.services.get(name).cloned() else { return };
+        let Some(service) = self.next.service(name).cloned() else { return };
         for (port, family) in service.ports.iter().flat_map(|port| Family::ALL.map(|family| (port, family))) {
             let key = ServicePortKey { service: name.clone(), port: port.port, family };
             match routes::resolve(&self.next, &key) {

@@ -16,10 +16,10 @@ use super::{domain, ip, labels, name, object, pod};
 use crate::model::{
     Action, Algorithm, AuthorizationPolicy, AuthorizationRule, BackendRef, EndpointAddress, EndpointSlice, GrantKind,
     Hints, Identity, Label, Labels, Match, MeshLabel, MtlsMode, Name, Namespace, Node, NodeLiveness, ObjectName,
-    ParentRef, PeerAuthentication, PeerMatch, PortMatch, Preference, ReferenceGrant, Scope, Selector, Service,
+    ParentRef, PeerAuthentication, PeerMatch, PortMatch, Preference, ReferenceGrant, Roles, Scope, Selector, Service,
     ServicePort, SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
 };
-use crate::snapshot::{Delta, Resource};
+use crate::snapshot::{Delta, PeerSlice, Resource};
 
 /// Addresses of pods; the last is on the services' side too.
 pub(crate) const ADDRESSES: &[&str] = &["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "10.9.0.1"];
@@ -236,6 +236,15 @@ pub(crate) fn authentication() -> impl Strategy<Value = PeerAuthentication> {
     )
 }
 
+/// Pods of other nodes, which may have the names and addresses of others.
+fn peers_of_slices() -> impl Strategy<Value = PeerSlice> {
+    let pods = vec((workloads(), any::<bool>()), 0..4);
+    (select(vec!["s1", "s2"]), pods).prop_map(|(name, pods)| {
+        let mut roles = Roles::default();
+        PeerSlice::new(name.into(), pods.into_iter().map(|(pod, live)| roles.peer(pod, live)).collect())
+    })
+}
+
 /// Any resource.
 pub(crate) fn resources() -> impl Strategy<Value = Resource> {
     let mesh = option::of(select(vec![MeshLabel::Enabled, MeshLabel::Disabled]));
@@ -246,6 +255,7 @@ pub(crate) fn resources() -> impl Strategy<Value = Resource> {
         1 => nodes().prop_map(Resource::Node),
         4 => workloads().prop_map(Resource::Workload),
         3 => liveness().prop_map(Resource::Liveness),
+        3 => peers_of_slices().prop_map(Resource::Peers),
         3 => services().prop_map(Resource::Service),
         3 => slices().prop_map(Resource::EndpointSlice),
         2 => routes().prop_map(Resource::TcpRoute),

@@ -244,7 +244,7 @@ impl Metrics {
 
     /// Removes the series of workloads that have been gone for five minutes, several scrapes; call it now and then.
     pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
-        let alive = snapshot.workloads().map(|w| (w.name.namespace.as_str(), &*w.owner)).collect();
+        let alive = snapshot.owners().map(|(namespace, owner)| (namespace.as_str(), owner)).collect();
         self.inner.connections.sweep(&alive, now);
         self.inner.requests.sweep(&alive, now);
     }

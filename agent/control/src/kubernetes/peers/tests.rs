@@ -1,9 +1,11 @@
-//! What slices and the node's own Pods lead to, against a naive model.
+//! What slices lead to, against a naive model: the snapshot that knows every pod of other nodes once each slice is written as
+//! things are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use weft_core::model::Name;
+use weft_core::model::{Name, ObjectName, TrustDomain, Workload};
+use weft_core::snapshot::{Here, Snapshot};
 
 use super::*;
 use crate::crd::SlicePod;
@@ -24,36 +26,13 @@ fn told(name: u8, uid: u32, node: u8, live: bool) -> SliceWorkload {
     SliceWorkload { uid: format!("u{uid}"), live, pod: Some(pod) }
 }
 
-fn name(name: u8) -> ObjectName {
-    ObjectName::new("demo", &format!("p{name}")).unwrap()
-}
-
 fn workload(said: &SliceWorkload) -> Workload {
     workload_slice::workload(&said.uid, said.pod.as_ref().unwrap()).unwrap()
 }
 
-/// What the deltas have left true.
-#[derive(Default)]
-struct World {
-    workloads: BTreeMap<ObjectName, Workload>,
-    live: BTreeMap<String, BTreeSet<String>>,
-}
-
-impl World {
-    fn apply(&mut self, deltas: Vec<Delta>) {
-        for delta in deltas {
-            match delta {
-                Delta::Put(Resource::Workload(workload)) => _ = self.workloads.insert(workload.name.clone(), workload),
-                Delta::Remove(Key::Workload(name)) => _ = self.workloads.remove(&name),
-                Delta::Put(Resource::Liveness(node)) => {
-                    let live = node.live.iter().map(ToString::to_string).collect();
-                    self.live.insert(node.node.to_string(), live);
-                }
-                Delta::Remove(Key::Liveness(node)) => _ = self.live.remove(&*node),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
+/// An agent of [`HERE`] that knows nothing yet.
+fn world() -> Snapshot {
+    Snapshot::on(TrustDomain::new("cluster.local").unwrap(), Here { node: HERE.into(), zone: None })
 }
 
 /// A pod comes, goes, or changes; the controller rewrites slices, in any order, and each when it likes.
@@ -64,26 +43,25 @@ enum Step {
     Go(u8),
     /// A slice is written as things are now.
     Write(u8),
-    /// The node's own watch is told how a name stands now.
-    Own(u8),
+    /// A slice is deleted, by whomever.
+    Delete(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..6_u8, 0..3_u8, 0..3_u8, any::<bool>())
+        4 => (0..6_u8, 0..3_u8, 0..3_u8, any::<bool>())
             .prop_map(|(name, node, slice, live)| Step::Come(name, node, slice, live)),
-        (0..6_u8).prop_map(Step::Go),
-        (0..3_u8).prop_map(Step::Write),
-        (0..6_u8).prop_map(Step::Own),
+        2 => (0..6_u8).prop_map(Step::Go),
+        4 => (0..3_u8).prop_map(Step::Write),
+        1 => (0..3_u8).prop_map(Step::Delete),
     ]
 }
 
 struct Run {
     peers: Peers,
-    world: World,
+    world: Snapshot,
     /// Pods there are, by name: and the slice each is in.
     pods: BTreeMap<u8, (SliceWorkload, u8)>,
-    own: BTreeSet<u8>,
 }
 
 impl Run {
@@ -92,31 +70,23 @@ impl Run {
             self.pods.values().filter(|(_, place)| *place == slice).map(|(said, _)| said.clone()).collect();
         let mut deltas = Vec::new();
         assert!(self.peers.put(&format!("s{slice}"), &said, &mut deltas).is_empty());
-        self.peers.changes(&mut deltas);
-        self.world.apply(deltas);
+        self.world = self.world.apply(deltas);
     }
 
-    fn own(&mut self, number: u8) {
-        let here = self.pods.get(&number).map(|(said, _)| workload(said)).filter(|w| *w.node == *HERE);
-        let mut deltas = match here {
-            Some(workload) => {
-                self.own.insert(number);
-                vec![Delta::Put(Resource::Workload(workload))]
-            }
-            None if self.own.remove(&number) => vec![Delta::Remove(Key::Workload(name(number)))],
-            None => Vec::new(),
-        };
-        self.peers.give_way(&mut deltas);
-        self.world.apply(deltas);
+    fn delete(&mut self, slice: u8) {
+        let mut deltas = Vec::new();
+        let before = self.world.workloads().count();
+        self.peers.remove(&format!("s{slice}"), &mut deltas);
+        self.world = self.world.apply(deltas);
+        assert_eq!(self.world.workloads().count(), before, "nobody is forgotten because a slice was taken away");
     }
 }
 
 proptest! {
-    /// However the news come, when all have come the agent knows every pod, of its own node and of others, and who of the
-    /// others is live.
+    /// However the news come, when all have come the agent knows every pod of other nodes at its address, and who is live.
     #[test]
-    fn slices_and_own_pods_lead_to_what_there_is(steps in prop::collection::vec(step(), 0..60)) {
-        let mut run = Run { peers: Peers::new(HERE.into()), world: World::default(), pods: BTreeMap::new(), own: BTreeSet::new() };
+    fn slices_lead_to_what_there_is(steps in prop::collection::vec(step(), 0..60)) {
+        let mut run = Run { peers: Peers::new(HERE.into()), world: world(), pods: BTreeMap::new() };
         for (uid, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Come(name, node, slice, live) => {
@@ -125,39 +95,36 @@ proptest! {
                 }
                 Step::Go(name) => _ = run.pods.remove(&name),
                 Step::Write(slice) => run.write(slice),
-                Step::Own(number) => run.own(number),
+                Step::Delete(slice) => run.delete(slice),
             }
         }
         (0..3).for_each(|slice| run.write(slice));
-        (0..6).for_each(|number| run.own(number));
-        // A pod whose name an own one held when its slice was written has been told of since.
-        (0..3).for_each(|slice| run.write(slice));
-        let there: BTreeMap<_, _> = run.pods.values().map(|(said, _)| (workload(said).name.clone(), workload(said))).collect();
-        prop_assert_eq!(&run.world.workloads, &there);
-        let mut live: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (said, _) in run.pods.values().filter(|(said, _)| said.live && said.pod.as_ref().unwrap().node != HERE) {
-            live.entry(said.pod.as_ref().unwrap().node.clone()).or_default().insert(said.uid.clone());
+        let there: Vec<_> = run.pods.values().filter(|(said, _)| *workload(said).node != *HERE).collect();
+        prop_assert_eq!(run.world.workloads().count(), there.len());
+        for (said, _) in there {
+            let known = run.world.workload_at(workload(said).addresses[0]).unwrap();
+            prop_assert_eq!(&*known, &workload(said));
+            prop_assert_eq!(run.world.is_live(&known), said.live);
+            prop_assert_eq!(run.world.is_destination(known.addresses[0]), said.live);
         }
-        prop_assert_eq!(&run.world.live, &live);
-        for (said, _) in run.pods.values().filter(|(said, _)| said.pod.as_ref().unwrap().node == HERE) {
+        for (said, _) in run.pods.values().filter(|(said, _)| *workload(said).node == *HERE) {
             prop_assert_eq!(run.peers.tells_live(&said.uid), said.live);
         }
     }
 }
 
 #[test]
-fn a_pod_that_moved_away_is_known_as_soon_as_its_own_node_lets_go() {
+fn what_the_nodes_own_pods_say_of_an_address_wins_when_they_are_live() {
     let mut peers = Peers::new(HERE.into());
-    let (mut world, moved) = (World::default(), told(1, 2, 1, true));
-    let mut deltas = vec![Delta::Put(Resource::Workload(workload(&told(1, 1, 0, true))))];
-    peers.give_way(&mut deltas);
-    peers.put("s0", std::slice::from_ref(&moved), &mut deltas);
-    world.apply(deltas);
-    assert_eq!(*world.workloads[&name(1)].node, *HERE, "what the node's own Pods say wins");
-    let mut deltas = vec![Delta::Remove(Key::Workload(name(1)))];
-    peers.give_way(&mut deltas);
-    world.apply(deltas);
-    assert_eq!(world.workloads[&name(1)], workload(&moved));
+    let own = Workload { uid: "own".into(), ..workload(&told(1, 2, 0, true)) };
+    let stale = told(1, 2, 1, false);
+    let mut deltas = vec![Delta::Put(Resource::Workload(own.clone()))];
+    peers.put("s0", std::slice::from_ref(&stale), &mut deltas);
+    let world = world().apply(deltas);
+    assert_eq!(*world.workload_at(own.addresses[0]).unwrap(), own);
+    let gone = world.apply([Delta::Remove(Key::Workload(own.name.clone()))]);
+    assert_eq!(*gone.workload_at(own.addresses[0]).unwrap(), workload(&stale));
+    assert_eq!(own.name, ObjectName::new("demo", "p1").unwrap());
 }
 
 #[test]
@@ -167,6 +134,7 @@ fn what_is_no_name_is_left_out_and_said() {
     bad.pod.as_mut().unwrap().service_account = "Not A Name".into();
     let mut deltas = Vec::new();
     let wrong = peers.put("s0", &[bad, told(2, 2, 1, false)], &mut deltas);
-    assert_eq!((wrong.len(), deltas.len()), (1, 1), "{wrong:?}");
+    let Delta::Put(Resource::Peers(slice)) = &deltas[0] else { panic!("{deltas:?}") };
+    assert_eq!((wrong.len(), slice.pods().count()), (1, 1), "{wrong:?}");
     assert!(Name::new("Not A Name").is_err() && wrong[0].contains("u1"));
 }

@@ -27,7 +27,7 @@ fn mesh(zone: Option<&str>, service: Service, endpoints: Vec<EndpointAddress>) -
     )
 }
 
-fn set(snapshot: &Snapshot) -> &EndpointSet {
+fn set(snapshot: &Snapshot) -> EndpointSet {
     snapshot.endpoints(&key("a/s:80")).unwrap()
 }
 
@@ -103,8 +103,8 @@ proptest! {
         let snapshot = mesh(zone, service, endpoints.clone());
         let set = set(&snapshot);
         let (wanted, anywhere) = kube_proxy(&endpoints, zone, local_only);
-        prop_assert_eq!(preferred(set), wanted.clone());
-        prop_assert_eq!(wanted.is_empty() && anywhere, preferred(set).is_empty() && set.elsewhere);
+        prop_assert_eq!(preferred(&set), wanted.clone());
+        prop_assert_eq!(wanted.is_empty() && anywhere, preferred(&set).is_empty() && set.elsewhere);
     }
 
     /// What a Service prefers has the effect the hints would have that Kubernetes writes for it.
@@ -122,7 +122,7 @@ proptest! {
         let hinted: Vec<_> = plain.iter().map(written).collect();
         let asked = mesh(Some("z1"), Service { prefers, ..service("a/s", "10.9.0.1", 80) }, plain);
         let told = mesh(Some("z1"), service("a/s", "10.9.0.1", 80), hinted);
-        prop_assert_eq!(preferred(set(&asked)), preferred(set(&told)));
+        prop_assert_eq!(preferred(&set(&asked)), preferred(&set(&told)));
     }
 }
 
@@ -134,7 +134,7 @@ fn the_zone_is_the_one_that_was_set_or_that_of_the_node() {
     };
     let endpoints = vec![in_zone("z1", 1), in_zone("z2", 2)];
     let nearest =
-        |snapshot: &Snapshot| preferred(set(snapshot)).into_iter().map(|at| at.ip().to_string()).collect::<Vec<_>>();
+        |snapshot: &Snapshot| preferred(&set(snapshot)).into_iter().map(|at| at.ip().to_string()).collect::<Vec<_>>();
     let by_node = mesh(Some("z2"), service("a/s", "10.9.0.1", 80), endpoints.clone());
     assert_eq!(nearest(&by_node), ["10.0.0.2"]);
     let moved = by_node.apply([Delta::Put(Resource::Node(Node { name: "n1".into(), zone: Some("z1".into()) }))]);

@@ -1,0 +1,195 @@
+//! The pods of other nodes, a slice of them at a time, and by address.
+//!
+//! They are known by what slices say and looked up by address only. Whether two slices tell of one pod, or a slice of a pod
+//! this node knows by itself, makes no difference as long as they do not claim one address; if they do, the rules for claims
+//! decide.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::index::Address;
+use crate::model::{Peer, Workload};
+
+/// Pods of other nodes, as one WorkloadSlice has them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerSlice {
+    name: Arc<str>,
+    /// In order.
+    pods: Vec<Arc<Peer>>,
+}
+
+impl PeerSlice {
+    /// The slice of this name, with these pods.
+    #[must_use]
+    pub fn new(name: Arc<str>, mut pods: Vec<Peer>) -> Self {
+        pods.sort_unstable();
+        pods.dedup();
+        Self { name, pods: pods.into_iter().map(Arc::new).collect() }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its pods, by name.
+    pub fn pods(&self) -> impl Iterator<Item = &Peer> {
+        self.pods.iter().map(|pod| &**pod)
+    }
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Peers {
+    slices: OrdMap<Arc<str>, Arc<PeerSlice>>,
+    at: OrdMap<Address, Claims>,
+}
+
+/// Who claims an address, in order. Nearly always one.
+#[derive(Clone, Debug, PartialEq)]
+enum Claims {
+    One(Arc<Peer>),
+    Many(Arc<Vec<Arc<Peer>>>),
+}
+
+impl Claims {
+    fn as_slice(&self) -> &[Arc<Peer>] {
+        match self {
+            Self::One(only) => std::slice::from_ref(only),
+            Self::Many(all) => all,
+        }
+    }
+
+    fn of(mut all: Vec<Arc<Peer>>) -> Option<Self> {
+        match all.len() {
+            0 => None,
+            1 => all.pop().map(Self::One),
+            _ => Some(Self::Many(Arc::new(all))),
+        }
+    }
+}
+
+impl Peers {
+    /// Those that claim an address, in order.
+    pub(super) fn at(&self, address: Address) -> &[Arc<Peer>] {
+        self.at.get(&address).map_or(&[], Claims::as_slice)
+    }
+
+    /// Every address that is claimed, with those who do.
+    pub(super) fn claims(&self) -> impl Iterator<Item = (Address, &[Arc<Peer>])> {
+        self.at.iter().map(|(address, claims)| (*address, claims.as_slice()))
+    }
+
+    /// All, by slice.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.slices.values().flat_map(|slice| &slice.pods)
+    }
+
+    /// The slice of this name.
+    pub(super) fn slice(&self, name: &str) -> Option<&Arc<PeerSlice>> {
+        self.slices.get(name)
+    }
+
+    /// Puts `new` in the place of the slice of this name, or takes that away, and yields every pod that has come or gone.
+    /// Those that are as they were stay the ones they were.
+    pub(super) fn replace(&mut self, name: &Arc<str>, new: Option<PeerSlice>) -> Vec<Arc<Peer>> {
+        let old = self.slices.remove(name);
+        let mut new = new;
+        let mut changed = Vec::new();
+        let before = old.as_ref().map_or(&[][..], |old| &old.pods);
+        for pod in new.iter_mut().flat_map(|new| &mut new.pods) {
+            match before.binary_search(pod) {
+                Ok(same) => *pod = before[same].clone(),
+                Err(_) => {
+                    self.claim(pod);
+                    changed.push(pod.clone());
+                }
+            }
+        }
+        let after = new.as_ref().map_or(&[][..], |new| &new.pods);
+        for pod in before.iter().filter(|pod| after.binary_search(pod).is_err()) {
+            self.release(pod);
+            changed.push(pod.clone());
+        }
+        if let Some(new) = new {
+            self.slices.insert(name.clone(), Arc::new(new));
+        }
+        changed
+    }
+
+    fn claim(&mut self, pod: &Arc<Peer>) {
+        for address in pod.addresses().iter().map(|ip| Address::of(*ip)) {
+            let mut all = self.at(address).to_vec();
+            let at = all.partition_point(|other| other < pod);
+            all.insert(at, pod.clone());
+            Claims::of(all).map(|claims| self.at.insert(address, claims));
+        }
+    }
+
+    /// Two slices may tell of one pod: only one of the claims goes.
+    fn release(&mut self, pod: &Arc<Peer>) {
+        for address in pod.addresses().iter().map(|ip| Address::of(*ip)) {
+            let mut all = self.at(address).to_vec();
+            if let Ok(at) = all.binary_search(pod) {
+                all.remove(at);
+            }
+            match Claims::of(all) {
+                Some(claims) => _ = self.at.insert(address, claims),
+                None => _ = self.at.remove(&address),
+            }
+        }
+    }
+}
+
+/// A pod, known in full or in short.
+#[derive(Clone, Copy)]
+pub(super) enum Known<'a> {
+    Whole(&'a Arc<Workload>),
+    Peer(&'a Arc<Peer>),
+}
+
+impl Known<'_> {
+    pub(super) fn whole(self) -> Arc<Workload> {
+        match self {
+            Self::Whole(workload) => workload.clone(),
+            Self::Peer(peer) => Arc::new(peer.workload()),
+        }
+    }
+
+    pub(super) fn uid(self) -> Arc<str> {
+        match self {
+            Self::Whole(workload) => workload.uid.clone(),
+            Self::Peer(peer) => peer.uid(),
+        }
+    }
+
+    pub(super) fn node(&self) -> &Arc<str> {
+        match self {
+            Self::Whole(workload) => &workload.node,
+            Self::Peer(peer) => peer.node(),
+        }
+    }
+
+    pub(super) fn weight(self) -> crate::model::Weight {
+        match self {
+            Self::Whole(workload) => workload.weight,
+            Self::Peer(peer) => peer.weight(),
+        }
+    }
+
+    pub(super) fn host_network(self) -> bool {
+        match self {
+            Self::Whole(workload) => workload.host_network,
+            Self::Peer(peer) => peer.host_network(),
+        }
+    }
+
+    pub(super) fn name(self) -> crate::model::ObjectName {
+        match self {
+            Self::Whole(workload) => workload.name.clone(),
+            Self::Peer(peer) => peer.name(),
+        }
+    }
+}
