@@ -60,13 +60,12 @@ async fn serve_http1(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
     builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(READ_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(near), service).with_upgrades());
     let draining = session.http.drain.draining();
-    let drained = tokio::select! {
+    tokio::select! {
         biased;
         () = session.client.kill.cancelled() => return reset.store(true, Ordering::Relaxed),
         ended = connection.as_mut() => return note(ended),
         () = draining.cancelled() => session.last(),
-    };
-    let () = drained;
+    }
     let quiet = tokio::time::sleep(QUIET);
     tokio::select! {
         biased;

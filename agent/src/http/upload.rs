@@ -81,11 +81,14 @@ enum Source {
     Copy(mpsc::Receiver<Piece>),
 }
 
+/// What a body waits for before it is read, and how long at the most.
+type Behind = (Arc<Gate>, Option<Pin<Box<Sleep>>>);
+
 /// See the module.
 pub(super) struct Upload {
     source: Source,
     progress: Arc<Progress>,
-    gate: Option<(Arc<Gate>, Option<Pin<Box<Sleep>>>)>,
+    gate: Option<Behind>,
     copies: Vec<mpsc::Sender<Piece>>,
 }
 

@@ -64,6 +64,7 @@ enum Carried {
 }
 
 /// What was found at the other end of an app's connection.
+#[expect(clippy::large_enum_variant, reason = "there is one of it for a moment; a box would cost every connection")]
 enum Connected {
     /// An endpoint.
     Endpoint(Dialled),
