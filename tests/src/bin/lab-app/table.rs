@@ -14,6 +14,9 @@ use crate::conn::Conn;
 use crate::http_client::{Asking, Unread};
 use crate::listen::Listener;
 
+/// A loop of requests, and its thread.
+type Asked = (Arc<Asking>, JoinHandle<()>);
+
 /// Everything open. Numbers are never used twice.
 #[derive(Default)]
 pub(crate) struct Table {
@@ -22,7 +25,7 @@ pub(crate) struct Table {
     conns: Mutex<HashMap<u64, Arc<Conn>>>,
     groups: Mutex<HashMap<u64, Vec<TcpStream>>>,
     loops: Mutex<HashMap<u64, Arc<Looping>>>,
-    asking: Mutex<HashMap<u64, (Arc<Asking>, JoinHandle<()>)>>,
+    asking: Mutex<HashMap<u64, Asked>>,
     unread: Mutex<HashMap<u64, Vec<Unread>>>,
 }
 
