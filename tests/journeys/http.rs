@@ -93,6 +93,9 @@ fn outbound_http1() -> Result<()> {
     // Connections to endpoints are kept: a handful for two hundred requests.
     let accepted = web.accepted()?;
     ensure!(accepted.values().all(|count| *count <= 6), "a connection for each request: {accepted:?}");
+    let ports = running_agent(&web.lab, &web.a)?.metrics()?;
+    let http = [("protocol", "http"), ("because", "app_protocol_http")];
+    ensure!(ports.sum("weft_service_ports", &http) == 1.0, "{:?}", ports.by_label("weft_service_ports", "protocol"));
     let reply = web.app.fetch(web.web.v4(), Http::One, Ask::get("/a/b?c=d").with(&[("x-mine", "1")]))?;
     let saw = reply.saw()?;
     ensure!((saw.method.as_str(), saw.target.as_str(), saw.version.as_str()) == ("GET", "/a/b?c=d", "HTTP/1.1"));

@@ -99,6 +99,8 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
     };
     let here = Here { node: config.node.as_str().into(), zone: config.zone.as_deref().map(Into::into) };
     let store = Arc::new(Store::new(Snapshot::on(config.trust_domain.clone(), here)));
+    let read = Arc::clone(&store);
+    metrics.service_ports(Box::new(move || views::protocols(&read.snapshot())));
     let workers = Workers::start(config.workers).context("cannot start the workers")?;
     let Followed { source, cluster, publisher, finder, installation } = configuration(&config).await?;
     if let Some(health) = &cluster {

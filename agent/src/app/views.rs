@@ -1,6 +1,6 @@
 //! What the agent tells about itself on its admin socket.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -226,4 +226,17 @@ fn port_view(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Serv
         route: keys.iter().find_map(|key| snapshot.split(key)).map(|split| split.route.to_string()),
         endpoints: sets.iter().flat_map(|set| set.endpoints.iter().map(endpoint)).collect(),
     }
+}
+
+/// How many service ports speak what, by protocol and the reason why.
+pub(super) fn protocols(snapshot: &Snapshot) -> BTreeMap<(&'static str, &'static str), u64> {
+    let mut counts = BTreeMap::new();
+    for service in snapshot.services() {
+        for port in &service.ports {
+            let key = ServicePortKey { service: service.name.clone(), port: port.port, family: Family::V4 };
+            let protocol = protocol(snapshot, &key, None);
+            *counts.entry((protocol.name(), protocol.label())).or_default() += 1;
+        }
+    }
+    counts
 }

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod connections;
+mod ports;
 mod requests;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use weft_core::model::Identity;
 use weft_core::snapshot::Snapshot;
 
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
+pub use ports::PortSource;
 pub use requests::RequestSeries;
 
 use super::http::Exposition;
@@ -230,6 +232,11 @@ impl Metrics {
     /// Where the kernel's verdict counters are read at each scrape.
     pub fn verdicts(&self, source: VerdictSource) {
         self.registry(|registry| registry.register_collector(Box::new(Verdicts(source))));
+    }
+
+    /// Where it is read what service ports speak, at each scrape.
+    pub fn service_ports(&self, source: PortSource) {
+        self.registry(|registry| registry.register_collector(Box::new(ports::Ports(source))));
     }
 
     /// How fresh what is known of the cluster is, for each scrape.
