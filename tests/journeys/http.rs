@@ -35,6 +35,8 @@ impl Web {
         }
         let pods: Vec<&Pod> = made.iter().map(|(pod, ..)| pod).collect();
         let web = lab.service("web").speaks(app_protocol).pods(&pods).create()?;
+        // In turns: what is counted here is that requests are balanced, not which endpoint is faster on a busy machine.
+        lab.algorithm(&web, "RoundRobin")?;
         lab.start_agents()?;
         lab.mesh()?;
         Ok(Self { lab, a, b, app, servers: made, web })

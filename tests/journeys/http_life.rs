@@ -170,6 +170,7 @@ fn http_on_one_node_is_balanced_by_request() -> Result<()> {
         app.listen(anywhere(8080), pod.name(), Behaviour::Http)?;
     }
     let web = lab.service("web").speaks("http").pods(&pods.iter().collect::<Vec<_>>()).create()?;
+    lab.algorithm(&web, "RoundRobin")?;
     lab.start_agents()?;
     lab.mesh()?;
     let agent = running_agent(&lab, &a)?;
