@@ -328,7 +328,7 @@ fn named_ports() -> Result<()> {
             "clusterIP": vips[0], "clusterIPs": vips, "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack",
             "ports": [
                 {"name": "dns", "protocol": "UDP", "port": 80, "targetPort": "dns"},
-                {"name": "http", "protocol": "TCP", "port": 80, "targetPort": "web", "appProtocol": "http"},
+                {"name": "http", "protocol": "TCP", "port": 80, "targetPort": "web", "appProtocol": "postgresql"},
                 {"name": "admin", "protocol": "TCP", "port": 81, "targetPort": "mgmt"}
             ]
         }
@@ -350,7 +350,7 @@ fn named_ports() -> Result<()> {
     let services = running_agent(&places.lab, &places.nodes["a"])?.ask("/services")?;
     let ported = services.as_array().into_iter().flatten().find(|service| service["name"] == "ported");
     let ports = &ported.context("it is not known")?["ports"];
-    ensure!(ports[0]["app_protocol"] == "http" && ports[1].get("app_protocol").is_none(), "{ports}");
+    ensure!(ports[0]["app_protocol"] == "postgresql" && ports[1].get("app_protocol").is_none(), "{ports}");
     places.lab.finish()
 }
 

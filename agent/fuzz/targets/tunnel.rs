@@ -47,7 +47,7 @@ fn handle(session: &mut Session<usize>, event: &Event<'_>, app_reads: bool, said
             assert!(inbound.held() <= inbound.window() && inbound.window() <= WINDOWS.most);
             let half = inbound.held() / 2;
             if app_reads {
-                session.took(*stream, half, |_| true);
+                session.took(*stream, half, |_, _| true);
             }
             if *end {
                 let _ = session.data(*stream, 0, true);
