@@ -1,3 +1,5 @@
+//! Heads before and after a hop.
+
 use http::{Request, Response};
 
 use super::*;
