@@ -170,9 +170,10 @@ fn check_domain(root: &X509Certificate<'_>, own: &TrustDomain) -> Result<(), Sig
     }
 }
 
-/// 127 random bits: positive, and never the same twice.
+/// 126 random bits behind a leading `01`: positive, never the same twice, and without a leading zero byte, which DER would drop
+/// (X.690, 8.3.2): the number in the certificate reads as the one in the log.
 pub(crate) fn random_serial() -> SerialNumber {
     let mut bytes: [u8; 16] = rand::random();
-    bytes[0] &= 0x7f;
+    bytes[0] = bytes[0] & 0x3f | 0x40;
     SerialNumber::from_slice(&bytes)
 }

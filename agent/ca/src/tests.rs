@@ -97,6 +97,16 @@ fn a_leaf_is_the_authority_s_to_fill_in() {
 }
 
 #[test]
+fn serial_numbers_are_encoded_as_they_are() {
+    // A leading zero byte would come up once in 128.
+    for serial in std::iter::repeat_with(crate::signer::random_serial).take(10_000) {
+        let bytes = serial.to_bytes();
+        assert_eq!(bytes.len(), 16);
+        assert!((0x40..0x80).contains(&bytes[0]), "{bytes:02x?} is negative, or DER shortens it");
+    }
+}
+
+#[test]
 fn only_an_authority_of_this_mesh_signs() {
     let (one, two) = (make_root(&domain()).unwrap(), make_root(&domain()).unwrap());
     let certificate = certificates(&one.certificate).unwrap().remove(0);
