@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::Outcome;
 use crate::measures::{CASES, Case, Work, connect_cost, idle, window};
-use crate::subjects::{Kind, Stage, Subject, kind};
+use crate::subjects::{Kind, Stage, Subject, kind, known};
 
 /// The pseudo-subject of what is measured of the kernel alone.
 pub const KERNEL: &str = "kernel";
@@ -58,8 +58,8 @@ impl Settings {
 #[must_use]
 pub fn expected(settings: &Settings, subjects: &[Subject]) -> usize {
     let per_case = |case: &Case| match case.work {
-        Work::Window(_) => settings.rounds * subjects.len(),
-        Work::Memory => subjects.iter().filter(|subject| holds_memory(subject)).count(),
+        Work::Window(_) => settings.rounds * subjects.iter().filter(|subject| takes_part(subject, case)).count(),
+        Work::Memory(_) => subjects.iter().filter(|subject| holds_memory(subject, case)).count(),
         Work::ConnectCost => settings.rounds,
     };
     settings.cases().map(per_case).sum()
@@ -92,18 +92,20 @@ pub fn run(
         };
         samples.push(Sample { round, case: case.name.into(), subject: subject.into(), at, outcome, error });
     };
-    for case in settings.cases().filter(|case| matches!(case.work, Work::Memory)) {
-        for subject in subjects.iter().filter(|subject| holds_memory(subject)) {
-            take(0, case, subject.name, &mut || idle(&stage.lab, subject, settings.idle));
+    for case in settings.cases() {
+        let Work::Memory(arguments) = case.work else { continue };
+        for subject in subjects.iter().filter(|subject| holds_memory(subject, case)) {
+            take(0, case, subject.name, &mut || idle(&stage.lab, subject, arguments, settings.idle));
         }
     }
     for round in 1..=settings.rounds {
         for case in settings.cases() {
             match case.work {
-                Work::Memory => {}
+                Work::Memory(_) => {}
                 Work::ConnectCost => take(round, case, KERNEL, &mut || connect_cost(stage, settings.bursts)),
                 Work::Window(arguments) => {
-                    for subject in rotated(subjects.len(), round).into_iter().map(|at| &subjects[at]) {
+                    let present: Vec<_> = subjects.iter().filter(|subject| takes_part(subject, case)).collect();
+                    for subject in rotated(present.len(), round).into_iter().map(|at| present[at]) {
                         let mut run = || window(&stage.lab, subject, arguments, settings.window);
                         take(round, case, subject.name, &mut run);
                     }
@@ -115,6 +117,12 @@ pub fn run(
 }
 
 /// Weft's agents are the same processes for all of its subjects; the first alone finds them fresh.
-fn holds_memory(subject: &Subject) -> bool {
-    !subject.proxies.is_empty() && (kind(subject.name) != Some(Kind::Weft) || subject.name == "weft")
+fn holds_memory(subject: &Subject, case: &Case) -> bool {
+    let fresh = kind(subject.name) != Some(Kind::Weft) || ["weft", "http-weft"].contains(&subject.name);
+    !subject.proxies.is_empty() && takes_part(subject, case) && fresh
+}
+
+/// Whether a case is one of a subject's.
+fn takes_part(subject: &Subject, case: &Case) -> bool {
+    known(subject.name).is_some_and(|known| known.layer == case.layer && !known.without.contains(&case.measure))
 }

@@ -86,7 +86,8 @@ impl Outbound {
         match Box::pin(self.open(pod, app, client)).await {
             Some(Carried::Bytes(open)) => open.run().await,
             Some(Carried::Requests(app, client, registered)) => {
-                self.http.serve(*client, app).await;
+                // Likewise: connections carried byte by byte, which are most, need a fraction of it.
+                Box::pin(self.http.serve(*client, app)).await;
                 drop(registered);
             }
             None => {}

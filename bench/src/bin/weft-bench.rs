@@ -82,7 +82,8 @@ fn measure(arguments: &Arguments) -> Result<Report> {
     machine.versions = subjects::versions();
     eprintln!("==> setting the stage: two nodes, an agent each, and the peers");
     let stage = Stage::set()?;
-    let (subjects, absent) = subjects::start(&stage, &arguments.subjects)?;
+    let layers: Vec<_> = settings.cases().map(|case| case.layer).collect();
+    let (subjects, absent) = subjects::start(&stage, &arguments.subjects, &layers)?;
     let before = Usage::now(&stage.cgroup());
     let bar = progress(rounds::expected(&settings, &subjects));
     let mut shown = (0, "");
@@ -142,9 +143,9 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
 
 fn list() {
     println!("subjects");
-    ALL.iter().for_each(|(name, _, title)| println!("  {name:<14} {title}"));
+    ALL.iter().for_each(|known| println!("  {:<15} {}", known.name, known.title));
     println!("measures and their cases");
-    CASES.iter().for_each(|case| println!("  {:<11} {:<14} {}", case.measure, case.name, case.title));
+    CASES.iter().for_each(|case| println!("  {:<11} {:<15} {}", case.measure, case.name, case.title));
 }
 
 fn progress(count: usize) -> ProgressBar {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 use weft_bench::load::echo::{Echo, Pace};
-use weft_bench::load::{Outcome, Watch, Window, bulk, connect, echo, hook, idle, mixed, rtt, serve};
+use weft_bench::load::http::{Requests, Speaks};
+use weft_bench::load::{Outcome, Watch, Window, bulk, connect, echo, hook, http, idle, mixed, rtt, serve};
 
 /// Puts a load on a subject, or serves one.
 #[derive(Parser)]
@@ -15,6 +16,9 @@ enum Arguments {
     Serve {
         #[arg(long)]
         listen: SocketAddr,
+        /// Where to serve HTTP
+        #[arg(long)]
+        http: Option<SocketAddr>,
     },
     /// Ping-pong on one connection
     Rtt {
@@ -32,6 +36,22 @@ enum Arguments {
         size: usize,
         #[arg(long, default_value_t = 1)]
         connections: usize,
+        /// Requests a second over all connections; without it each follows the last answer
+        #[arg(long)]
+        rate: Option<u64>,
+    },
+    /// Requests of HTTP
+    Http {
+        #[command(flatten)]
+        common: Common,
+        /// http1, http2 or grpc
+        #[arg(long)]
+        speaks: Speaks,
+        #[arg(long, default_value_t = 1)]
+        connections: usize,
+        /// Requests at once on each connection of HTTP/2
+        #[arg(long, default_value_t = 1)]
+        streams: usize,
         /// Requests a second over all connections; without it each follows the last answer
         #[arg(long)]
         rate: Option<u64>,
@@ -65,6 +85,9 @@ enum Arguments {
         to: SocketAddr,
         #[arg(long)]
         count: usize,
+        /// Of HTTP
+        #[arg(long)]
+        http: bool,
     },
     /// The cost of `connect()` in two cgroups in turn
     Hook {
@@ -101,9 +124,14 @@ impl Common {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse() {
-        Arguments::Serve { listen } => Ok(serve::run(listen)?),
-        Arguments::Idle { to, count } => {
-            let (held, outcome) = idle::open(to, count)?;
+        Arguments::Serve { listen, http } => {
+            if let Some(at) = http {
+                std::thread::Builder::new().name("http".into()).spawn(move || http::serve_on(at))?;
+            }
+            Ok(serve::run(listen)?)
+        }
+        Arguments::Idle { to, count, http } => {
+            let (held, outcome) = idle::open(to, count, http)?;
             say(&outcome)?;
             loop {
                 std::thread::park();
@@ -121,6 +149,11 @@ fn measure(arguments: Arguments) -> std::io::Result<Outcome> {
             let pace = rate.map_or(Pace::Closed, Pace::Open);
             let echo = Echo { to: common.to, connections, size, pace, window: common.window() };
             echo::run(&echo, &common.watch)
+        }
+        Arguments::Http { common, speaks, connections, streams, rate } => {
+            let pace = rate.map_or(Pace::Closed, Pace::Open);
+            let requests = Requests { to: common.to, speaks, connections, streams, pace, window: common.window() };
+            http::run(&requests, &common.watch)
         }
         Arguments::Connect { common, concurrency } => {
             connect::run(common.to, concurrency, common.window(), &common.watch)

@@ -8,6 +8,7 @@ pub mod bulk;
 pub mod connect;
 pub mod echo;
 pub mod hook;
+pub mod http;
 pub mod idle;
 pub mod mixed;
 pub mod outcome;

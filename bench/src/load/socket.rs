@@ -16,11 +16,20 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// As the socket's.
 pub fn open(to: SocketAddr, ask: Ask) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    let mut stream = connect(to)?;
+    stream.write_all(&ask.encode())?;
+    Ok(stream)
+}
+
+/// Connects. Reads and writes that stall fail after [`PATIENCE`].
+///
+/// # Errors
+/// As the socket's.
+pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(&ask.encode())?;
     Ok(stream)
 }
 

@@ -6,10 +6,11 @@
 use super::Better::{Higher, Lower};
 use super::{Case, Metric, Work};
 use crate::load::Outcome;
+use crate::subjects::Layer;
 
 /// Everything that is run, in this order.
 pub const CASES: &[Case] = &[
-    case("memory", "memory", "memory of both proxies together", Work::Memory, true),
+    case("memory", "memory", "memory of both proxies together", Work::Memory(&[]), true),
     case("rtt", "rtt", "round trip of 64 B on one connection, one after the other", Work::Window(&["rtt"]), true),
     case(
         "latency-64-1",
@@ -70,11 +71,64 @@ pub const CASES: &[Case] = &[
         Work::Window(&["mixed", "--flows", "4", "--rate", "200"]),
         true,
     ),
+    requests("http-memory", "http", "memory of both proxies together, connections of HTTP/1", Work::Memory(&["--http"]), false),
+    requests(
+        "http1-rate",
+        "http1",
+        "HTTP/1.1: requests on 32 connections, as fast as answers come",
+        Work::Window(&["http", "--speaks", "http1", "--connections", "32"]),
+        true,
+    ),
+    requests(
+        "http1-latency",
+        "http1",
+        "HTTP/1.1: latency at 4,000/s on 32 connections, open loop",
+        Work::Window(&["http", "--speaks", "http1", "--connections", "32", "--rate", "4000"]),
+        false,
+    ),
+    requests(
+        "http2-rate",
+        "http2",
+        "HTTP/2: requests on 4 connections of 16 streams, as fast as answers come",
+        Work::Window(&["http", "--speaks", "http2", "--connections", "4", "--streams", "16"]),
+        true,
+    ),
+    requests(
+        "http2-latency",
+        "http2",
+        "HTTP/2: latency at 4,000/s on 4 connections of 16 streams, open loop",
+        Work::Window(&["http", "--speaks", "http2", "--connections", "4", "--streams", "16", "--rate", "4000"]),
+        false,
+    ),
+    requests(
+        "grpc-rate",
+        "grpc",
+        "gRPC: unary calls on 4 connections of 16 streams, as fast as answers come",
+        Work::Window(&["http", "--speaks", "grpc", "--connections", "4", "--streams", "16"]),
+        true,
+    ),
+    requests(
+        "grpc-latency",
+        "grpc",
+        "gRPC: latency at 4,000/s on 4 connections of 16 streams, open loop",
+        Work::Window(&["http", "--speaks", "grpc", "--connections", "4", "--streams", "16", "--rate", "4000"]),
+        false,
+    ),
     case("hook", "hook", "connect() outside the mesh", Work::ConnectCost, true),
 ];
 
 const fn case(name: &'static str, measure: &'static str, title: &'static str, work: Work, quick: bool) -> Case {
-    Case { name, measure, title, work, quick }
+    Case { name, measure, title, layer: Layer::Connections, work, quick }
+}
+
+const fn requests(
+    name: &'static str,
+    measure: &'static str,
+    title: &'static str,
+    work: Work,
+    quick: bool,
+) -> Case {
+    Case { layer: Layer::Requests, ..case(name, measure, title, work, quick) }
 }
 
 /// Everything that is read off, in the order of the tables' columns.
@@ -136,6 +190,25 @@ pub const METRICS: &[Metric] = &[
     p50("mixed"),
     p99("mixed"),
     speed("mixed"),
+    Metric { case: "http-memory", name: "idle", unit: "kB/connection", better: Lower, of: |o| value(o, "idle_kb") },
+    rate("http1-rate"),
+    each("http1-rate"),
+    all("http1-rate"),
+    p50("http1-latency"),
+    p99("http1-latency"),
+    p999("http1-latency"),
+    rate("http2-rate"),
+    each("http2-rate"),
+    all("http2-rate"),
+    p50("http2-latency"),
+    p99("http2-latency"),
+    p999("http2-latency"),
+    rate("grpc-rate"),
+    each("grpc-rate"),
+    all("grpc-rate"),
+    p50("grpc-latency"),
+    p99("grpc-latency"),
+    p999("grpc-latency"),
     Metric { case: "hook", name: "added", unit: "ns", better: Lower, of: |o| value(o, "hook_ns") },
     Metric { case: "hook", name: "without", unit: "ns", better: Lower, of: |o| value(o, "connect_without_ns") },
 ];
@@ -154,6 +227,14 @@ const fn p999(case: &'static str) -> Metric {
 
 const fn rate(case: &'static str) -> Metric {
     Metric { case, name: "rate", unit: "1/s", better: Higher, of: |o| value(o, "per_second") }
+}
+
+const fn each(case: &'static str) -> Metric {
+    Metric { case, name: "cpu", unit: "us/request", better: Lower, of: |o| per(o, "operations", 1.0) }
+}
+
+const fn all(case: &'static str) -> Metric {
+    Metric { case, name: "all", unit: "us/request, with both ends", better: Lower, of: |o| all_per(o, "operations", 1.0) }
 }
 
 const fn speed(case: &'static str) -> Metric {

@@ -5,6 +5,7 @@ mod memory;
 mod run;
 
 use crate::load::Outcome;
+use crate::subjects::Layer;
 
 pub use cases::{CASES, METRICS};
 pub use memory::idle;
@@ -19,6 +20,8 @@ pub struct Case {
     pub measure: &'static str,
     /// Its heading in tables.
     pub title: &'static str,
+    /// Of which subjects it is measured.
+    pub layer: Layer,
     /// What runs.
     pub work: Work,
     /// Whether `--quick` runs it too.
@@ -30,8 +33,9 @@ pub struct Case {
 pub enum Work {
     /// A client of `weft-load` with these arguments, for one window; every subject once a round.
     Window(&'static [&'static str]),
-    /// Memory at rest and with idle connections; once a run, before anything else has been through the proxies.
-    Memory,
+    /// Memory at rest and with idle connections, which `weft-load idle` opens with these arguments; once a run, before anything
+    /// else has been through the proxies.
+    Memory(&'static [&'static str]),
     /// The cost of `connect()` outside the mesh; once a round, for the kernel and not for a subject.
     ConnectCost,
 }

@@ -7,7 +7,7 @@ use super::summary::Summary;
 use super::table::number;
 use crate::measures::{Better, METRICS, Metric, metric};
 use crate::rounds::KERNEL;
-use crate::subjects::{ALL, Kind, kind};
+use crate::subjects::{ALL, Kind};
 
 /// What a figure is held against.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,7 @@ const fn bar(subject: &'static str, case: &'static str, metric: &'static str, ag
 
 const RELAY: Against = Against::Subject("relay");
 const DIRECT: Against = Against::Subject("direct-near");
+const ENVOY: Against = Against::Subject("http-envoy");
 const PEER: Against = Against::BestPeer;
 
 const BARS: &[Bar] = &[
@@ -61,6 +62,12 @@ const BARS: &[Bar] = &[
     bar("weft", "mixed", "p50", RELAY, 1.0),
     bar("weft", "memory", "idle", Against::Number, 3.0),
     bar("weft", "memory", "rest of one", Against::Number, 15.0),
+    bar("http-weft", "http1-rate", "cpu", ENVOY, 1.0 / 1.3),
+    bar("http-weft", "http2-rate", "cpu", ENVOY, 1.0 / 1.3),
+    bar("http-weft", "grpc-rate", "cpu", ENVOY, 1.0 / 1.3),
+    bar("http-weft", "http1-latency", "p99", ENVOY, 0.8),
+    bar("http-weft", "http2-latency", "p99", ENVOY, 0.8),
+    bar("http-weft", "grpc-latency", "p99", ENVOY, 0.8),
     bar(KERNEL, "hook", "added", Against::Number, 300.0),
 ];
 
@@ -106,7 +113,7 @@ fn one(summary: &Summary, bar: &Bar, metric: &Metric) -> Judged {
 
 /// The peer with the best median.
 fn best_peer(summary: &Summary, metric: &Metric) -> Option<&'static str> {
-    let peers = ALL.iter().map(|(name, ..)| *name).filter(|name| kind(name) == Some(Kind::Peer));
+    let peers = ALL.iter().filter(|known| known.kind == Kind::Peer).map(|known| known.name);
     let found = peers.filter_map(|peer| Some((peer, summary.median(metric, peer)?)));
     let best = |a: &(&str, f64), b: &(&str, f64)| a.1.total_cmp(&b.1);
     let best = if metric.better == Better::Higher { found.max_by(best) } else { found.min_by(best) };

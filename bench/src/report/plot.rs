@@ -19,7 +19,7 @@ use crate::subjects::{ALL, Kind, kind};
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// The panels of the overview: case and metric.
-const OVERVIEW: [(&str, &str); 10] = [
+const OVERVIEW: [(&str, &str); 14] = [
     ("rtt", "p50"),
     ("latency-64-32", "p99"),
     ("operations", "cpu"),
@@ -30,6 +30,10 @@ const OVERVIEW: [(&str, &str); 10] = [
     ("throughput-4", "cpu"),
     ("mixed", "p50"),
     ("memory", "idle"),
+    ("http1-rate", "cpu"),
+    ("http2-rate", "cpu"),
+    ("grpc-rate", "cpu"),
+    ("http1-latency", "p99"),
 ];
 
 const WIDTH: i32 = 560;
@@ -84,7 +88,7 @@ type Row<'a> = (&'static str, &'a Figure);
 /// The subjects that have a figure, in the tables' order.
 fn rows<'a>(summary: &'a Summary, metric: &Metric) -> Vec<Row<'a>> {
     let figure = |name| summary.figure(metric, name).filter(|figure| figure.median().is_some());
-    ALL.iter().filter_map(|(name, ..)| Some((*name, figure(name)?))).collect()
+    ALL.iter().filter_map(|known| Some((known.name, figure(known.name)?))).collect()
 }
 
 fn panel_height(rows: usize) -> i32 {

@@ -20,6 +20,7 @@ pub fn render(report: &Report) -> String {
     }
     for (subject, bases) in [
         ("weft", &["direct", "relay", "envoy-tls", "envoy-h2", "haproxy", "nginx", "ztunnel"][..]),
+        ("http-weft", &["http-direct", "http-envoy", "http-envoy-both", "http-haproxy", "http-nginx"]),
         ("weft-near", &["direct-near", "relay", "weft"]),
         ("weft-pass", &["direct", "relay", "weft"]),
     ] {
@@ -118,7 +119,7 @@ pub fn number(value: f64) -> String {
 
 /// Subjects in the tables' order, the kernel last.
 fn subjects(report: &Report) -> impl Iterator<Item = &str> {
-    let known = ALL.iter().map(|(name, ..)| *name).chain([KERNEL]);
+    let known = ALL.iter().map(|known| known.name).chain([KERNEL]);
     known.filter(|name| report.samples.iter().any(|sample| sample.subject == *name))
 }
 

@@ -10,6 +10,8 @@ use super::{Stage, Subject};
 pub(super) fn without_pair(stage: &Stage, name: &'static str) -> Result<Subject> {
     let agents = || stage.agents.iter().map(weft_tests::lab::Agent::cgroup).collect::<Vec<_>>();
     let (client, server, proxies) = match name {
+        "http-direct" => (&stage.outside, &stage.plain_web, Vec::new()),
+        "http-weft" => (&stage.client, &stage.web, agents()),
         "direct" => (&stage.outside, &stage.plain_far, Vec::new()),
         "direct-near" => (&stage.outside, &stage.plain_near, Vec::new()),
         "weft" => (&stage.client, &stage.far, agents()),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use weft_tests::lab::Pod;
 
-use super::Subject;
-use super::stage::{SERVER_PORT, Stage, listening};
+use super::stage::{HTTP_PORT, SERVER_PORT, Stage, listening};
+use super::{Known, Layer, Subject};
 
 /// Where a pair listens.
 pub(super) struct Pair<'a> {
@@ -25,13 +25,17 @@ pub(super) struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     /// The pair of subject `number`.
-    pub(super) fn of(stage: &'a Stage, name: &'static str, number: u16) -> Result<Self> {
+    pub(super) fn of(stage: &'a Stage, known: &Known, number: u16) -> Result<Self> {
+        let port = match known.layer {
+            Layer::Connections => SERVER_PORT,
+            Layer::Requests => HTTP_PORT,
+        };
         Ok(Self {
             stage,
-            name,
+            name: known.name,
             outbound: (Ipv4Addr::LOCALHOST, 21_000 + number).into(),
             inbound: stage.plain_far.pod.v4(22_000 + number)?,
-            server: (Ipv4Addr::LOCALHOST, SERVER_PORT).into(),
+            server: (Ipv4Addr::LOCALHOST, port).into(),
             cgroups: std::cell::RefCell::default(),
         })
     }

@@ -20,7 +20,7 @@ struct Peer {
     arguments: fn(&str, usize) -> Vec<String>,
 }
 
-const PEERS: [Peer; 4] = [
+const PEERS: [Peer; 8] = [
     Peer {
         name: "envoy-tls",
         templates: [
@@ -43,13 +43,46 @@ const PEERS: [Peer; 4] = [
         name: "haproxy",
         templates: [include_str!("../../peers/haproxy-outbound.cfg"), include_str!("../../peers/haproxy-inbound.cfg")],
         program: || installed("haproxy"),
-        arguments: |config, _| vec!["-db".into(), "-f".into(), config.into()],
+        arguments: haproxy_arguments,
     },
     Peer {
         name: "nginx",
         templates: [include_str!("../../peers/nginx-outbound.conf"), include_str!("../../peers/nginx-inbound.conf")],
         program: || installed("nginx"),
-        arguments: |config, _| vec!["-e".into(), "stderr".into(), "-c".into(), config.into()],
+        arguments: nginx_arguments,
+    },
+    Peer {
+        name: "http-envoy",
+        templates: [
+            include_str!("../../peers/envoy-http-outbound.yaml"),
+            include_str!("../../peers/envoy-tls-inbound.yaml"),
+        ],
+        program: envoy,
+        arguments: envoy_arguments,
+    },
+    Peer {
+        name: "http-envoy-both",
+        templates: [
+            include_str!("../../peers/envoy-http-outbound.yaml"),
+            include_str!("../../peers/envoy-http-both-inbound.yaml"),
+        ],
+        program: envoy,
+        arguments: envoy_arguments,
+    },
+    Peer {
+        name: "http-haproxy",
+        templates: [
+            include_str!("../../peers/haproxy-http-outbound.cfg"),
+            include_str!("../../peers/haproxy-inbound.cfg"),
+        ],
+        program: || installed("haproxy"),
+        arguments: haproxy_arguments,
+    },
+    Peer {
+        name: "http-nginx",
+        templates: [include_str!("../../peers/nginx-http-outbound.conf"), include_str!("../../peers/nginx-inbound.conf")],
+        program: || installed("nginx"),
+        arguments: nginx_arguments,
     },
 ];
 
@@ -121,6 +154,14 @@ fn envoy_arguments(config: &str, cores: usize) -> Vec<String> {
     let concurrency = cores.to_string();
     let words = ["-c", config, "--concurrency", &concurrency, "--disable-hot-restart", "-l", "error"];
     words.map(str::to_owned).into()
+}
+
+fn haproxy_arguments(config: &str, _cores: usize) -> Vec<String> {
+    ["-db", "-f", config].map(str::to_owned).into()
+}
+
+fn nginx_arguments(config: &str, _cores: usize) -> Vec<String> {
+    ["-e", "stderr", "-c", config].map(str::to_owned).into()
 }
 
 fn installed(name: &str) -> Result<PathBuf> {

@@ -4,11 +4,15 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use weft_tests::lab::{Agent, Lab, Node, Pod, Process, Service, binary};
+use serde_json::json;
+use weft_tests::lab::{Agent, Lab, NAMESPACE, Node, Pod, Process, Service, binary};
 use weft_tests::wait;
 
 /// The port servers listen on.
 pub(super) const SERVER_PORT: u16 = 8080;
+
+/// The port they speak HTTP on.
+pub(super) const HTTP_PORT: u16 = 8081;
 
 /// The namespace of the pods that stay outside the mesh.
 const OUTSIDE: &str = "outside";
@@ -41,6 +45,10 @@ pub struct Stage {
     pub plain_near: Server,
     /// A server outside the mesh on the other node.
     pub plain_far: Server,
+    /// HTTP at `far`, behind a route.
+    pub web: Server,
+    /// HTTP at `plain_far`.
+    pub plain_web: Server,
 }
 
 impl Stage {
@@ -60,9 +68,11 @@ impl Stage {
         let far = Server::start(&lab, &b, "far", None)?;
         let plain_near = Server::start(&lab, &a, "plain-near", Some(OUTSIDE))?;
         let plain_far = Server::start(&lab, &b, "plain-far", Some(OUTSIDE))?;
+        let plain_web = plain_far.http(&lab, "plain-web", OUTSIDE)?;
+        let web = routed(&lab, &far)?;
         let agents = lab.start_agents()?;
         lab.mesh()?;
-        Ok(Self { lab, agents, client, outside, near, far, plain_near, plain_far })
+        Ok(Self { lab, agents, client, outside, near, far, plain_near, plain_far, web, plain_web })
     }
 }
 
@@ -77,7 +87,7 @@ impl Stage {
 
 impl Server {
     fn start(lab: &Lab, node: &Node, name: &str, namespace: Option<&str>) -> Result<Self> {
-        let (mut pod, mut service) = (lab.pod(node, name).ports(&[SERVER_PORT]), lab.service(name));
+        let (mut pod, mut service) = (lab.pod(node, name).ports(&[SERVER_PORT, HTTP_PORT]), lab.service(name));
         if let Some(namespace) = namespace {
             (pod, service) = (pod.namespace(namespace), service.namespace(namespace));
         }
@@ -88,11 +98,45 @@ impl Server {
             "serve".into(),
             "--listen".into(),
             format!("[{}]:{SERVER_PORT}", Ipv6Addr::UNSPECIFIED),
+            "--http".into(),
+            format!("[{}]:{HTTP_PORT}", Ipv6Addr::UNSPECIFIED),
         ];
         let (process, cgroup) = pod.spawn_apart(lab, "serve", &command)?;
         listening(&process, &pod, SERVER_PORT)?;
+        listening(&process, &pod, HTTP_PORT)?;
         Ok(Self { pod, service, cgroup })
     }
+
+    /// A Service in front of the same process' HTTP.
+    fn http(&self, lab: &Lab, name: &str, namespace: &str) -> Result<Self> {
+        let service = lab.service(name).namespace(namespace).port(80, HTTP_PORT).speaks("http").pods(&[&self.pod]);
+        Ok(Self { pod: self.pod.clone(), service: service.create()?, cgroup: self.cgroup.clone() })
+    }
+}
+
+/// HTTP at a server behind the route that every peer is configured with: a header decides the rule, and its two backends
+/// share by weight.
+fn routed(lab: &Lab, server: &Server) -> Result<Server> {
+    let web = server.http(lab, "web", NAMESPACE)?;
+    for backend in ["web-v1", "web-v2"] {
+        server.http(lab, backend, NAMESPACE)?;
+    }
+    let to = |name: &str, weight: u16| json!({"name": name, "port": 80, "weight": weight});
+    lab.manifests().put(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "web", "namespace": NAMESPACE},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [
+                {
+                    "matches": [{"headers": [{"name": "x-tenant", "value": "blue"}]}],
+                    "backendRefs": [to("web-v1", 90), to("web-v2", 10)]
+                },
+                {"backendRefs": [to("web-v1", 1)]}
+            ]
+        }
+    }))?;
+    Ok(web)
 }
 
 /// Waits until a process listens on a port of a pod.

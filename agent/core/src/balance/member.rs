@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use super::ewma::{Ewma, Timing};
 use super::lock;
 use super::outlier::Outlier;
+use crate::route::Target;
+use crate::snapshot::Snapshot;
 
 /// State of an endpoint. Its counters are read without a lock: a pick that sees one a moment old is as good.
 #[derive(Debug)]
@@ -23,6 +25,14 @@ pub(super) struct Member {
     /// The number of its last turn in round robin, of its service port's turns.
     turn: AtomicU64,
     condition: Mutex<Condition>,
+    target: Mutex<Option<Dialled>>,
+}
+
+/// How it is dialled, as a snapshot of this generation has it.
+#[derive(Debug)]
+struct Dialled {
+    generation: u64,
+    target: Target,
 }
 
 /// What connections tell of an endpoint.
@@ -35,8 +45,23 @@ pub(super) struct Condition {
 impl Member {
     /// Nothing is known yet.
     pub(super) fn new(address: SocketAddr, uid: Option<Arc<str>>, joined: Option<Instant>) -> Self {
-        let condition = Mutex::default();
-        Self { address, uid, joined, in_flight: AtomicU32::new(0), turn: AtomicU64::new(0), condition }
+        let (in_flight, turn) = (AtomicU32::new(0), AtomicU64::new(0));
+        Self { address, uid, joined, in_flight, turn, condition: Mutex::default(), target: Mutex::default() }
+    }
+
+    /// How to dial it. Worked out once for a snapshot; where nothing has changed, connections to it share what they hold of
+    /// its pod.
+    pub(super) fn target(&self, snapshot: &Snapshot) -> Target {
+        let mut held = lock(&self.target);
+        if let Some(held) = held.as_ref().filter(|held| held.generation == snapshot.generation()) {
+            return held.target.clone();
+        }
+        let mut target = Target::at(snapshot, self.address);
+        if let Some(held) = held.take().filter(|held| held.target == target) {
+            target = held.target;
+        }
+        *held = Some(Dialled { generation: snapshot.generation(), target: target.clone() });
+        target
     }
 
     /// Connections in flight.

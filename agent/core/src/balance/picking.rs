@@ -10,7 +10,7 @@ use super::session::Sessions;
 use super::splitter::{self, Splitter};
 use super::{Balancers, Pick, PickError, Random, Request, entry, weights};
 use crate::model::Algorithm;
-use crate::route::{ServicePortKey, Target};
+use crate::route::ServicePortKey;
 use crate::snapshot::{EndpointSet, Snapshot, Split};
 
 /// What one pick is made with.
@@ -123,7 +123,7 @@ impl Balancers {
     fn pick_again_at(&self, draw: &mut Draw<'_, '_>, backend: &ServicePortKey, address: SocketAddr) -> Option<Pick> {
         let (pool, set) = self.endpoints(draw.snapshot, backend)?;
         let chosen = pool.take(&set, draw.snapshot.generation(), address, draw.now, &mut *draw.random)?;
-        Some(Pick::new(Target::at(draw.snapshot, address), backend.clone(), pool, chosen))
+        Some(Pick::new(chosen.member.target(draw.snapshot), backend.clone(), pool, chosen))
     }
 
     /// The first try of a connection that a route divides.
@@ -214,6 +214,6 @@ fn pick_of(
     let ask = Ask { algorithm, client, besides: draw.besides, tried: draw.tried, now: draw.now };
     let chosen = pool.pick(set, draw.snapshot.generation(), &ask, &mut *draw.random);
     let chosen = chosen.map_err(|why| why.of(key, set))?;
-    let target = Target::at(draw.snapshot, chosen.member.address);
+    let target = chosen.member.target(draw.snapshot);
     Ok(Pick::new(target, key.clone(), pool, chosen))
 }
