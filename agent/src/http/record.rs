@@ -141,9 +141,7 @@ impl Seen {
             received: self.received,
         };
         self.series().ended(&end);
-        if tracing::enabled!(target: "weft::access", tracing::Level::INFO) {
-            self.log(&end, error);
-        }
+        self.log(&end, error);
     }
 
     fn protocol(&self) -> &'static str {

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
+use super::body::Download;
 use super::detect::{self, Version};
 use super::exchange::Session;
 use super::near::Near;
@@ -55,7 +59,7 @@ pub(super) async fn serve(http: Arc<Http>, client: Client, app: TcpStream) {
 }
 
 async fn serve_http1(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
-    let service = service_fn(|request| Arc::clone(session).answer(request));
+    let service = service_fn(|request| answer(session, request));
     let mut builder = http1::Builder::new();
     builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(READ_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(near), service).with_upgrades());
@@ -81,7 +85,7 @@ async fn serve_http1(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
 }
 
 async fn serve_http2(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
-    let service = service_fn(|request| Arc::clone(session).answer(request));
+    let service = service_fn(|request| answer(session, request));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .initial_stream_window_size(STREAM_WINDOW)
@@ -104,6 +108,11 @@ async fn serve_http2(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
         () = session.client.kill.cancelled() => reset.store(true, Ordering::Relaxed),
         ended = connection.as_mut() => note(ended),
     }
+}
+
+/// In a box: hyper moves what answers a request several times before it begins, and this is kilobytes.
+fn answer(session: &Arc<Session>, request: Request<Incoming>) -> BoxFuture<'static, hyper::Result<Response<Download>>> {
+    Box::pin(Arc::clone(session).answer(request))
 }
 
 fn note(ended: hyper::Result<()>) {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use weft_core::model::{Identity, ObjectName};
 
+use super::line::Line;
+
 /// Which end of a connection this node served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Direction {
@@ -103,64 +105,60 @@ pub struct ConnectionRecord {
 
 /// Writes the line: at `info`, or at `warn` if something went wrong.
 pub fn log(record: &ConnectionRecord) {
-    macro_rules! line {
-        ($level:expr) => {
-            tracing::event!(
-                target: "weft::access",
-                $level,
-                direction = record.direction.as_str(),
-                path = record.path.as_str(),
-                tunnel_protocol = record.tunnel_protocol,
-                src_addr = record.source.address.map(tracing::field::display),
-                src_workload = record.source.workload.as_ref().map(tracing::field::display),
-                src_identity = record.source.identity.as_ref().map(tracing::field::display),
-                dst_addr = record.destination.address.map(tracing::field::display),
-                dst_workload = record.destination.workload.as_ref().map(tracing::field::display),
-                dst_identity = record.destination.identity.as_ref().map(tracing::field::display),
-                original_dst = record.original_destination.map(tracing::field::display),
-                service = record.service.as_ref().map(tracing::field::display),
-                bytes_sent = record.sent,
-                bytes_received = record.received,
-                duration_ms = u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
-                attempts = record.attempts,
-                end = record.end,
-                policy = record.policy.as_ref().map(tracing::field::display),
-                error = record.error.as_deref(),
-                "connection"
-            )
-        };
+    if let Some(mut line) = Line::begin("connection", record.error.is_some()) {
+        record.compose(&mut line);
+        line.end();
     }
-    if record.error.is_some() { line!(tracing::Level::WARN) } else { line!(tracing::Level::INFO) }
+}
+
+impl ConnectionRecord {
+    fn compose(&self, line: &mut Line) {
+        line.text("direction", self.direction.as_str());
+        line.text("path", self.path.as_str());
+        if let Some(protocol) = self.tunnel_protocol {
+            line.text("tunnel_protocol", protocol);
+        }
+        self.source.compose(line, ["src_addr", "src_workload", "src_identity"]);
+        self.destination.compose(line, ["dst_addr", "dst_workload", "dst_identity"]);
+        if let Some(dialled) = &self.original_destination {
+            line.shown("original_dst", dialled);
+        }
+        if let Some(service) = &self.service {
+            line.shown("service", service);
+        }
+        line.number("bytes_sent", self.sent);
+        line.number("bytes_received", self.received);
+        line.number("duration_ms", u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX));
+        line.number("attempts", self.attempts.into());
+        line.text("end", self.end);
+        if let Some(policy) = &self.policy {
+            line.shown("policy", policy);
+        }
+        if let Some(error) = &self.error {
+            line.text("error", error);
+        }
+    }
+}
+
+impl Peer {
+    fn compose(&self, line: &mut Line, [address, workload, identity]: [&str; 3]) {
+        if let Some(value) = &self.address {
+            line.shown(address, value);
+        }
+        if let Some(value) = &self.workload {
+            line.shown(workload, value);
+        }
+        if let Some(value) = &self.identity {
+            line.shown(identity, value);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
-    use std::sync::{Arc, Mutex};
-    use tracing_subscriber::fmt::MakeWriter;
-
-    #[derive(Clone, Default)]
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Buffer {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Buffer {
-        type Writer = Self;
-
-        fn make_writer(&'a self) -> Self {
-            self.clone()
-        }
-    }
+    use crate::telemetry::line::tests::composed;
+    use crate::telemetry::logging::Format;
 
     fn record() -> ConnectionRecord {
         ConnectionRecord {
@@ -187,15 +185,11 @@ mod tests {
 
     #[test]
     fn one_json_line_with_every_field_that_is_known() {
-        let buffer = Buffer::default();
-        let format = tracing_subscriber::fmt().json().flatten_event(true).with_writer(buffer.clone()).finish();
-        tracing::subscriber::with_default(format, || {
-            log(&record());
-            log(&ConnectionRecord { error: Some("refused\n\"quoted\"".to_owned()), ..record() });
+        let wrong = ConnectionRecord { error: Some("refused\n\"quoted\"".to_owned()), ..record() };
+        let lines = [record(), wrong].map(|record| {
+            let text = composed(Format::Json, record.error.is_some(), |line| record.compose(line));
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()
         });
-        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2);
         let line = &lines[0];
         assert_eq!(line["target"], "weft::access");
         assert_eq!(line["level"], "INFO");

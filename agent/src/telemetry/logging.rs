@@ -17,6 +17,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+use super::line;
+
 /// The longest filter accepted, in bytes.
 const FILTER_MAX: usize = 4096;
 
@@ -187,6 +189,7 @@ pub fn init(format: Format, filter: &str) -> Result<LevelHandle, LevelError> {
     let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(parse(filter)?);
     let (writer, guard) = queue(std::io::stderr());
     let dropped = writer.error_counter();
+    let access = writer.clone();
     let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(writer);
     let registry = tracing_subscriber::registry().with(layer);
     let done = match format {
@@ -194,6 +197,7 @@ pub fn init(format: Format, filter: &str) -> Result<LevelHandle, LevelError> {
         Format::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init(),
     };
     done.map_err(|error| LevelError::Unavailable(error.to_string()))?;
+    line::write_to(access, format);
     *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
     Ok(LevelHandle {
         reload: Arc::new(move |filter| {

@@ -4,6 +4,7 @@
 
 pub mod access;
 mod http;
+mod line;
 pub mod logging;
 mod metrics;
 mod process;

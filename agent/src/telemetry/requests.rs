@@ -9,6 +9,7 @@ use std::time::Duration;
 use weft_core::model::ObjectName;
 
 use super::access::Path;
+use super::line::Line;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,34 +63,43 @@ pub struct RequestRecord<'a> {
 
 /// Writes the line: at `info`, or at `warn` if something went wrong.
 pub fn log(record: &RequestRecord<'_>) {
-    macro_rules! line {
-        ($level:expr) => {
-            tracing::event!(
-                target: "weft::access",
-                $level,
-                direction = "outbound",
-                path = record.path.as_str(),
-                protocol = record.protocol,
-                method = record.method,
-                authority = record.authority,
-                target_path = record.target,
-                status = record.end.status,
-                grpc_status = record.end.grpc_status,
-                src_addr = tracing::field::display(record.source),
-                src_workload = tracing::field::display(record.source_workload),
-                dst_addr = record.endpoint.map(tracing::field::display),
-                dst_workload = record.workload.map(tracing::field::display),
-                original_dst = tracing::field::display(record.original_destination),
-                service = tracing::field::display(record.service),
-                bytes_sent = record.end.sent,
-                bytes_received = record.end.received,
-                duration_us = u64::try_from(record.end.duration.as_micros()).unwrap_or(u64::MAX),
-                attempts = record.attempts,
-                end = record.end.error,
-                error = record.error,
-                "request"
-            )
-        };
+    if let Some(mut line) = Line::begin("request", record.error.is_some()) {
+        record.compose(&mut line);
+        line.end();
     }
-    if record.error.is_some() { line!(tracing::Level::WARN) } else { line!(tracing::Level::INFO) }
+}
+
+impl RequestRecord<'_> {
+    fn compose(&self, line: &mut Line) {
+        line.text("direction", "outbound");
+        line.text("path", self.path.as_str());
+        line.text("protocol", self.protocol);
+        line.text("method", self.method);
+        if let Some(authority) = self.authority {
+            line.text("authority", authority);
+        }
+        line.text("target_path", self.target);
+        line.number("status", self.end.status.into());
+        if let Some(status) = self.end.grpc_status {
+            line.number("grpc_status", status.into());
+        }
+        line.shown("src_addr", &self.source);
+        line.shown("src_workload", self.source_workload);
+        if let Some(endpoint) = &self.endpoint {
+            line.shown("dst_addr", endpoint);
+        }
+        if let Some(workload) = self.workload {
+            line.shown("dst_workload", workload);
+        }
+        line.shown("original_dst", &self.original_destination);
+        line.shown("service", self.service);
+        line.number("bytes_sent", self.end.sent);
+        line.number("bytes_received", self.end.received);
+        line.number("duration_us", u64::try_from(self.end.duration.as_micros()).unwrap_or(u64::MAX));
+        line.number("attempts", self.attempts.into());
+        line.text("end", self.end.error);
+        if let Some(error) = self.error {
+            line.text("error", error);
+        }
+    }
 }

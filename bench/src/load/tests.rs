@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::echo::{self, Echo, Pace};
 use super::pace::Schedule;
 use super::protocol::{Ask, HEADER};
+use super::http::{self, Requests, Speaks};
 use super::{Outcome, Window, bulk, connect, idle, rtt, serve};
 
 const WINDOW: Window = Window { warmup: Duration::from_millis(40), length: Duration::from_millis(300) };
@@ -36,13 +37,18 @@ fn slow_server(delay: Duration, messages: usize) -> SocketAddr {
 
 /// The real server.
 fn server() -> SocketAddr {
+    serving(serve::serve)
+}
+
+/// A server on a thread of its own.
+fn serving<F: Future<Output = ()>>(serve: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static) -> SocketAddr {
     let (tell, told) = std::sync::mpsc::channel();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let listener = serve::listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
             tell.send(listener.local_addr().expect("an address")).expect("somebody waits");
-            serve::serve(listener).await;
+            serve(listener).await;
         });
     });
     told.recv().expect("an address")
@@ -150,8 +156,46 @@ fn flows_are_counted_and_compared() {
 
 #[test]
 fn idle_connections_are_held() {
-    let (held, outcome) = idle::open(server(), 50).expect("connections");
-    assert!(held.len() == 50 && outcome.failed() == 0, "{outcome:?}");
+    for (to, http) in [(server(), false), (serving(http::serve), true)] {
+        let (held, outcome) = idle::open(to, 50, http).expect("connections");
+        assert!(held.len() == 50 && outcome.failed() == 0, "{outcome:?}");
+    }
+}
+
+#[test]
+fn requests_are_answered_in_every_version() {
+    let to = serving(http::serve);
+    for speaks in [Speaks::Http1, Speaks::Http2, Speaks::Grpc] {
+        let requests = Requests { to, speaks, connections: 2, streams: 4, pace: Pace::Closed, window: WINDOW };
+        let outcome = http::run(&requests, &[]).expect("connections");
+        assert!(outcome.values["per_second"] > 100.0 && outcome.failed() == 0, "{speaks:?}: {outcome:?}");
+        let outcome = http::run(&Requests { pace: Pace::Open(200), ..requests }, &[]).expect("connections");
+        // 60 are due in the window.
+        let answered = outcome.values["operations"];
+        assert!((58.0..=62.0).contains(&answered) && outcome.failed() == 0, "{speaks:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn requests_that_wait_for_a_lane_count_from_when_they_were_due() {
+    // One lane at 100/s where each answer takes 20 ms: the queue grows, and with it latency.
+    let to = serving(async |listener: tokio::net::TcpListener| {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut tcp, _) = listener.accept().await.expect("a client");
+        let mut request = [0; 4096];
+        while tcp.read(&mut request).await.is_ok_and(|size| size > 0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
+                return;
+            }
+        }
+    });
+    let (speaks, pace) = (Speaks::Http1, Pace::Open(100));
+    let requests = Requests { to, speaks, connections: 1, streams: 1, pace, window: WINDOW };
+    let outcome = http::run(&requests, &[]).expect("a connection");
+    assert!(outcome.values["max_us"] > 100_000.0, "{outcome:?}");
+    let dead = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    assert!(http::run(&Requests { to: dead, ..requests }, &[]).is_err());
 }
 
 #[test]

@@ -64,6 +64,12 @@ pub struct Metric {
     pub of: fn(&Outcome) -> Option<f64>,
 }
 
+/// Of which subjects a case is measured.
+#[must_use]
+pub fn layer(case: &str) -> Option<Layer> {
+    CASES.iter().find(|known| known.name == case).map(|case| case.layer)
+}
+
 /// The metric of this case and name.
 #[must_use]
 pub fn metric(case: &str, name: &str) -> Option<&'static Metric> {

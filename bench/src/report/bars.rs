@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Report;
 use super::summary::Summary;
 use super::table::number;
-use crate::measures::{Better, METRICS, Metric, metric};
+use crate::measures::{Better, METRICS, Metric, layer, metric};
 use crate::rounds::KERNEL;
 use crate::subjects::{ALL, Kind};
 
@@ -89,7 +89,7 @@ pub struct Judged {
 pub fn judge(report: &Report) -> Vec<Judged> {
     let summary = Summary::of(report);
     let known = |bar: &Bar| metric(bar.case, bar.metric).map(|metric| one(&summary, bar, metric));
-    BARS.iter().filter_map(known).collect()
+    BARS.iter().filter(|bar| layer(bar.case).is_some_and(|layer| report.has(layer))).filter_map(known).collect()
 }
 
 fn one(summary: &Summary, bar: &Bar, metric: &Metric) -> Judged {

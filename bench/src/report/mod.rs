@@ -14,7 +14,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::measures::layer;
 use crate::rounds::{Sample, Settings};
+use crate::subjects::Layer;
 
 /// Everything a run found: what is written as JSON and what all else is made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether anything of this layer was measured.
+    #[must_use]
+    pub fn has(&self, wanted: Layer) -> bool {
+        self.samples.iter().any(|sample| layer(&sample.case) == Some(wanted))
+    }
+
+    /// What it found of one layer.
+    #[must_use]
+    pub fn of(&self, wanted: Layer) -> Self {
+        let samples = self.samples.iter().filter(|sample| layer(&sample.case) == Some(wanted)).cloned().collect();
+        Self { samples, ..self.clone() }
+    }
+
     /// Reads one from a file.
     ///
     /// # Errors

@@ -18,8 +18,19 @@ use crate::subjects::{ALL, Kind, kind};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// The panels of the overview: case and metric.
-const OVERVIEW: [(&str, &str); 14] = [
+/// The panels of the overviews: case and metric.
+const OVERVIEWS: [(&str, &[(&str, &str)]); 2] = [("overview", OVERVIEW), ("overview-http", OVERVIEW_HTTP)];
+
+const OVERVIEW_HTTP: &[(&str, &str)] = &[
+    ("http1-rate", "cpu"),
+    ("http1-latency", "p99"),
+    ("http2-rate", "cpu"),
+    ("http2-latency", "p99"),
+    ("grpc-rate", "cpu"),
+    ("grpc-latency", "p99"),
+];
+
+const OVERVIEW: &[(&str, &str)] = &[
     ("rtt", "p50"),
     ("latency-64-32", "p99"),
     ("operations", "cpu"),
@@ -30,10 +41,6 @@ const OVERVIEW: [(&str, &str); 14] = [
     ("throughput-4", "cpu"),
     ("mixed", "p50"),
     ("memory", "idle"),
-    ("http1-rate", "cpu"),
-    ("http2-rate", "cpu"),
-    ("grpc-rate", "cpu"),
-    ("http1-latency", "p99"),
 ];
 
 const WIDTH: i32 = 560;
@@ -44,15 +51,17 @@ const FOOT: i32 = 14;
 const LEFT: i32 = 110;
 const LONGEST: i32 = 330;
 
-/// Draws the overview and a file for each case into a directory.
+/// Draws the overviews and a file for each case into a directory.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn draw(report: &Report, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)?;
     let summary = Summary::of(report);
-    let overview: Vec<_> = OVERVIEW.iter().filter_map(|(case, name)| metric(case, name)).collect();
-    sheet(&summary, &overview, &directory.join("overview.svg"))?;
+    for (file, panels) in OVERVIEWS {
+        let overview: Vec<_> = panels.iter().filter_map(|(case, name)| metric(case, name)).collect();
+        sheet(&summary, &overview, &directory.join(format!("{file}.svg")))?;
+    }
     for case in CASES {
         let metrics: Vec<_> = METRICS.iter().filter(|metric| metric.case == case.name).collect();
         sheet(&summary, &metrics, &directory.join(format!("{}.svg", case.name)))?;

@@ -6,8 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{Report, bars, plot, table};
+use crate::subjects::Layer;
 
-const BEGIN: &str = "<!-- results: written by `cargo xtask bench --update-readme` -->";
+/// Where the results of each layer begin, and the plot that gives their overview.
+const PLACES: [(Layer, &str, &str); 2] = [
+    (Layer::Connections, "<!-- results: written by `cargo xtask bench --update-readme` -->", "overview"),
+    (Layer::Requests, "<!-- results of requests: written by `cargo xtask bench --update-readme` -->", "overview-http"),
+];
 const END: &str = "<!-- end of results -->";
 
 /// Puts a report's tables and plots into the directory of the README.
@@ -16,17 +21,20 @@ const END: &str = "<!-- end of results -->";
 /// When the README lacks its marks or cannot be written.
 pub fn update(report: &Report, directory: &Path) -> Result<()> {
     let path = directory.join("README.md");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let text = replaced(&text, &results(report)).with_context(|| format!("{} lacks its marks", path.display()))?;
+    let mut text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    for (layer, begin, plot) in PLACES.into_iter().filter(|(layer, ..)| report.has(*layer)) {
+        text = replaced(&text, begin, &results(&report.of(layer), plot))
+            .with_context(|| format!("{} lacks its marks", path.display()))?;
+    }
     std::fs::write(&path, text)?;
     plot::draw(report, &directory.join("plots"))
 }
 
 /// The text with what stands between the marks replaced.
-pub(super) fn replaced(text: &str, results: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
+pub(super) fn replaced(text: &str, begin: &str, results: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{results}\n{END}{after}"))
+    Some(format!("{before}{begin}\n\n{results}\n{END}{after}"))
 }
 
 /// The machine and the moment, in a sentence or two.
@@ -46,7 +54,7 @@ pub fn described(report: &Report) -> String {
     )
 }
 
-fn results(report: &Report) -> String {
+fn results(report: &Report, plot: &str) -> String {
     let (machine, settings) = (&report.machine, &report.settings);
     let mut text = String::new();
     let _ = writeln!(text, "{}", described(report));
@@ -59,7 +67,7 @@ fn results(report: &Report) -> String {
     for (name, version) in &machine.versions {
         let _ = writeln!(text, "- {name}: {version}");
     }
-    let _ = writeln!(text, "\n![overview](plots/overview.svg)\n");
+    let _ = writeln!(text, "\n![overview](plots/{plot}.svg)\n");
     let _ = write!(text, "```\n{}{}```\n", table::render(report).trim_start(), bars::render(report));
     text
 }

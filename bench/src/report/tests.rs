@@ -10,6 +10,7 @@ use crate::load::Outcome;
 use crate::machine::Machine;
 use crate::measures::{CASES, METRICS, Metric, metric};
 use crate::rounds::{Sample, Settings, rotated};
+use crate::subjects::Layer;
 
 fn report(samples: Vec<Sample>) -> Report {
     let settings = Settings { rounds: 3, window: Duration::from_secs(1), idle: 10, bursts: 1, cases: Vec::new() };
@@ -102,6 +103,16 @@ fn bars_are_met_or_not_or_without_data() {
 }
 
 #[test]
+fn a_layer_that_was_not_measured_has_no_bars() {
+    let mut samples = rounds("http-weft", "http1-rate", "per_second", [9.0; 3]);
+    let requests = report(samples.clone());
+    assert!(requests.has(Layer::Requests) && !requests.has(Layer::Connections));
+    assert!(bars::judge(&requests).iter().all(|bar| bar.what.starts_with("http-weft")));
+    samples.extend(rounds("weft", "rtt", "p50_us", [1.0; 3]));
+    assert_eq!(report(samples).of(Layer::Requests).samples.len(), 3);
+}
+
+#[test]
 fn the_tables_of_cases_and_metrics_agree() {
     for metric in METRICS {
         assert!(CASES.iter().any(|case| case.name == metric.case), "{} {}", metric.case, metric.name);
@@ -131,10 +142,10 @@ fn numbers_have_three_digits() {
 fn results_replace_those_before_and_nothing_else() {
     let begin = "<!-- results: written by `cargo xtask bench --update-readme` -->";
     let text = format!("a\n{begin}\nold\n<!-- end of results -->\nb\n");
-    let new = readme::replaced(&text, "new\n").expect("marks");
+    let new = readme::replaced(&text, begin, "new\n").expect("marks");
     assert!(new.starts_with("a\n") && new.ends_with("\nb\n") && new.contains("new") && !new.contains("old"), "{new}");
-    assert_eq!(readme::replaced(&new, "new\n").as_deref(), Some(new.as_str()));
-    assert_eq!(readme::replaced("no marks", "new"), None);
+    assert_eq!(readme::replaced(&new, begin, "new\n").as_deref(), Some(new.as_str()));
+    assert_eq!(readme::replaced("no marks", begin, "new"), None);
 }
 
 #[test]

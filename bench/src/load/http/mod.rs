@@ -21,7 +21,7 @@ use super::watch::Used;
 use super::{Outcome, Watch, Window};
 use lane::Lane;
 use pacer::Queue;
-pub use serve::{PAGE, serve_on};
+pub use serve::{PAGE, serve, serve_on};
 
 /// How long answers are waited for after the last request.
 const GRACE: Duration = Duration::from_secs(2);

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::super::serve::listen;
 use super::super::socket::reason;
@@ -28,17 +28,22 @@ pub const PAGE: usize = 1024;
 pub fn serve_on(address: SocketAddr) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = listen(address)?;
-        loop {
-            match listener.accept().await {
-                Ok((tcp, _)) => drop(tokio::spawn(answer(tcp))),
-                Err(error) => {
-                    eprintln!("accepting: {}", reason(&error));
-                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                }
+        serve(listen(address)?).await;
+        Ok(())
+    })
+}
+
+/// Serves whatever comes to a listener.
+pub async fn serve(listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, _)) => drop(tokio::spawn(answer(tcp))),
+            Err(error) => {
+                eprintln!("accepting: {}", reason(&error));
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
         }
-    })
+    }
 }
 
 /// Tells the version by the first bytes: no method of HTTP/1 begins as HTTP/2's preface does.
