@@ -219,6 +219,10 @@ impl Events for TunnelEvents {
 
     fn rejected(&self, rejection: &Rejection) {
         let reason = rejection.error.reason();
+        if matches!(rejection.error, TunnelError::NothingSaid) {
+            tracing::debug!(target: "weft::tunnel", source = %rejection.source, destination = %rejection.destination, reason);
+            return;
+        }
         self.0.inbound_rejected(reason);
         if rejection.peer.is_none() {
             self.0.handshake_failed(TunnelDirection::Inbound, reason);

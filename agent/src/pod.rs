@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Semaphore;
 use weft_core::model::{Identity, ObjectName, Workload};
@@ -32,6 +33,8 @@ pub struct Pod {
     pub handshakes: Arc<Semaphore>,
     /// What its slow readers may cost.
     pub budget: Arc<Budget>,
+    /// A peer has reached its tunnel port since somebody last looked.
+    pub reached: AtomicBool,
 }
 
 impl Pod {

@@ -53,6 +53,7 @@ fn pod(number: u32) -> Workload {
         netns: None,
         host_network: false,
         declared_ports: Vec::new(),
+        probe_ports: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::app::{App, Behaviour};
-use weft_tests::lab::{Agent, AgentPod, ApiServer, ControllerPod, Lab, Node, Pod, Service};
+use weft_tests::lab::{Agent, AgentOptions, AgentPod, ApiServer, ControllerPod, Lab, Node, Pod, Service};
 
 /// Any address, both families.
 pub(crate) fn anywhere(port: u16) -> SocketAddr {
@@ -37,7 +37,14 @@ impl Mesh {
         Self::on(Lab::cluster(name)?)
     }
 
-    /// The same, meshed, the server answering on 8080.
+    /// The same, its agents with these arguments.
+    pub(crate) fn in_cluster_with(name: &str, arguments: &[&str]) -> Result<Self> {
+        let mesh = Self::without_agents(Lab::cluster(name)?)?;
+        mesh.lab.start_agents_with(&AgentOptions::with(arguments))?;
+        Ok(mesh)
+    }
+
+    /// As [`Mesh::in_cluster`], meshed, the server answering on 8080.
     pub(crate) fn serving_in_cluster(name: &str) -> Result<Self> {
         let mesh = Self::in_cluster(name)?;
         mesh.peer.listen(anywhere(8080), "server", Behaviour::Identify)?;

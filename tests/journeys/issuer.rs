@@ -15,21 +15,21 @@ use crate::fixture::{anywhere, moves};
 const OUTAGE: Duration = Duration::from_secs(60);
 
 /// Two nodes whose agents ask an issuer; `client` on `a`, `server` on `b` behind the Service `echo`, both meshed.
-struct Issued {
-    lab: Lab,
-    a: Node,
+pub(crate) struct Issued {
+    pub(crate) lab: Lab,
+    pub(crate) a: Node,
     b: Node,
     client: Pod,
     server: Pod,
-    echo: Service,
-    app: App,
+    pub(crate) echo: Service,
+    pub(crate) app: App,
     /// The server's process.
     _peer: App,
-    issuer: Issuer,
+    pub(crate) issuer: Issuer,
 }
 
 impl Issued {
-    fn up(name: &str, issuing: &[&str], asking: &[&str]) -> Result<Self> {
+    pub(crate) fn up(name: &str, issuing: &[&str], asking: &[&str]) -> Result<Self> {
         let lab = Lab::cluster(name)?;
         let (a, b) = (lab.node("a")?, lab.node("b")?);
         let client = lab.pod(&a, "client").create()?;
@@ -51,11 +51,11 @@ impl Issued {
     fn agent(&self, node: &Node, asking: &[&str]) -> Result<()> {
         let mut arguments = self.lab.issuer_arguments(node, &self.issuer)?;
         arguments.extend(asking.iter().map(|&argument| argument.to_owned()));
-        self.lab.start_agent(node, AgentOptions { arguments }).map(drop)
+        self.lab.start_agent(node, AgentOptions { arguments, ..AgentOptions::default() }).map(drop)
     }
 
     /// Calls by every way, each steered and carried through a tunnel.
-    fn serves(&self) -> Result<()> {
+    pub(crate) fn serves(&self) -> Result<()> {
         moves(&self.lab, &self.a, "connect_steer", 4, || {
             for to in [self.echo.v4(), self.echo.v6(), self.server.v4(8080)?, self.server.v6(8080)?] {
                 let name = self.app.call_once(to)?;

@@ -9,7 +9,7 @@ use weft_tests::wait;
 use crate::fixture::{Mesh, anywhere, moves};
 
 /// What a cluster's network does to enforce a policy: new TCP connections to `pod` pass to these ports only.
-fn enforce(node: &Node, pod: &Pod, ports: &[u16]) -> Result<()> {
+pub(crate) fn enforce(node: &Node, pod: &Pod, ports: &[u16]) -> Result<()> {
     let ports = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let (v4, v6) = (pod.v4(0)?.ip(), pod.v6(0)?.ip());
     let rules = format!(

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod balancing;
+mod clock;
 mod controller;
 mod deployment;
 mod discovery;
@@ -21,6 +22,8 @@ mod kubernetes;
 mod lab_itself;
 mod lifecycle;
 mod peer;
+mod probes;
+mod reach;
 mod same_node;
 mod same_node_life;
 mod security;

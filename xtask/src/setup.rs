@@ -168,6 +168,14 @@ fn lacking_lab() -> Vec<Lack> {
             remedy: Remedy::Apt(&["crun", "golang-github-containers-common"]),
         });
     }
+    let faketime = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    if !Path::new(&faketime).exists() {
+        lacks.push(Lack {
+            what: "libfaketime",
+            why: "a node whose clock is an hour off is one of the lab's",
+            remedy: Remedy::Apt(&["libfaketime"]),
+        });
+    }
     let has_modules = Command::new("/usr/bin/python3").args(["-c", "import h2"]).output();
     if !has_modules.is_ok_and(|output| output.status.success()) {
         lacks.push(Lack {

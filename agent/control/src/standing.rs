@@ -22,6 +22,8 @@ pub enum Standing {
         /// Since when it has been waiting.
         since: Instant,
     },
+    /// As [`Self::Enrolled`], but peers cannot reach its tunnel port, and why.
+    Unreachable(String),
     /// It cannot be enrolled, and why.
     Refused(String),
 }
@@ -29,6 +31,12 @@ pub enum Standing {
 impl Standing {
     /// What is written on an enrolled pod. Peers take a pod for live by this word and by no other.
     pub const ENROLLED: &str = "enrolled";
+
+    /// Whether it is served, so that peers are to reach it by mTLS.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        matches!(self, Self::Enrolled | Self::Unreachable(_))
+    }
 }
 
 /// Pods of this node that were asked into the mesh, by UID.
@@ -66,7 +74,7 @@ impl Publisher {
     pub fn publish(&self, node: &str, standings: Standings) -> Result<(), StatusError> {
         match self {
             Self::Directory(directory) => {
-                let enrolled = standings.into_iter().filter(|(_, standing)| *standing == Standing::Enrolled);
+                let enrolled = standings.into_iter().filter(|(_, standing)| standing.is_served());
                 let live: BTreeSet<_> = enrolled.map(|(uid, _)| uid).collect();
                 publish::publish(directory, node, &live)
             }

@@ -1,6 +1,7 @@
 //! A pod's way into the mesh: when it is tried, and again if it fails; and what is made for a pod on the way.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error};
@@ -11,10 +12,12 @@ use weft_core::policy::plaintext_modes;
 use weft_core::snapshot::Snapshot;
 
 use super::pods::{Enrolled, Pending, Pods};
+use super::reach::Reached;
 use super::serve::Served;
+use crate::identity::Unavailable;
 use crate::pod::Pod;
 use crate::sandbox::{Unfound, is_other};
-use crate::steer::{InboundModes, PodNetwork};
+use crate::steer::{InboundModes, PodNetwork, SteerError};
 use crate::tunnel::HANDSHAKES_MAX;
 use crate::tunnel::codec::{Claims, format_baggage};
 
@@ -70,6 +73,7 @@ impl Pods {
             Pending { reason, since, attempts, retry }
         } else {
             let attempts = attempts + 1;
+            self.parts.metrics.enrolment_failed(label(error));
             tracing::warn!(pod = %workload.name, attempts, reason, "cannot enrol yet; trying again");
             let pause = RETRY_MIN.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX);
             Pending { reason, since, attempts, retry: Instant::now() + pause }
@@ -96,7 +100,7 @@ impl Pods {
             netns: path.clone(),
             addresses: workload.addresses.clone(),
             avoid_ports: workload.declared_ports.clone(),
-            modes: InboundModes::from(&plaintext_modes(snapshot, workload)),
+            modes: InboundModes::new(&plaintext_modes(snapshot, workload), &workload.probe_ports),
         };
         let steered = self.parts.steering.enrol(network).await.context("cannot steer the pod's connections")?;
         let pod = Arc::new(Pod {
@@ -108,11 +112,26 @@ impl Pods {
             baggage: baggage(workload),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             budget: Arc::default(),
+            reached: AtomicBool::new(false),
         });
         let served = Served::new(Arc::clone(&self.parts), Arc::clone(&pod), self.events.clone());
         served.accept(ListenerRole::Outbound, steered.outbound)?;
         served.accept(ListenerRole::Inbound, steered.inbound)?;
-        Ok(Enrolled { pod, path, served })
+        let reached = Reached::new(snapshot.is_live(workload), self.parts.reach_every);
+        Ok(Enrolled { pod, path, served, reached })
+    }
+}
+
+/// A failed enrolment as a metric label.
+fn label(error: &Error) -> &'static str {
+    if error.is::<Unfound>() {
+        "no_namespace"
+    } else if error.is::<Unavailable>() {
+        "no_certificate"
+    } else if error.is::<SteerError>() {
+        "steering"
+    } else {
+        "other"
     }
 }
 

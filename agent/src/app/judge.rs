@@ -40,8 +40,9 @@ impl Node {
         let attested = open.iter().map(|(tuple, _)| (server(tuple), client(tuple))).collect();
         for enrolled in pods.iter().filter_map(|uid| self.pods.enrolled.get(uid)) {
             let doomed = self.parts.direct.doomed(snapshot, &enrolled.pod, &open);
-            let ended = live::end(&enrolled.pod, &doomed)
-                .and_then(|ended| Ok(ended + self.parts.live.judge_passed(snapshot, &enrolled.pod, &attested)?));
+            let ended = live::end(&enrolled.pod, &doomed).and_then(|ended| {
+                Ok(ended + self.parts.live.judge_passed(snapshot, &enrolled.pod, &attested, self.addresses.own())?)
+            });
             match ended {
                 Ok(0) => {}
                 Ok(ended) => {

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use weft_control::manifests::Problem;
+use weft_control::kubernetes::Health;
+use weft_control::manifests::{Problem, Severity};
 
 use super::node::Node;
 use crate::sys;
@@ -14,7 +15,14 @@ impl Node {
     /// What the source says of single objects, and the review of all of them together.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let alone = self.source.problems.borrow().clone();
-        alone.iter().chain(&*self.reviewer.problems()).cloned().collect()
+        let clock = self.clock.clone().map(|reason| Problem {
+            file: self.config.source.name().into(),
+            line: None,
+            severity: Severity::Warning,
+            object: None,
+            reason,
+        });
+        alone.iter().chain(&*self.reviewer.problems()).cloned().chain(clock).collect()
     }
 
     pub(super) fn count_problems(&self) {
@@ -25,6 +33,7 @@ impl Node {
         if self.settled && self.reviewer.look(&self.store.snapshot(), Instant::now()) {
             self.count_problems();
         }
+        self.look_at_clock();
         self.parts.live.flush();
         self.looks = self.looks.wrapping_add(1);
         if self.looks.is_multiple_of(SWEEP_EVERY) {
@@ -37,13 +46,28 @@ impl Node {
         self.give_memory_back();
     }
 
+    /// Says so when this node's clock and the API server's are far apart, and when they no longer are.
+    fn look_at_clock(&mut self) {
+        let complaint = self.cluster.as_ref().and_then(Health::clock_complaint);
+        if complaint.is_some() == self.clock.is_some() {
+            return;
+        }
+        match &complaint {
+            Some(complaint) => tracing::warn!("{complaint}"),
+            None => tracing::info!("this node's clock and the API server's agree again"),
+        }
+        self.clock = complaint;
+        self.count_problems();
+    }
+
     /// An API server that is away makes nothing unready: what is known is served. But before anything is known, whoever asks
     /// why is to read it.
     fn remark_staleness(&self) {
         let stale = self.cluster.as_ref().and_then(|health| health.stale(Instant::now()));
         let remark = match stale {
             _ if !self.settled => self.problems().first().map(ToString::to_string),
-            stale => stale.map(|s| format!("kubernetes: changes of the last {} s may be missing", s.as_secs())),
+            Some(stale) => Some(format!("kubernetes: changes of the last {} s may be missing", stale.as_secs())),
+            None => self.clock.clone(),
         };
         self.readiness.remark(remark);
     }

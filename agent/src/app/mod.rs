@@ -1,5 +1,6 @@
 //! `weft agent`: makes every room, joins them, and stops them in order. The only place that knows them all.
 
+mod addresses;
 mod enrol;
 mod judge;
 mod leave;
@@ -8,6 +9,7 @@ mod node;
 mod orders;
 mod parts;
 mod pods;
+mod reach;
 mod same_node;
 mod serve;
 mod stop;
@@ -48,6 +50,7 @@ use weft_control::review::Reviewer;
 use weft_control::standing::Publisher;
 use weft_control::{Source, Store};
 
+use addresses::NodeAddresses;
 use node::{Node, Stop};
 use parts::Parts;
 use pods::Pods;
@@ -117,6 +120,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         source,
         cluster,
         hook_events: parts.steering.events()?,
+        addresses: NodeAddresses::new(&parts.steering).await?,
         pods: Pods::new(Arc::clone(&parts), pod_events),
         pod_events: pod_events_received,
         disabled: orders::marker(&config).exists(),
@@ -125,6 +129,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         cleared: false,
         settled: false,
         trimmed: None,
+        clock: None,
         same_node: SameNode::new(&parts.steering, config.fast_path, known)?,
         judged_lately: BTreeSet::new(),
         waiting: Vec::new(),
@@ -231,7 +236,8 @@ fn make_parts(
     (store, workers): (&Arc<Store>, &Arc<Workers>),
     (finder, publisher): (Finder, Publisher),
 ) -> Parts {
-    let lifetime = Settings { lifetime: config.certificate_lifetime, ..Settings::default() };
+    let lifetime =
+        Settings { lifetime: config.certificate_lifetime, metrics: Some(metrics.clone()), ..Settings::default() };
     let identities = Identities::new(ca, lifetime);
     let events: Arc<dyn Events> = Arc::new(TunnelEvents(metrics.clone()));
     let protocols = match config.tunnel_protocols {
@@ -290,5 +296,6 @@ fn make_parts(
         finder,
         publisher,
         grace: config.unenrol_grace,
+        reach_every: config.reach_every,
     }
 }

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use weft_core::snapshot::{Delta, Key, Resource, Snapshot};
 
+use super::addresses::NodeAddresses;
 use super::parts::Parts;
 use super::pods::Pods;
 use super::same_node::SameNode;
@@ -46,6 +47,7 @@ pub(super) struct Node {
     pub(super) pods: Pods,
     pub(super) pod_events: mpsc::UnboundedReceiver<PodEvent>,
     pub(super) hook_events: Events,
+    pub(super) addresses: NodeAddresses,
     pub(super) requests: mpsc::Receiver<AdminRequest>,
     /// The mesh is switched off on this node.
     pub(super) disabled: bool,
@@ -59,6 +61,8 @@ pub(super) struct Node {
     pub(super) cleared: bool,
     /// How many pods were enrolled when memory was last given back, and how many looks ago.
     pub(super) trimmed: Option<(usize, u32)>,
+    /// What was last said of the node's clock.
+    pub(super) clock: Option<String>,
     pub(super) same_node: SameNode,
     /// Pods whose connections the kernel passed are judged once more, a moment after policy changed: handshakes that
     /// were under way have become connections by then.
@@ -87,10 +91,11 @@ impl Node {
                     self.count_problems();
                 }
                 Some(event) = self.pod_events.recv() => {
-                    self.pods.handle(event).await;
+                    self.pods.handle(event, &self.store.snapshot()).await;
                     self.reconcile().await;
                 }
                 Some(_) = self.hook_events.next() => self.reconcile().await,
+                () = self.addresses.changed() => self.addresses.read(&self.parts.steering).await,
                 () = self.same_node.links_changed() => self.sync_same_node().await,
                 _ = look.tick() => self.look().await,
                 () = until(self.pods.next_retry()) => self.reconcile().await,
@@ -162,7 +167,7 @@ impl Node {
         while !(self.pods.enrolled.is_empty() && self.pods.all_left()) {
             tokio::select! {
                 Some(event) = self.pod_events.recv() => {
-                    self.pods.handle(event).await;
+                    self.pods.handle(event, &self.store.snapshot()).await;
                     self.reconcile().await;
                 }
                 _ = look.tick() => self.look().await,
@@ -187,7 +192,7 @@ impl Node {
             self.pods.settle().await;
         }
         self.sync_same_node().await;
-        self.parts.metrics.pods(self.pods.enrolled.len(), self.pods.pending.len());
+        self.parts.metrics.pods(&self.pods.counts());
         for state in self.parts.identities.states() {
             if let Some(expiry) = state.not_after {
                 self.parts.metrics.certificate(&state.identity, expiry);

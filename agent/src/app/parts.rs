@@ -29,6 +29,8 @@ pub(super) struct Parts {
     pub(super) publisher: Publisher,
     /// How long 15008 is served after a pod has left.
     pub(super) grace: Duration,
+    /// How often it is looked whether peers can reach the pods' tunnel ports; zero for never.
+    pub(super) reach_every: Duration,
 }
 
 impl Parts {

@@ -9,19 +9,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use weft_core::model::{Identity, Workload};
 use weft_core::policy::plaintext_modes;
 use weft_core::snapshot::Snapshot;
 
 use super::leave::{self, Leaving};
 use super::parts::Parts;
+use super::reach::{Reach, Reached};
 use super::serve::{PodEvent, Served};
 use crate::pod::Pod;
 use crate::sandbox::is_other;
 use crate::steer::InboundModes;
 use crate::sys::NetNs;
+use crate::telemetry::PodCounts;
 use weft_control::standing::{Standing, Standings};
+
+/// Tunnel ports that are looked at at once.
+const LOOKS: usize = 16;
 
 /// A pod that is to be enrolled and is not yet.
 pub(super) struct Pending {
@@ -37,6 +42,7 @@ pub(super) struct Enrolled {
     pub(super) pod: Arc<Pod>,
     pub(super) path: PathBuf,
     pub(super) served: Served,
+    pub(super) reached: Reached,
 }
 
 /// The node's pods. See the module's words on order.
@@ -53,6 +59,8 @@ pub(super) struct Pods {
     pub(super) changes: u64,
     published: Option<Standings>,
     pub(super) events: mpsc::UnboundedSender<PodEvent>,
+    /// Turns for looks at tunnel ports.
+    pub(super) looking: Arc<Semaphore>,
 }
 
 impl Pods {
@@ -67,6 +75,7 @@ impl Pods {
             changes: 0,
             published: None,
             events,
+            looking: Arc::new(Semaphore::new(LOOKS)),
         }
     }
 
@@ -89,6 +98,7 @@ impl Pods {
         }
         self.forget_classified(&local).await;
         self.set_modes(snapshot);
+        self.ask_after_tunnels(snapshot, &local);
         self.publish();
     }
 
@@ -97,7 +107,7 @@ impl Pods {
         self.pending.values().map(|p| p.retry).min()
     }
 
-    pub(super) async fn handle(&mut self, event: PodEvent) {
+    pub(super) async fn handle(&mut self, event: PodEvent, snapshot: &Snapshot) {
         match event {
             PodEvent::ListenerLost(uid) => {
                 if let Some(enrolled) = self.enrolled.get(&uid) {
@@ -111,6 +121,20 @@ impl Pods {
                     self.classified.insert(uid, cookie);
                 }
             }
+            PodEvent::Looked { pod, finding } => self.looked(&pod.uid, pod.netns.cookie(), finding, snapshot),
+        }
+    }
+
+    /// How many pods stand how.
+    pub(super) fn counts(&self) -> PodCounts {
+        let unpublished = self.enrolled.values().filter(|enrolled| !enrolled.is_published()).count();
+        let unreachable = self.enrolled.values().filter(|enrolled| enrolled.unreachable().is_some());
+        let (closed, plaintext): (Vec<_>, Vec<_>) = unreachable.partition(|enrolled| enrolled.is_published());
+        PodCounts {
+            enrolled: self.enrolled.len() - unpublished,
+            pending: self.pending.len() + unpublished,
+            unreachable_plaintext: plaintext.len(),
+            unreachable_closed: closed.len(),
         }
     }
 
@@ -201,10 +225,8 @@ impl Pods {
     fn set_modes(&self, snapshot: &Snapshot) {
         for enrolled in self.enrolled.values() {
             let Some(workload) = enrolled.pod.workload(snapshot) else { continue };
-            let modes = plaintext_modes(snapshot, workload);
-            if let Err(error) =
-                self.parts.steering.set_inbound_modes(enrolled.pod.netns.cookie(), &InboundModes::from(&modes))
-            {
+            let modes = InboundModes::new(&plaintext_modes(snapshot, workload), &workload.probe_ports);
+            if let Err(error) = self.parts.steering.set_inbound_modes(enrolled.pod.netns.cookie(), &modes) {
                 tracing::error!(pod = %enrolled.pod.name, %error, "cannot tell the kernel how to treat plaintext");
             }
         }
@@ -232,7 +254,7 @@ impl Pods {
             let (reason, since) = (pending.reason.clone(), pending.since);
             standings.insert(uid.clone(), Standing::Pending { reason, since });
         }
-        standings.extend(self.enrolled.keys().map(|uid| (uid.clone(), Standing::Enrolled)));
+        standings.extend(self.enrolled.iter().map(|(uid, enrolled)| (uid.clone(), enrolled.standing())));
         standings
     }
 
@@ -240,6 +262,20 @@ impl Pods {
     fn keep_identities(&self, wanted: impl Iterator<Item = Identity>) {
         let leaving = self.leaving.values().map(|l| l.identity.clone());
         self.parts.identities.keep_only(&wanted.chain(leaving).collect());
+    }
+}
+
+impl Enrolled {
+    fn standing(&self) -> Standing {
+        match &self.reached.state {
+            Reach::Asked => {
+                let reason = "it is being looked whether peers can reach its port 15008".into();
+                Standing::Pending { reason, since: self.reached.since }
+            }
+            Reach::Pending { reason, since } => Standing::Pending { reason: reason.clone(), since: *since },
+            Reach::Closed(reason) => Standing::Unreachable(reason.clone()),
+            Reach::Assumed | Reach::Proven => Standing::Enrolled,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use weft_abi::ListenerRole;
 
 use super::parts::Parts;
+use super::reach::Finding;
 use crate::accept::{Ended, accept};
 use crate::pod::Pod;
 
@@ -19,6 +20,8 @@ pub(super) enum PodEvent {
     ListenerLost(Arc<str>),
     /// The last connection of a leaving pod has ended and its netns is as it was.
     Left { uid: Arc<str>, cookie: u64 },
+    /// It was looked whether peers can reach the pod's tunnel port.
+    Looked { pod: Arc<Pod>, finding: Finding },
 }
 
 /// A pod's accept loops.

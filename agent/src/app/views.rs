@@ -11,6 +11,7 @@ use weft_core::same_node::proxy_only;
 use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Snapshot};
 
 use super::node::Node;
+use super::pods::Enrolled;
 use crate::admin::{
     ConnectionView, EndpointView, KubernetesView, Listing, ServicePortView, ServiceView, Status, WatchView,
     WorkloadView,
@@ -24,6 +25,7 @@ use weft_control::kubernetes::{Health, WatchState};
 
 impl Node {
     pub(super) fn status(&self) -> Status {
+        let counts = self.pods.counts();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -35,8 +37,8 @@ impl Node {
             disabled: self.is_off(),
             draining: self.parts.inbound.drain.draining().is_cancelled(),
             generation: self.store.snapshot().generation(),
-            enrolled: self.pods.enrolled.len(),
-            pending: self.pods.pending.len(),
+            enrolled: counts.enrolled,
+            pending: counts.pending,
             connections: self.parts.live.list().len() + self.parts.steering.attested().map_or(0, |open| open.len()),
             tunnels: self.parts.outbound.dialer.pool.tunnels(),
             fast_path: self.same_node.status(),
@@ -50,8 +52,11 @@ impl Node {
         let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
         let expiry = |state: IdentityState| Some((state.identity, seconds(state.not_after?)?));
         let expiry: HashMap<_, _> = self.parts.identities.states().into_iter().filter_map(expiry).collect();
+        let unreachable =
+            |(uid, enrolled): (&Arc<str>, &Enrolled)| Some((uid.clone(), enrolled.unreachable()?.to_owned()));
         let own = Own {
             pending: self.pods.pending.iter().map(|(uid, pending)| (uid.clone(), pending.reason.clone())).collect(),
+            unreachable: self.pods.enrolled.iter().filter_map(unreachable).collect(),
             leaving: self.pods.leaving.keys().cloned().collect(),
         };
         Listing::new(move |take| {
@@ -156,6 +161,8 @@ impl Node {
 struct Own {
     /// Why those are not enrolled yet that are to be.
     pending: HashMap<Arc<str>, String>,
+    /// Why peers cannot reach those that are captured.
+    unreachable: HashMap<Arc<str>, String>,
     /// Those that are on their way out.
     leaving: HashSet<Arc<str>>,
 }
@@ -165,8 +172,12 @@ impl Own {
         if let Some(reason) = self.pending.get(&w.uid) {
             return ("pending", Some(reason.clone()));
         }
+        let unreachable = self.unreachable.get(&w.uid).cloned();
         if snapshot.is_live(w) {
-            return ("live", None);
+            return ("live", unreachable);
+        }
+        if unreachable.is_some() {
+            return ("pending", unreachable);
         }
         if self.leaving.contains(&w.uid) {
             return ("leaving", Some("its open connections are running on".into()));

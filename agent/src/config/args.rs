@@ -131,6 +131,10 @@ pub struct AgentArgs {
     #[arg(long, env = "WEFT_UNENROL_GRACE", value_name = "TIME", default_value = "5s")]
     pub unenrol_grace: String,
 
+    /// How often it is looked, from other pods of the node, whether peers can reach the tunnel port of the node's pods; 0s for never
+    #[arg(long, env = "WEFT_REACH_EVERY", value_name = "TIME", default_value = "60s")]
+    pub reach_every: String,
+
     /// What becomes of connections of pods the agent has not yet seen: open lets them pass, closed refuses them
     #[arg(long, env = "WEFT_UNCLASSIFIED", value_name = "MODE", default_value = "open")]
     pub unclassified: String,

@@ -63,6 +63,8 @@ pub struct Config {
     pub daemonset: Option<ObjectName>,
     /// How long port 15008 of a pod is served after it has left the mesh.
     pub unenrol_grace: Duration,
+    /// How often it is looked whether peers can reach the tunnel port of this node's pods; zero for never.
+    pub reach_every: Duration,
     /// What the kernel does with connections of pods it has not been told about.
     pub unclassified: Unclassified,
     /// Threads that carry connections.
@@ -168,6 +170,7 @@ impl Checker {
         let wait_after_handover = self.after_handover(&args.after_handover);
         let daemonset = self.daemonset(args.daemonset.as_deref());
         let unenrol_grace = self.duration("--unenrol-grace", &args.unenrol_grace, HOUR);
+        let reach_every = self.duration("--reach-every", &args.reach_every, HOUR);
         let connect_timeout = self.duration("--connect-timeout", &args.connect_timeout, MINUTE);
         let certificate_lifetime = self.duration("--certificate-lifetime", &args.certificate_lifetime, HOUR * 24 * 90);
         let connect_attempts = self.attempts(&args.connect_attempts);
@@ -205,6 +208,7 @@ impl Checker {
             wait_after_handover: wait_after_handover?,
             daemonset: daemonset?,
             unenrol_grace: unenrol_grace?,
+            reach_every: reach_every?,
             unclassified: unclassified?,
             workers: workers?,
             tunnel_protocols: tunnel_protocols?,

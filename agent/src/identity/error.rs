@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_core::model::{Identity, IdentityError, TrustDomain};
 
@@ -164,6 +165,16 @@ pub enum CredentialsError {
     /// The authority did not sign.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// By this node's clock it is not valid now.
+    #[error("the certificate issued for {identity} {}: is this node's clock right, and the certificate authority's? Both should follow NTP", apart(*early, *by))]
+    Clock {
+        /// For whom.
+        identity: Identity,
+        /// It will be valid; else it was.
+        early: bool,
+        /// For how long it is not yet valid, or has not been any more.
+        by: Duration,
+    },
     /// The authority signed something else than was asked.
     #[error("the certificate issued for {identity} cannot be used: {reason}")]
     Unusable {
@@ -172,6 +183,30 @@ pub enum CredentialsError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl CredentialsError {
+    /// The label under which metrics count this.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Key { .. } => "key",
+            Self::Authority(AuthorityError::Refused { .. }) => "refused",
+            Self::Authority(AuthorityError::Unreachable(_)) => "unreachable",
+            Self::Authority(AuthorityError::Ca(_)) => "embedded_ca",
+            Self::Clock { .. } => "clock",
+            Self::Unusable { .. } => "unusable",
+        }
+    }
+}
+
+/// How far outside its time a certificate is, in words that stay the same for a minute.
+fn apart(early: bool, by: Duration) -> String {
+    let minutes = by.as_secs() / 60;
+    match early {
+        true => format!("will be valid in {minutes} minutes only, by this node's clock"),
+        false => format!("has not been valid for {minutes} minutes, by this node's clock"),
+    }
 }
 
 /// There is no valid certificate for an identity of this node.

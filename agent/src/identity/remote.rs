@@ -24,7 +24,7 @@ use weft_ca::certificates;
 use weft_ca::protocol::{self, CertificateResponse};
 
 use super::provider::provider;
-use super::{Authority, AuthorityError, CertificateRequest, Issued};
+use super::{Authority, AuthorityError, CertificateRequest, Issued, PeerError, peer_error};
 
 /// Time to reach the authority.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -164,6 +164,14 @@ impl RemoteCa {
         Ok(())
     }
 
+    /// Words that stay the same as the clocks go on.
+    fn apart(&self) -> String {
+        let address = &self.settings.address;
+        format!(
+            "{address}: by this node's clock its certificate is not valid now: is this node's clock right, and the authority's?"
+        )
+    }
+
     fn failed(&self, request: &CertificateRequest, status: &Status) -> AuthorityError {
         match status.code() {
             Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
@@ -174,12 +182,25 @@ impl RemoteCa {
                 let mut source = std::error::Error::source(status);
                 while let Some(cause) = source {
                     why.push_str(&format!(": {cause}"));
+                    if out_of_time(cause) {
+                        return AuthorityError::Unreachable(self.apart());
+                    }
                     source = cause.source();
                 }
                 AuthorityError::Unreachable(why)
             }
         }
     }
+}
+
+/// Whether a failure is that a certificate is not valid at this time.
+fn out_of_time(cause: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        return matches!(peer_error(tls), Some(PeerError::NotYetValid | PeerError::Expired));
+    }
+    // An I/O error stands for what it holds, which is not among its sources.
+    let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    held.is_some_and(|held| out_of_time(held))
 }
 
 impl Known {

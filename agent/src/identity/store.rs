@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use weft_core::model::Identity;
 
 use super::key::FreshKey;
-use super::{Authority, CertificateRequest, Credentials, CredentialsError, Unavailable};
+use super::{Authority, CertificateRequest, Credentials, CredentialsError, PeerCertificate, Unavailable};
+use crate::telemetry::Metrics;
 
 /// How certificates are asked for.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub retry_max: Duration,
     /// How often the trust anchors are compared with the authority's.
     pub anchors_every: Duration,
+    /// Where failures are counted.
+    pub metrics: Option<Metrics>,
 }
 
 impl Default for Settings {
@@ -36,6 +39,7 @@ impl Default for Settings {
             retry_min: Duration::from_millis(250),
             retry_max: Duration::from_secs(60),
             anchors_every: Duration::from_secs(15),
+            metrics: None,
         }
     }
 }
@@ -188,6 +192,9 @@ impl Keeper {
                 }
                 Err(error) => {
                     tracing::warn!(identity = %self.identity, %error, "no certificate; trying again");
+                    if let Some(metrics) = &self.settings.metrics {
+                        metrics.certificate_failed(error.reason());
+                    }
                     self.publish.send_modify(|held| held.failure = Some(error));
                     sleep(self.pause(failures)).await;
                     failures = failures.saturating_add(1);
@@ -202,7 +209,12 @@ impl Keeper {
         let request =
             CertificateRequest { identity: self.identity.clone(), csr: key.csr, lifetime: self.settings.lifetime };
         let issued = self.authority.sign(request).await?;
-        Credentials::new(&self.identity, key.signing, issued.chain, issued.anchors)
+        let credentials = Credentials::new(&self.identity, key.signing, issued.chain, issued.anchors)?;
+        // What is held serves on, and nobody is shown what peers with the same clock would not believe.
+        match out_of_time(credentials.leaf(), SystemTime::now()) {
+            None => Ok(credentials),
+            Some((early, by)) => Err(CredentialsError::Clock { identity: self.identity.clone(), early, by }),
+        }
     }
 
     /// Waits for the wall clock to pass `due`, adopting changed trust anchors meanwhile.
@@ -234,6 +246,15 @@ impl Keeper {
         let full = self.settings.retry_min.saturating_mul(1 << failures.min(16)).min(self.settings.retry_max);
         full.mul_f64(rand::random_range(0.5..=1.0))
     }
+}
+
+/// Whether a certificate is not valid yet, or not any more, and for how long.
+fn out_of_time(leaf: &PeerCertificate, now: SystemTime) -> Option<(bool, Duration)> {
+    let wait = leaf.not_before.duration_since(now).unwrap_or_default();
+    if !wait.is_zero() {
+        return Some((true, wait));
+    }
+    now.duration_since(leaf.not_after).ok().map(|over| (false, over))
 }
 
 /// A moment between 50 and 80 % of what is left of the certificate's life.

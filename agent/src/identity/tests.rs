@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use rcgen::{CertificateParams, KeyPair, SanType};
+use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -221,6 +221,7 @@ fn settings(lifetime: Duration) -> Settings {
         retry_min: Duration::from_millis(10),
         retry_max: Duration::from_millis(50),
         anchors_every: Duration::from_millis(50),
+        metrics: None,
     }
 }
 
@@ -259,6 +260,59 @@ async fn failures_back_off_keep_what_is_valid_and_never_hand_out_what_expired() 
     authority.off.store(false, Ordering::Relaxed);
     store.wait(&identity("cart"), soon()).await.unwrap();
     assert!(store.states()[0].failure.is_none());
+}
+
+/// An authority whose clock is off by so many seconds.
+struct Skewed {
+    root: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    seconds: AtomicI64,
+}
+
+impl Skewed {
+    fn by(seconds: i64) -> Arc<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().into();
+        Arc::new(Self { root: Issuer::new(params, key), certificate, seconds: AtomicI64::new(seconds) })
+    }
+}
+
+impl Authority for Skewed {
+    fn sign(&self, request: CertificateRequest) -> BoxFuture<'_, Result<Issued, AuthorityError>> {
+        let mut asked = rcgen::CertificateSigningRequestParams::from_der(&request.csr).unwrap();
+        let now = time::OffsetDateTime::now_utc() + time::Duration::seconds(self.seconds.load(Ordering::Relaxed));
+        asked.params.not_before = now - Duration::from_secs(300);
+        asked.params.not_after = now + request.lifetime;
+        let leaf = asked.signed_by(&self.root).unwrap();
+        std::future::ready(Ok(Issued { chain: vec![leaf.into()], anchors: vec![self.certificate.clone()] })).boxed()
+    }
+
+    fn anchors(&self) -> BoxFuture<'_, Result<Vec<CertificateDer<'static>>, AuthorityError>> {
+        std::future::ready(Ok(vec![self.certificate.clone()])).boxed()
+    }
+}
+
+#[tokio::test]
+async fn an_authority_an_hour_off_takes_nothing_away_and_is_named() {
+    for (seconds, said) in [(3600, "will be valid in 54 minutes"), (-3600, "has not been valid for 5")] {
+        let authority = Skewed::by(seconds);
+        let metrics = crate::telemetry::Metrics::new();
+        let settings = Settings { metrics: Some(metrics.clone()), ..settings(Duration::from_secs(3)) };
+        let store = Identities::new(Arc::clone(&authority) as Arc<dyn Authority>, settings);
+        store.ensure(&identity("cart"));
+        let error = store.wait(&identity("cart"), Instant::now() + Duration::from_millis(500)).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(error.to_string().contains("clock right"), "{error}");
+        assert!(metrics.text().unwrap().contains("weft_certificate_failures_total{reason=\"clock\"}"));
+        // It is set right, then off again: what was issued in between serves on.
+        authority.seconds.store(0, Ordering::Relaxed);
+        let first = store.wait(&identity("cart"), soon()).await.unwrap();
+        authority.seconds.store(seconds, Ordering::Relaxed);
+        until("a renewal that cannot be used", || store.states()[0].failure.is_some()).await;
+        assert_eq!(store.credentials(&identity("cart")).unwrap().leaf().serial, first.leaf().serial);
+    }
 }
 
 #[tokio::test]

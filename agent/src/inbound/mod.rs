@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -137,6 +138,9 @@ impl Inbound {
 
     /// One connection of a tunnel.
     async fn stream(&self, pod: &Pod, incoming: Incoming) {
+        if !pod.reached.load(Ordering::Relaxed) {
+            pod.reached.store(true, Ordering::Relaxed);
+        }
         // In a box, for what follows needs a fraction of it and may last for days.
         if let Some(open) = Box::pin(self.admit(pod, incoming)).await {
             open.run().await;

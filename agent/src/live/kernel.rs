@@ -1,8 +1,8 @@
 //! Plaintext connections that the kernel passed to the app without the agent: the registry does not know them, a change
 //! of policy can concern them all the same. They are found and ended in the pod's own namespace.
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::collections::{BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
 
 use weft_core::model::Workload;
 use weft_core::policy::{ConnectionFacts, authorize};
@@ -15,7 +15,8 @@ use crate::tunnel::HBONE_PORT;
 
 impl Live {
     /// Ends the plaintext connections to `pod` that the kernel passed and `snapshot` refuses; those it attested, given by
-    /// the pod's end and the other, are judged elsewhere. Returns how many.
+    /// the pod's end and the other, are judged elsewhere, and kubelet's probes, from addresses of `node`, not at all. Returns
+    /// how many.
     ///
     /// # Errors
     /// When the namespace's sockets cannot be listed.
@@ -24,6 +25,7 @@ impl Live {
         snapshot: &Snapshot,
         pod: &Pod,
         attested: &HashSet<(SocketAddr, SocketAddr)>,
+        node: &BTreeSet<IpAddr>,
     ) -> std::io::Result<usize> {
         let Some(workload) = pod.workload(snapshot) else { return Ok(0) };
         let open = diag::connections(&pod.netns)?;
@@ -38,7 +40,8 @@ impl Live {
                 || pairs.contains(&(c.remote, c.local))
                 || attested.contains(&(c.local, c.remote))
                 || carried.contains(&(c.local, c.remote));
-            inbound && !ours && !allowed(snapshot, workload, c)
+            let probe = workload.probe_ports.contains(&c.local.port()) && node.contains(&c.remote.ip());
+            inbound && !ours && !probe && !allowed(snapshot, workload, c)
         })
     }
 }

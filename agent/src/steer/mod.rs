@@ -52,7 +52,7 @@ use self::{
 };
 use crate::{
     hold,
-    sys::{NetNs, cgroup, clock},
+    sys::{NetNs, cgroup, clock, link},
 };
 
 pub use error::SteerError;
@@ -195,6 +195,21 @@ impl Steering {
         self.shared.writable()?.set_modes(cookie, &pod.modes, &wanted)?;
         pod.modes = wanted;
         Ok(())
+    }
+
+    /// The node's own addresses, from which it may connect to ports that are probed.
+    pub fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), SteerError> {
+        self.shared.writable()?.set_node_addresses(addresses)
+    }
+
+    /// Tells when the node's addresses change.
+    pub fn address_changes(&self) -> std::io::Result<link::Changes> {
+        link::Changes::of_addresses(&self.shared.host)
+    }
+
+    /// The node's own addresses.
+    pub async fn node_addresses(&self) -> std::io::Result<BTreeSet<IpAddr>> {
+        link::own_addresses(&self.shared.host).await
     }
 
     /// Every verdict's label and how often it was given since the maps were made, by whichever agent's programs.

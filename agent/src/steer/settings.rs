@@ -1,7 +1,7 @@
 //! What this room is told and what it hands out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
@@ -78,22 +78,29 @@ pub struct InboundModes {
     pub default: PortMode,
     /// Ports with a mode of their own.
     pub ports: BTreeMap<u16, PortMode>,
+    /// Ports to which the node itself may connect whatever their mode: kubelet probes them.
+    pub probes: BTreeSet<u16>,
 }
 
 impl Default for InboundModes {
     /// The agent sees everything.
     fn default() -> Self {
-        Self { default: PortMode::Judge, ports: BTreeMap::new() }
+        Self { default: PortMode::Judge, ports: BTreeMap::new(), probes: BTreeSet::new() }
     }
 }
 
-impl From<&PlaintextModes> for InboundModes {
-    fn from(modes: &PlaintextModes) -> Self {
+impl InboundModes {
+    /// What policy says of a pod, of which kubelet probes these ports.
+    pub fn new(modes: &PlaintextModes, probes: &[u16]) -> Self {
         let mode = |mode: &PlaintextMode| match mode {
             PlaintextMode::Pass => PortMode::Pass,
             PlaintextMode::Judge => PortMode::Judge,
             PlaintextMode::Refuse => PortMode::Refuse,
         };
-        Self { default: mode(&modes.default), ports: modes.ports.iter().map(|(port, of)| (*port, mode(of))).collect() }
+        Self {
+            default: mode(&modes.default),
+            ports: modes.ports.iter().map(|(port, of)| (*port, mode(of))).collect(),
+            probes: probes.iter().copied().collect(),
+        }
     }
 }

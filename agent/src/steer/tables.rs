@@ -10,7 +10,7 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash},
 };
-use weft_abi::{Address, Config, ListenerKey, PodEntry, PortKey, PortMode, Verdict, map};
+use weft_abi::{Address, Config, ListenerKey, PodEntry, PortKey, Verdict, map};
 
 use super::{InboundModes, SteerError};
 
@@ -23,6 +23,7 @@ pub(super) struct Tables {
     agents: HashMap<MapData, u64, u32>,
     listeners: SockHash<MapData, ListenerKey>,
     modes: HashMap<MapData, PortKey, u32>,
+    node: HashMap<MapData, Address, u32>,
     verdicts: PerCpuArray<MapData, u64>,
 }
 
@@ -39,6 +40,7 @@ impl Tables {
             agents: take(ebpf, map::AGENTS)?,
             listeners: take(ebpf, map::LISTENERS)?,
             modes: take(ebpf, map::INBOUND_MODES)?,
+            node: take(ebpf, map::NODE_ADDRESSES)?,
             verdicts: take(ebpf, map::VERDICTS)?,
         })
     }
@@ -139,12 +141,25 @@ impl Tables {
         optional(self.listeners.remove(&key)).map(drop).map_err(SteerError::map(map::LISTENERS))
     }
 
+    /// Makes the node's own addresses exactly these.
+    pub(super) fn set_node_addresses(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), SteerError> {
+        let held = self.node.keys().map(|key| key.map(IpAddr::from)).collect::<Result<BTreeSet<_>, _>>();
+        let held = held.map_err(SteerError::map(map::NODE_ADDRESSES))?;
+        for ip in held.difference(wanted) {
+            optional(self.node.remove(&Address::from(*ip))).map_err(SteerError::map(map::NODE_ADDRESSES))?;
+        }
+        for ip in wanted.difference(&held) {
+            self.node.insert(Address::from(*ip), 0, 0).map_err(SteerError::map(map::NODE_ADDRESSES))?;
+        }
+        Ok(())
+    }
+
     /// Replaces a pod's modes; `before` is what the map holds of it.
     pub(super) fn set_modes(&mut self, cookie: u64, before: &Modes, after: &Modes) -> Result<(), SteerError> {
-        for (port, mode) in after {
-            if before.get(port) != Some(mode) {
+        for (port, word) in after {
+            if before.get(port) != Some(word) {
                 let key = PortKey { cookie, port: u64::from(*port) };
-                self.modes.insert(key, *mode as u32, 0).map_err(SteerError::map(map::INBOUND_MODES))?;
+                self.modes.insert(key, *word, 0).map_err(SteerError::map(map::INBOUND_MODES))?;
             }
         }
         for port in before.keys().filter(|port| !after.contains_key(port)) {
@@ -158,9 +173,9 @@ impl Tables {
     pub(super) fn modes(&self, cookie: u64) -> Result<Modes, SteerError> {
         let mut found = Modes::new();
         for entry in self.modes.iter() {
-            let (key, mode) = entry.map_err(SteerError::map(map::INBOUND_MODES))?;
+            let (key, word) = entry.map_err(SteerError::map(map::INBOUND_MODES))?;
             if key.cookie == cookie {
-                found.insert(key.port as u16, PortMode::from_raw(mode));
+                found.insert(key.port as u16, word);
             }
         }
         Ok(found)
@@ -176,13 +191,15 @@ impl Tables {
     }
 }
 
-/// Port -> mode, the default under port 0.
-pub(super) type Modes = BTreeMap<u16, PortMode>;
+/// Port -> [`weft_abi::PortMode::word`], the default under port 0.
+pub(super) type Modes = BTreeMap<u16, u32>;
 
 impl From<&InboundModes> for Modes {
     fn from(modes: &InboundModes) -> Self {
-        let ports = modes.ports.iter().map(|(port, mode)| (*port, *mode)).filter(|(port, _)| *port != 0);
-        ports.chain([(0, modes.default)]).collect()
+        let mode = |port: &u16| modes.ports.get(port).copied().unwrap_or(modes.default);
+        let ports = modes.ports.keys().chain(&modes.probes).filter(|port| **port != 0);
+        let word = |port: &u16| (*port, mode(port).word(modes.probes.contains(port)));
+        ports.map(word).chain([(0, modes.default.word(false))]).collect()
     }
 }
 

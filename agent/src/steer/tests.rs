@@ -1,6 +1,9 @@
 //! What of steering needs no kernel: the journal, the lock and the words of errors. The rest is in `tests/steering`.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use super::{Entry, InboundModes, SteerError, journal::Journal, owner::Owner, tables::Modes};
 use weft_abi::{Address, PortMode};
@@ -63,9 +66,13 @@ fn a_pods_identity_has_no_address_where_the_pod_has_none() {
 
 #[test]
 fn port_zero_is_the_default_and_no_port() {
-    let modes =
-        InboundModes { default: PortMode::Pass, ports: BTreeMap::from([(0, PortMode::Refuse), (80, PortMode::Judge)]) };
-    assert_eq!(Modes::from(&modes), Modes::from([(0, PortMode::Pass), (80, PortMode::Judge)]));
+    let modes = InboundModes {
+        default: PortMode::Pass,
+        ports: BTreeMap::from([(0, PortMode::Refuse), (80, PortMode::Judge)]),
+        probes: BTreeSet::from([80, 81]),
+    };
+    let words = [(0, PortMode::Pass.word(false)), (80, PortMode::Judge.word(true)), (81, PortMode::Pass.word(true))];
+    assert_eq!(Modes::from(&modes), Modes::from(words));
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! The node's ends of its pods' links: which devices a pod's packets come in by, who else hears them, and whether there
 //! is any other way out.
 
-use std::{collections::BTreeMap, io, net::IpAddr, os::fd::AsRawFd as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
@@ -9,7 +14,7 @@ use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
-        address::AddressAttribute,
+        address::{AddressAttribute, AddressMessage},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         nsid::{NsidAttribute, NsidMessage},
     },
@@ -96,6 +101,37 @@ impl Drop for Look {
     }
 }
 
+/// The device to which kube-proxy's IPVS mode gives the addresses of all Services. Nobody connects from those.
+const SERVICES: &str = "kube-ipvs0";
+
+/// The addresses from which a namespace itself may connect to others.
+pub async fn own_addresses(ns: &NetNs) -> io::Result<BTreeSet<IpAddr>> {
+    let look = Look::open(ns)?;
+    let services = list(&look.handle).await?.into_iter().filter(|link| name(link) == Some(SERVICES));
+    let services: Vec<u32> = services.map(|link| link.header.index).collect();
+    let messages: Vec<_> = look.handle.address().get().execute().try_collect().await.map_err(other)?;
+    let mut own = BTreeSet::new();
+    for message in messages.into_iter().filter(|message| !services.contains(&message.header.index)) {
+        let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        own.extend(address(&message).filter(|ip| !ip.is_loopback() && !link_local(ip)));
+    }
+    Ok(own)
+}
+
+/// The address itself: where there is a peer's too, that is called the address and this one local.
+fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })
+}
+
 /// Tells when a namespace's devices change: one comes or goes, or becomes the port of a bridge.
 pub struct Changes {
     messages: Box<dyn Stream<Item = ()> + Send + Unpin>,
@@ -105,7 +141,16 @@ pub struct Changes {
 impl Changes {
     /// Watches from now on.
     pub fn of(ns: &NetNs) -> io::Result<Self> {
-        let (connection, _, messages) = ns.run(|| rtnetlink::new_multicast_connection(&[MulticastGroup::Link]))??;
+        Self::in_groups(ns, &[MulticastGroup::Link])
+    }
+
+    /// The same of its addresses.
+    pub fn of_addresses(ns: &NetNs) -> io::Result<Self> {
+        Self::in_groups(ns, &[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr])
+    }
+
+    fn in_groups(ns: &NetNs, groups: &[MulticastGroup]) -> io::Result<Self> {
+        let (connection, _, messages) = ns.run(|| rtnetlink::new_multicast_connection(groups))??;
         let connection = tokio::spawn(connection);
         Ok(Self { messages: Box::new(messages.map(drop)), connection })
     }
@@ -151,6 +196,13 @@ fn device(link: &LinkMessage, routes: impl Fn(&u32) -> bool) -> Option<Device> {
         }
     }
     (!device.name.is_empty()).then_some(device)
+}
+
+fn name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 /// The hardware address of a veth pair's end, and the index of the other end.

@@ -12,8 +12,8 @@ pub mod requests;
 
 pub use http::{Exposition, MetricsServer, MetricsServerError};
 pub use metrics::{
-    ConnectionLabels, ConnectionSeries, Metrics, Party, PortSource, Reporter, RequestSeries, SERIES_MAX, Security,
-    TunnelDirection, VerdictSource,
+    ConnectionLabels, ConnectionSeries, Metrics, Party, PodCounts, PortSource, Reporter, RequestSeries, SERIES_MAX,
+    Security, TunnelDirection, VerdictSource,
 };
 pub use process::Process;
 pub use weft_control::Readiness;

@@ -42,6 +42,9 @@ pub enum TunnelError {
     /// The peer went away in the handshake.
     #[error("the peer closed the connection during the handshake")]
     HandshakeAborted,
+    /// The peer hung up before it had said a word: somebody looked whether the port answers.
+    #[error("the peer connected and hung up without a word")]
+    NothingSaid,
     /// The peer's certificate was not believed.
     #[error(transparent)]
     Peer(Box<PeerError>),
@@ -196,6 +199,7 @@ impl TunnelError {
             Self::ConnectTimeout { .. } => "connect_timeout",
             Self::HandshakeTimeout(_) => "handshake_timeout",
             Self::HandshakeAborted => "handshake_aborted",
+            Self::NothingSaid => "nothing_said",
             Self::Peer(error) => error.reason(),
             Self::NoPeerCertificate => "no_client_certificate",
             Self::NotTls => "not_tls",
@@ -238,9 +242,10 @@ impl TunnelError {
     /// What a failed handshake was about.
     pub(super) fn from_handshake(error: &io::Error) -> Self {
         Self::from_tls_io(error).unwrap_or(match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                Self::HandshakeAborted
-            }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Self::HandshakeAborted,
             _ => Self::Tls(error.to_string()),
         })
     }

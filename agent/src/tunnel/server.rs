@@ -4,6 +4,7 @@
 //! for an address and port of this very pod. Whatever falls short is turned away with a reason that is counted; what
 //! remains is an [`Incoming`] for the handler to accept or refuse.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -186,7 +187,10 @@ async fn handshake(
     let _ = socket::for_tunnel(&tcp);
     let protocols = context.settings.protocols;
     let config = context.credentials.server_config_for(&protocols.alpn());
-    let established = tls::accept(tcp, config).await.map_err(|error| TunnelError::from_handshake(&error))?;
+    let established = tls::accept(tcp, config).await.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionAborted => TunnelError::NothingSaid,
+        _ => TunnelError::from_handshake(&error),
+    })?;
     let peer = context.credentials.read_peer(established.tls.peer_certificates())?;
     let transport = match protocols.agreed(established.tls.alpn()) {
         Some(Protocol::Weft) => Transport::Weft(Box::new(established)),

@@ -24,7 +24,7 @@ const CLIENT4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 7));
 const CLIENT6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 7));
 
 fn modes(default: PortMode, ports: &[(u16, PortMode)]) -> InboundModes {
-    InboundModes { default, ports: ports.iter().copied().collect::<BTreeMap<_, _>>() }
+    InboundModes { default, ports: ports.iter().copied().collect::<BTreeMap<_, _>>(), ..InboundModes::default() }
 }
 
 /// An enrolled pod whose plaintext is met in one way, and another pod.

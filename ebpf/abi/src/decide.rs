@@ -104,6 +104,8 @@ pub trait LookupFacts {
     fn admits_attested(&self) -> Option<bool>;
     /// The mode of a port of this pod.
     fn mode(&self, port: Port) -> PortMode;
+    /// Kubelet probes that port, and the SYN is from the node itself.
+    fn is_probe(&self, port: Port) -> bool;
 }
 
 /// Whose a SYN is.
@@ -138,6 +140,7 @@ pub fn lookup(facts: &impl LookupFacts) -> Verdict {
     }
     match facts.mode(facts.port()) {
         PortMode::Pass => Verdict::LookupPlaintext,
+        _ if facts.is_probe(facts.port()) => Verdict::LookupProbe,
         PortMode::Judge => Verdict::AssignPlaintext,
         PortMode::Refuse => Verdict::DropPlaintext,
     }

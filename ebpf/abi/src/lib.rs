@@ -33,7 +33,7 @@ pub use verdict::{Effect, Refusal, Verdict};
 
 /// Version of everything in this crate that outlives an agent in a pinned map or program. Raise it with any change of
 /// layout or meaning: pins of different versions lie side by side and never mix.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Index of the loopback device, the first device of every network namespace.
 pub const LOOPBACK_IFINDEX: u32 = 1;

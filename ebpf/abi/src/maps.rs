@@ -34,8 +34,10 @@ pub mod map {
     pub const AGENTS: &str = "AGENTS";
     /// [`super::ListenerKey`] -> listening socket.
     pub const LISTENERS: &str = "LISTENERS";
-    /// [`super::PortKey`] -> [`super::PortMode`].
+    /// [`super::PortKey`] -> [`super::PortMode::word`].
     pub const INBOUND_MODES: &str = "INBOUND_MODES";
+    /// [`super::Address`] of the node itself -> `u32`, whose value means nothing yet.
+    pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
     /// [`crate::Verdict`] -> count, per CPU.
     pub const VERDICTS: &str = "VERDICTS";
     /// Ring of [`crate::Event`].
@@ -73,6 +75,7 @@ pub mod map {
         AGENTS,
         LISTENERS,
         INBOUND_MODES,
+        NODE_ADDRESSES,
         VERDICTS,
         EVENTS,
         EVENT_GATE,
@@ -102,6 +105,8 @@ pub mod capacity {
     pub const LISTENERS: u32 = 16_384;
     /// Ports with a mode of their own.
     pub const INBOUND_MODES: u32 = 131_072;
+    /// The node's own: a few, or one for each pod's link.
+    pub const NODE_ADDRESSES: u32 = 4_096;
     /// Bytes.
     pub const EVENTS: u32 = 256 * 1024;
     /// Pods and kinds of event remembered.
@@ -297,14 +302,28 @@ pub enum PortMode {
 }
 
 impl PortMode {
-    /// From its number; what is unknown is judged.
+    /// Beside the mode in a port's word: kubelet probes the port, so the node itself may connect to it whatever the mode.
+    const PROBED: u32 = 0x100;
+
+    /// The mode in a port's word; what is unknown is judged.
     #[inline(always)]
-    pub const fn from_raw(raw: u32) -> Self {
-        match raw {
+    pub const fn from_word(word: u32) -> Self {
+        match word & !Self::PROBED {
             1 => Self::Pass,
             2 => Self::Refuse,
             _ => Self::Judge,
         }
+    }
+
+    /// What is written of a port with this mode.
+    pub const fn word(self, probed: bool) -> u32 {
+        if probed { self as u32 | Self::PROBED } else { self as u32 }
+    }
+
+    /// Whether a port's word says that kubelet probes it.
+    #[inline(always)]
+    pub const fn is_probed(word: u32) -> bool {
+        word & Self::PROBED != 0
     }
 }
 
@@ -373,6 +392,16 @@ mod tests {
             prop_assert_eq!(config.holds_unclassified(now), age < Config::HEARTBEAT_FRESH_NS);
             let open = Config { closed: 0, ..config };
             prop_assert!(!open.holds_unclassified(now));
+        }
+    }
+
+    #[test]
+    fn a_ports_word_says_its_mode_and_whether_it_is_probed() {
+        for mode in [PortMode::Judge, PortMode::Pass, PortMode::Refuse] {
+            for probed in [true, false] {
+                let word = mode.word(probed);
+                assert_eq!((PortMode::from_word(word), PortMode::is_probed(word)), (mode, probed));
+            }
         }
     }
 

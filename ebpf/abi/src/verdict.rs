@@ -104,6 +104,8 @@ verdicts! {
     DropSameNode = "lookup_drop_same_node" => Effect::Drop;
     /// SYN: plaintext to a port where policy has nothing to say.
     LookupPlaintext = "lookup_plaintext" => Effect::Pass;
+    /// SYN: plaintext from the node itself to a port that kubelet probes.
+    LookupProbe = "lookup_probe" => Effect::Pass;
     /// SYN: plaintext to a port that takes only mTLS.
     DropPlaintext = "lookup_drop_plaintext" => Effect::Drop;
     /// SYN: a tunnel.

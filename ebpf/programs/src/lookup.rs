@@ -9,7 +9,7 @@ use weft_abi::{
 
 use crate::{
     log,
-    maps::{ADMITS, ATTESTED, INBOUND_MODES, LISTENERS, PODS, count},
+    maps::{ADMITS, ATTESTED, INBOUND_MODES, LISTENERS, NODE_ADDRESSES, PODS, count},
     report::{self, Subject},
 };
 
@@ -160,6 +160,13 @@ impl LookupFacts for Syn {
             Some(raw) => Some(raw),
             None => self.mode_entry(0),
         };
-        raw.map_or(PortMode::Judge, PortMode::from_raw)
+        raw.map_or(PortMode::Judge, PortMode::from_word)
+    }
+
+    #[inline(always)]
+    fn is_probe(&self, port: Port) -> bool {
+        let probed = self.mode_entry(port.number()).is_some_and(PortMode::is_probed);
+        // SAFETY: the value is one word, replaced as a whole.
+        probed && unsafe { NODE_ADDRESSES.get(self.source.words()) }.is_some()
     }
 }

@@ -34,6 +34,11 @@ pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::with_max_entries(
 pub(crate) static INBOUND_MODES: HashMap<PortKey, u32> =
     HashMap::with_max_entries(capacity::INBOUND_MODES, BPF_F_NO_PREALLOC);
 
+/// Written by user space only.
+#[map]
+pub(crate) static NODE_ADDRESSES: HashMap<[u32; 4], u32> =
+    HashMap::with_max_entries(capacity::NODE_ADDRESSES, BPF_F_NO_PREALLOC);
+
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
 

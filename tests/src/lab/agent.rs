@@ -37,13 +37,15 @@ pub(super) struct Inner {
 pub struct AgentOptions {
     /// Extra arguments.
     pub arguments: Vec<String>,
+    /// By how much its clock is off, as libfaketime reads it (`-1h`); what it measures durations by is not.
+    pub clock: Option<String>,
 }
 
 impl AgentOptions {
     /// With these arguments after the usual ones.
     #[must_use]
     pub fn with(arguments: &[&str]) -> Self {
-        Self { arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
+        Self { arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), clock: None }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Starting the mesh on the lab's nodes, and waiting for what it publishes about their pods.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use super::agent::{Agent, AgentOptions, Inner, METRICS_PORT, READY};
 use super::process::Place;
@@ -20,9 +20,17 @@ impl Lab {
     /// # Errors
     /// When one does not become ready.
     pub fn start_agents(&self) -> Result<Vec<Agent>> {
+        self.start_agents_with(&AgentOptions::default())
+    }
+
+    /// The same, all of them with these options.
+    ///
+    /// # Errors
+    /// As [`Self::start_agents`].
+    pub fn start_agents_with(&self, options: &AgentOptions) -> Result<Vec<Agent>> {
         let nodes = self.contents().nodes.clone();
         let agents: Vec<_> =
-            nodes.iter().map(|node| self.launch_agent(node, AgentOptions::default())).collect::<Result<_>>()?;
+            nodes.iter().map(|node| self.launch_agent(node, options.clone())).collect::<Result<_>>()?;
         agents.iter().try_for_each(Agent::wait_ready)?;
         Ok(agents)
     }
@@ -49,7 +57,8 @@ impl Lab {
         let own_cgroup = node.cgroup().join(&name);
         cgroup::create(&own_cgroup)?;
         let path = |name: &str| directory.join(name).display().to_string();
-        let mut command = vec![binary("weft")?.display().to_string(), "agent".into()];
+        let mut command = options.clock.as_deref().map(faketime).transpose()?.unwrap_or_default();
+        command.extend([binary("weft")?.display().to_string(), "agent".into()]);
         let source = match self.api() {
             Some(api) => ("--kubeconfig", api.kubeconfig().display().to_string()),
             None => ("--manifests", self.manifests.directory().display().to_string()),
@@ -127,6 +136,20 @@ impl Lab {
         std::fs::create_dir_all(&directory)?;
         Ok(directory)
     }
+}
+
+/// What has a program run with another wall clock.
+fn faketime(clock: &str) -> Result<Vec<String>> {
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    ensure!(Path::new(&library).exists(), "{library} is missing: cargo xtask setup");
+    let set = [
+        format!("LD_PRELOAD={library}"),
+        format!("FAKETIME={clock}"),
+        "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
+        "DONT_FAKE_MONOTONIC=1".into(),
+        "NO_FAKE_STAT=1".into(),
+    ];
+    Ok(["/usr/bin/env".to_owned()].into_iter().chain(set).collect())
 }
 
 impl Lab {

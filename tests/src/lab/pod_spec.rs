@@ -22,6 +22,7 @@ pub struct PodSpec<'a> {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     ports: Vec<u16>,
+    probe: Option<u16>,
     addresses: Option<Vec<IpAddr>>,
     families: (bool, bool),
     uid: Option<String>,
@@ -41,6 +42,7 @@ impl<'a> PodSpec<'a> {
             labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
             annotations: BTreeMap::new(),
             ports: Vec::new(),
+            probe: None,
             addresses: None,
             families: (true, true),
             uid: None,
@@ -94,6 +96,13 @@ impl<'a> PodSpec<'a> {
     #[must_use]
     pub fn ports(mut self, ports: &[u16]) -> Self {
         self.ports.extend_from_slice(ports);
+        self
+    }
+
+    /// Whose readiness kubelet would ask for by HTTP at this port.
+    #[must_use]
+    pub fn probe(mut self, port: u16) -> Self {
+        self.probe = Some(port);
         self
     }
 
@@ -237,6 +246,9 @@ impl<'a> PodSpec<'a> {
             },
             "status": {"phase": "Running", "podIP": addresses.first(), "podIPs": ips}
         });
+        if let Some(port) = self.probe {
+            object["spec"]["containers"][0]["readinessProbe"] = json!({"httpGet": {"path": "/", "port": port}});
+        }
         if self.lab.api().is_none() {
             object["metadata"]["uid"] = uid.into();
             object["metadata"]["annotations"]["weft.dev/netns"] = netns.path().display().to_string().into();

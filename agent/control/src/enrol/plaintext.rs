@@ -1,5 +1,5 @@
 //! Who will never speak mTLS to a meshed pod: kubelet, and whoever comes from outside the cluster by a port of a node or a
-//! load balancer. Nobody of them is exempt from strict ports or policies.
+//! load balancer. Of them only kubelet's probes are exempt from strict ports and policies.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -47,7 +47,8 @@ fn kubelet(after: &After<'_>) -> Vec<Finding> {
     let mut found: BTreeMap<(String, u16, String, bool), Vec<&Pod>> = BTreeMap::new();
     for pod in after.joining.iter().map(|placed| placed.pod) {
         let source = pod.node_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        for handler in &pod.handlers {
+        let probed = |port: &u16| pod.workload.probe_ports.contains(port);
+        for handler in pod.handlers.iter().filter(|handler| !probed(&handler.port)) {
             if let Some((reason, name)) = refused(after, pod, handler.port, source) {
                 let (by, strict) = (policy(reason, name.as_ref()), reason == DenyReason::StrictMtls);
                 found.entry((handler.what.clone(), handler.port, by, strict)).or_default().push(pod);
@@ -56,9 +57,9 @@ fn kubelet(after: &After<'_>) -> Vec<Finding> {
     }
     let finding = |((what, port, by, strict), pods): ((String, u16, String, bool), Vec<&Pod>)| {
         let remedy = if strict {
-            format!("set portLevelMtls {{\"{port}\": {{mode: Permissive}}}} for it, or make it an exec probe")
+            format!("set portLevelMtls {{\"{port}\": {{mode: Permissive}}}} for it, or make it run a program (exec)")
         } else {
-            format!("let the nodes' addresses in to port {port} (from.ipBlocks), or make it an exec probe")
+            format!("let the nodes' addresses in to port {port} (from.ipBlocks), or make it run a program (exec)")
         };
         Finding::wrong(
             format!("{}: the {what} (port {port}) comes from kubelet in plaintext, which {by} refuses", names(&pods)),

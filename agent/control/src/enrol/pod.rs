@@ -24,7 +24,7 @@ pub(super) struct Pod {
     pub(super) node_address: Option<IpAddr>,
     /// Its TCP ports.
     pub(super) ports: Vec<Port>,
-    /// What kubelet asks of it over the network.
+    /// Hooks that kubelet calls over the network. Its probes are exempt from policy (`Workload::probe_ports`).
     pub(super) handlers: Vec<Handler>,
     pub(super) runtime_class: Option<String>,
     /// The other mesh's proxy in it.
@@ -43,7 +43,7 @@ pub(super) struct Port {
     pub(super) host: Option<u16>,
 }
 
-/// A probe or lifecycle hook that kubelet makes over the network.
+/// A lifecycle hook that kubelet makes over the network.
 #[derive(Debug)]
 pub(super) struct Handler {
     /// Which, of which container.
@@ -118,18 +118,10 @@ fn handlers(container: &core::Container, ports: &[Port]) -> Vec<Handler> {
     let own = || ports.iter().filter(|port| port.container == container.name);
     // One with a host of its own does not go to the pod.
     let find = |host: Option<&String>, port: &IntOrString| host.is_none().then(|| numbered(port, own())).flatten();
-    let probe = |probe: &core::Probe| {
-        let http = probe.http_get.as_ref().and_then(|get| find(get.host.as_ref(), &get.port));
-        let tcp = probe.tcp_socket.as_ref().and_then(|tcp| find(tcp.host.as_ref(), &tcp.port));
-        http.or(tcp).or(probe.grpc.as_ref().and_then(|grpc| number(grpc.port)))
-    };
     let hook =
         |hook: &core::LifecycleHandler| hook.http_get.as_ref().and_then(|get| find(get.host.as_ref(), &get.port));
     let lifecycle = container.lifecycle.as_ref();
     let all = [
-        ("startupProbe", container.startup_probe.as_ref().and_then(probe)),
-        ("readinessProbe", container.readiness_probe.as_ref().and_then(probe)),
-        ("livenessProbe", container.liveness_probe.as_ref().and_then(probe)),
         ("postStart hook", lifecycle.and_then(|l| l.post_start.as_ref()).and_then(hook)),
         ("preStop hook", lifecycle.and_then(|l| l.pre_stop.as_ref()).and_then(hook)),
     ];

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use crate::resource::Kind;
 
 /// How a watch is.
@@ -38,12 +39,16 @@ pub struct WatchHealth {
 
 /// The health of all watches. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Health(Arc<Mutex<BTreeMap<Kind, WatchHealth>>>);
+pub struct Health {
+    watches: Arc<Mutex<BTreeMap<Kind, WatchHealth>>>,
+    pub(super) clock: Arc<Clock>,
+}
 
 impl Health {
     pub(super) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let start = WatchHealth { state: WatchState::Starting, heard: Instant::now(), lists: 0, failures: 0 };
-        Self(Arc::new(Mutex::new(kinds.into_iter().map(|kind| (kind, start.clone())).collect())))
+        let watches = kinds.into_iter().map(|kind| (kind, start.clone())).collect();
+        Self { watches: Arc::new(Mutex::new(watches)), clock: Arc::default() }
     }
 
     /// Every watch, by kind.
@@ -59,6 +64,18 @@ impl Health {
         let watches = self.lock();
         let broken = watches.values().filter(|watch| matches!(watch.state, WatchState::Stale(_)));
         broken.map(|watch| now.saturating_duration_since(watch.heard)).max()
+    }
+
+    /// Seconds by which this node's clock is ahead of the API server's, behind where negative; `None` before its first answer.
+    #[must_use]
+    pub fn clock_offset(&self) -> Option<f64> {
+        self.clock.milliseconds().map(|ms| ms as f64 / 1000.0)
+    }
+
+    /// What is wrong with this node's clock, if it is far from the API server's.
+    #[must_use]
+    pub fn clock_complaint(&self) -> Option<String> {
+        self.clock.complaint()
     }
 
     pub(super) fn heard(&self, kind: Kind) {
@@ -104,7 +121,7 @@ impl Health {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, WatchHealth>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

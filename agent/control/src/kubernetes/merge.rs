@@ -24,7 +24,7 @@ use super::watch::News;
 use crate::manifests::{ObjectRef, Problem, Severity, report};
 use crate::resource::Kind;
 use crate::source::Batch;
-use crate::standing::{Standing, Standings};
+use crate::standing::Standings;
 
 /// News taken at once.
 const BATCH: usize = 1024;
@@ -249,7 +249,7 @@ impl Merge {
     /// What this agent serves it knows by itself, also while the API server is away.
     fn own_pods_stand(&mut self) {
         let standings = self.standings.borrow_and_update();
-        let live = standings.iter().flatten().filter(|(_, standing)| **standing == Standing::Enrolled);
+        let live = standings.iter().flatten().filter(|(_, standing)| standing.is_served());
         let live: BTreeSet<_> = live.map(|(uid, _)| uid.clone()).collect();
         drop(standings);
         let delta = self.state.live.tell(live);

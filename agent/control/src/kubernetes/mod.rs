@@ -5,6 +5,7 @@
 //! Pods: an annotation, and an Event when one cannot be enrolled. The controller reads by the same watches ([`observe`]).
 
 mod client;
+mod clock;
 mod end;
 mod health;
 mod installation;

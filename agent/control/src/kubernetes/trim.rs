@@ -117,9 +117,12 @@ pub(super) struct PodSpec {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Container {
     ports: Option<Vec<core::ContainerPort>>,
+    startup_probe: Option<core::Probe>,
+    readiness_probe: Option<core::Probe>,
+    liveness_probe: Option<core::Probe>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -134,7 +137,13 @@ struct PodStatus {
 
 impl From<Container> for core::Container {
     fn from(container: Container) -> Self {
-        Self { ports: container.ports, ..Self::default() }
+        Self {
+            ports: container.ports,
+            startup_probe: container.startup_probe,
+            readiness_probe: container.readiness_probe,
+            liveness_probe: container.liveness_probe,
+            ..Self::default()
+        }
     }
 }
 

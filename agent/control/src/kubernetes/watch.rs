@@ -7,7 +7,7 @@
 //! stream as if it were whole, and never falls back from a streaming list.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kube::Client;
 use kube::client::Body;
@@ -163,8 +163,10 @@ impl Watch {
     async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Body, End> {
         let (mut parts, body) = request.into_parts();
         parts.headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
+        let asked = SystemTime::now();
         let sent = self.client.send(http::Request::from_parts(parts, body.into()));
         let response = tokio::time::timeout(ANSWER, sent).await.map_err(|_| late())??;
+        self.health.clock.note(response.headers(), asked, SystemTime::now());
         let (status, body) = (response.status(), response.into_body());
         if status.is_success() {
             return Ok(body);

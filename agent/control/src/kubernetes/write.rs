@@ -100,11 +100,11 @@ impl Writer {
                     self.written.insert(uid.clone(), Written { over: seen.clone(), text: wanted.clone() });
                 }
             }
-            match wanted.filter(|text| text != Standing::ENROLLED) {
+            match complaint(standings.get(uid), wanted) {
                 None => _ = self.reported.remove(uid),
-                Some(text) if self.reported.get(uid) != Some(&text) => {
-                    settled &= self.report(uid, observed, &text).await;
-                    self.reported.insert(uid.clone(), text);
+                Some(complaint) if self.reported.get(uid) != Some(&complaint.1) => {
+                    settled &= self.report(uid, observed, &complaint).await;
+                    self.reported.insert(uid.clone(), complaint.1);
                 }
                 Some(_) => {}
             }
@@ -123,7 +123,7 @@ impl Writer {
         self.send(request, &format!("{} {}", STATUS_ANNOTATION, pod.object)).await
     }
 
-    async fn report(&self, uid: &str, pod: &Observed, reason: &str) -> bool {
+    async fn report(&self, uid: &str, pod: &Observed, (reason, message): &Complaint) -> bool {
         let now = Timestamp::now();
         let object = &pod.object;
         let event = Event {
@@ -141,8 +141,8 @@ impl Writer {
                 ..ObjectReference::default()
             },
             type_: Some("Warning".into()),
-            reason: Some("NotEnrolled".into()),
-            message: Some(reason.to_owned()),
+            reason: Some((*reason).into()),
+            message: Some(message.clone()),
             source: Some(EventSource { component: Some("weft-agent".into()), host: Some(self.node.to_string()) }),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
@@ -177,12 +177,23 @@ impl Writer {
     }
 }
 
+/// The reason of an Event, in one word, and its message.
+type Complaint = (&'static str, String);
+
+/// What is to be told of a pod on which `wanted` is written, if anything is wrong with it.
+fn complaint(standing: Option<&Standing>, wanted: Option<String>) -> Option<Complaint> {
+    match standing {
+        Some(Standing::Unreachable(reason)) => Some(("Unreachable", reason.chars().take(REASON_MAX).collect())),
+        _ => wanted.filter(|text| text != Standing::ENROLLED).map(|text| ("NotEnrolled", text)),
+    }
+}
+
 /// What is to be written on a pod: nothing (`Some(None)`), a text, or what stands there (`None`), for now.
 fn text(standing: Option<&Standing>, now: Option<&str>, at: Instant) -> Option<Option<String>> {
     let short = |text: String| text.chars().take(REASON_MAX).collect::<String>();
     match standing {
         None => now.is_some().then_some(None),
-        Some(Standing::Enrolled) => Some(Some(Standing::ENROLLED.to_owned())),
+        Some(Standing::Enrolled | Standing::Unreachable(_)) => Some(Some(Standing::ENROLLED.to_owned())),
         Some(Standing::Pending { since, .. }) if at.saturating_duration_since(*since) < PATIENCE => None,
         Some(Standing::Pending { reason, .. }) => Some(Some(short(format!("pending: {reason}")))),
         Some(Standing::Refused(reason)) => Some(Some(short(format!("not enrolled: {reason}")))),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_core::model::{Name, Weight, Workload};
 
 use super::{Findings, NETNS_ANNOTATION, WEIGHT_ANNOTATION};
@@ -35,6 +36,7 @@ pub fn convert(object: &api::Pod, findings: &mut Findings) -> Option<Workload> {
         netns,
         host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
         declared_ports,
+        probe_ports: probe_ports(object),
         name,
     })
 }
@@ -93,6 +95,46 @@ fn declared_ports(object: &api::Pod, findings: &mut Findings) -> Vec<u16> {
         }
     }
     ports.into_iter().collect()
+}
+
+/// Ports of the pod's own addresses that kubelet probes. A port by name is the container's own.
+fn probe_ports(object: &api::Pod) -> Vec<u16> {
+    let Some(spec) = &object.spec else { return Vec::new() };
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let ports: BTreeSet<u16> = containers
+        .flat_map(|container| {
+            let probes = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+            probes.into_iter().flatten().filter_map(|probe| probe_port(container, probe))
+        })
+        .collect();
+    ports.into_iter().collect()
+}
+
+/// The port to which a probe of a container connects, if it does so to the pod: not one that runs a program, or has a host of
+/// its own.
+pub(crate) fn probe_port(container: &api::Container, probe: &api::Probe) -> Option<u16> {
+    let own = |host: &Option<String>| host.as_deref().is_none_or(str::is_empty);
+    let http = probe.http_get.as_ref().filter(|get| own(&get.host)).map(|get| &get.port);
+    let tcp = || probe.tcp_socket.as_ref().filter(|tcp| own(&tcp.host)).map(|tcp| &tcp.port);
+    match http.or_else(tcp) {
+        Some(port) => container_port(container, port),
+        None => probe.grpc.as_ref().and_then(|grpc| number(grpc.port)),
+    }
+}
+
+/// A TCP port of a container by number or name.
+pub(crate) fn container_port(container: &api::Container, port: &IntOrString) -> Option<u16> {
+    let name = match port {
+        IntOrString::Int(port) => return number(*port),
+        IntOrString::String(name) => name,
+    };
+    let mut tcp = container.ports.iter().flatten().filter(|port| port.protocol.as_deref().is_none_or(|p| p == "TCP"));
+    let named = tcp.find(|port| port.name.as_ref() == Some(name));
+    named.and_then(|port| number(port.container_port))
+}
+
+fn number(port: i32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
 /// The workload's name: what owns the pod, or what its labels call it, or its own name.

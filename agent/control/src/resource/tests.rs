@@ -52,8 +52,15 @@ spec:
   serviceAccountName: cart
   initContainers: [{name: proxy, ports: [{containerPort: 9000}]}]
   containers:
-  - {name: a, ports: [{containerPort: 8080}, {containerPort: 53, protocol: UDP}]}
-  - {name: b, ports: [{containerPort: 8080}]}
+  - name: a
+    ports: [{containerPort: 8080, name: web}, {containerPort: 53, protocol: UDP}]
+    readinessProbe: {httpGet: {port: web, path: /}}
+    livenessProbe: {tcpSocket: {port: 8081}}
+  - name: b
+    ports: [{containerPort: 8080}]
+    startupProbe: {grpc: {port: 9090}}
+    readinessProbe: {httpGet: {port: 7070, host: 192.0.2.1}}
+    livenessProbe: {exec: {command: ["true"]}}
 status:
   podIP: 10.0.0.7
   podIPs: [{ip: 10.0.0.7}, {ip: "fd00::7"}]
@@ -66,6 +73,7 @@ status:
     assert_eq!((pod.mesh, &*pod.owner), (Some(MeshLabel::Disabled), "cart"));
     assert_eq!(pod.netns.as_deref(), Some(std::path::Path::new("/run/netns/cart")));
     assert_eq!((pod.declared_ports, pod.host_network), (vec![8080, 9000], false));
+    assert_eq!(pod.probe_ports, [8080, 8081, 9090]);
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub fn workload(uid: &str, pod: &SlicePod) -> Result<Workload, NameError> {
         mesh: None,
         netns: None,
         declared_ports: Vec::new(),
+        probe_ports: Vec::new(),
     })
 }
 

@@ -128,6 +128,7 @@ impl Peer {
             netns: None,
             host_network: self.host_network,
             declared_ports: Vec::new(),
+            probe_ports: Vec::new(),
         }
     }
 

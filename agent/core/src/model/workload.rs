@@ -84,6 +84,8 @@ pub struct Workload {
     pub host_network: bool,
     /// Ports its containers declare; the agent's listeners keep clear of them.
     pub declared_ports: Vec<u16>,
+    /// Ports kubelet probes: the pod's own node may connect to them in plaintext whatever policy says.
+    pub probe_ports: Vec<u16>,
 }
 
 /// Which pods a node's agent serves right now: published by that agent, once capture is live, and withdrawn first.

@@ -59,6 +59,7 @@ pub(crate) fn pod(named: &str, address: &str) -> Workload {
         netns: None,
         host_network: false,
         declared_ports: Vec::new(),
+        probe_ports: Vec::new(),
     }
 }
 

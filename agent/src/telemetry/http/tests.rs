@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, PodCounts};
 
 async fn start() -> (MetricsServer, Metrics, Readiness) {
     let (metrics, readiness) = (Metrics::new(), Readiness::new(&["steering"]));
@@ -29,7 +29,7 @@ async fn get(server: &MetricsServer, path: &str) -> String {
 #[tokio::test]
 async fn serves_metrics_and_probes() {
     let (server, metrics, readiness) = start().await;
-    metrics.pods(5, 0);
+    metrics.pods(&PodCounts { enrolled: 5, ..PodCounts::default() });
     let answer = get(&server, "/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains(OPEN_METRICS) && answer.contains("\nweft_enrolled_pods 5\n"), "{answer}");

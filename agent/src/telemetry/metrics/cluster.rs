@@ -27,6 +27,11 @@ impl Collector for Watches {
             };
             ConstGauge::new(seconds).encode(stale.encode_family(&[("kind", kind.as_str())])?)?;
         }
+        if let Some(offset) = self.0.clock_offset() {
+            let help = "Seconds by which this node's clock is ahead of the API server's";
+            let clock = encoder.encode_descriptor("weft_clock_offset_seconds", help, None, MetricType::Gauge)?;
+            ConstGauge::new(offset).encode(clock)?;
+        }
         let help = "Times everything of a kind was read anew, the first time included";
         let mut lists = encoder.encode_descriptor("weft_kubernetes_lists", help, None, MetricType::Counter)?;
         for (kind, watch) in &watches {

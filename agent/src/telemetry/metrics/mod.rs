@@ -5,6 +5,7 @@
 
 mod cluster;
 mod connections;
+mod pods;
 mod ports;
 mod requests;
 
@@ -26,6 +27,7 @@ use weft_core::model::Identity;
 use weft_core::snapshot::Snapshot;
 
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
+pub use pods::PodCounts;
 pub use ports::PortSource;
 pub use requests::RequestSeries;
 
@@ -108,8 +110,7 @@ struct Inner {
     inbound_rejections: Family<Reason, Counter>,
     certificate_expiry: Family<IdentityLabel, Gauge>,
     certificate_failures: Family<Reason, Counter>,
-    enrolled_pods: Gauge,
-    pending_pods: Gauge,
+    pods: pods::Pods,
     enrolment_failures: Family<Reason, Counter>,
     config_problems: Family<SeverityLabel, Gauge>,
     generation: Gauge,
@@ -136,8 +137,7 @@ impl Metrics {
             inbound_rejections: Family::default(),
             certificate_expiry: Family::default(),
             certificate_failures: Family::default(),
-            enrolled_pods: Gauge::default(),
-            pending_pods: Gauge::default(),
+            pods: pods::Pods::default(),
             enrolment_failures: Family::default(),
             config_problems: Family::default(),
             generation: Gauge::default(),
@@ -203,11 +203,9 @@ impl Metrics {
         self.inner.connections.denied(reason, destination);
     }
 
-    /// How many pods of this node are enrolled, and how many wait to be.
-    pub fn pods(&self, enrolled: usize, pending: usize) {
-        for (gauge, count) in [(&self.inner.enrolled_pods, enrolled), (&self.inner.pending_pods, pending)] {
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
+    /// How the pods of this node stand.
+    pub fn pods(&self, counts: &PodCounts) {
+        self.inner.pods.set(counts);
     }
 
     /// A pod could not be enrolled, or not un-enrolled; `reason` is one word.
@@ -300,9 +298,7 @@ impl Inner {
         registry.register("certificate_expiry_timestamp_seconds", help, self.certificate_expiry.clone());
         let help = "Certificates that could not be had, by reason";
         registry.register("certificate_failures", help, self.certificate_failures.clone());
-        registry.register("enrolled_pods", "Pods of this node that are enrolled", self.enrolled_pods.clone());
-        let help = "Pods of this node that are asked into the mesh and not enrolled yet";
-        registry.register("pending_pods", help, self.pending_pods.clone());
+        self.pods.register(registry);
         let help = "Pods that could not be enrolled or un-enrolled, by reason";
         registry.register("enrolment_failures", help, self.enrolment_failures.clone());
         let help = "Problems of the configuration now, by severity";

@@ -21,6 +21,7 @@ fn workload(name: &str) -> Workload {
         netns: None,
         host_network: false,
         declared_ports: vec![],
+        probe_ports: vec![],
     }
 }
 
@@ -86,7 +87,7 @@ fn everything_else() {
     metrics.certificate(&identity, UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     metrics.certificate_failed("unreachable");
     metrics.policy_denied("no_allow_rule", &Party::of(&workload("echo"), None));
-    metrics.pods(3, 2);
+    metrics.pods(&PodCounts { enrolled: 3, pending: 2, unreachable_plaintext: 1, unreachable_closed: 4 });
     metrics.enrolment_failed("netns");
     metrics.config_problems(&[Problem {
         file: "f".into(),
@@ -113,6 +114,8 @@ fn everything_else() {
         ("weft_certificate_failures_total", &[r#"reason="unreachable""#], 1),
         ("weft_policy_denials_total", &[r#"reason="no_allow_rule",destination_workload="echo""#], 1),
         ("weft_enrolled_pods", &[], 3),
+        ("weft_unreachable_pods", &["connections=\"plaintext\""], 1),
+        ("weft_unreachable_pods", &["connections=\"closed\""], 4),
         ("weft_pending_pods", &[], 2),
         ("weft_enrolment_failures_total", &[r#"reason="netns""#], 1),
         ("weft_config_problems", &[r#"severity="error""#], 1),

@@ -43,7 +43,7 @@ pub(in crate::tunnel) async fn accept(tcp: TcpStream, config: Arc<ServerConfig>)
 }
 
 async fn shake(tcp: TcpStream, mut tls: Tls) -> io::Result<Established> {
-    let (mut out, mut opened) = (Buffer::default(), Vec::new());
+    let (mut out, mut opened, mut said) = (Buffer::default(), Vec::new(), false);
     loop {
         let received = tls.receive(&mut out, |record| opened.extend_from_slice(record));
         let flushed = flush(&tcp, &mut out).await;
@@ -55,12 +55,22 @@ async fn shake(tcp: TcpStream, mut tls: Tls) -> io::Result<Established> {
         }
         tcp.readable().await?;
         match tcp.try_read(tls.incoming().room(READ)) {
+            Ok(0) if !said => return Err(silent()),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(size) => tls.incoming().filled(size),
+            Ok(size) => {
+                said = true;
+                tls.incoming().filled(size);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !said => return Err(silent()),
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The peer hung up and had not said a word.
+fn silent() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
 }
 
 async fn flush(tcp: &TcpStream, out: &mut Buffer) -> io::Result<()> {

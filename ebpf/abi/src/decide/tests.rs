@@ -55,6 +55,7 @@ struct Lookup {
     device: u32,
     attested: Option<bool>,
     mode: PortMode,
+    probe: bool,
 }
 
 impl LookupFacts for Lookup {
@@ -81,6 +82,9 @@ impl LookupFacts for Lookup {
     }
     fn mode(&self, _: Port) -> PortMode {
         self.mode
+    }
+    fn is_probe(&self, _: Port) -> bool {
+        self.probe
     }
 }
 
@@ -115,6 +119,7 @@ fn plaintext() -> Lookup {
         device: 2,
         attested: None,
         mode: PortMode::Pass,
+        probe: false,
     }
 }
 
@@ -148,9 +153,9 @@ prop_compose! {
 prop_compose! {
     fn any_lookup()(
         tcp: bool, source in any_address(), destination in any_address(), port in prop_oneof![Just(15008), any::<u16>()],
-        device in 1..4u32, attested: Option<bool>, mode in prop_oneof![Just(PortMode::Pass), Just(PortMode::Judge), Just(PortMode::Refuse)],
+        device in 1..4u32, attested: Option<bool>, probe: bool, mode in prop_oneof![Just(PortMode::Pass), Just(PortMode::Judge), Just(PortMode::Refuse)],
     ) -> Lookup {
-        Lookup { tcp, source, destination, device, attested, mode, port: Port::new(port), ..plaintext() }
+        Lookup { tcp, source, destination, device, attested, mode, probe, port: Port::new(port), ..plaintext() }
     }
 }
 
@@ -197,9 +202,11 @@ proptest! {
         prop_assert_eq!(verdict == Verdict::LookupSameNode, arrives && facts.attested == Some(true));
         prop_assert_eq!(verdict == Verdict::DropSameNode, arrives && facts.attested == Some(false));
         let arrives = arrives && facts.attested.is_none();
-        prop_assert_eq!(verdict == Verdict::DropPlaintext, arrives && facts.mode == PortMode::Refuse);
+        let judged = arrives && !facts.probe;
+        prop_assert_eq!(verdict == Verdict::LookupProbe, arrives && facts.probe && facts.mode != PortMode::Pass);
+        prop_assert_eq!(verdict == Verdict::DropPlaintext, judged && facts.mode == PortMode::Refuse);
         prop_assert_eq!(verdict == Verdict::LookupPlaintext, arrives && facts.mode == PortMode::Pass);
-        prop_assert_eq!(verdict == Verdict::AssignPlaintext, arrives && facts.mode == PortMode::Judge);
+        prop_assert_eq!(verdict == Verdict::AssignPlaintext, judged && facts.mode == PortMode::Judge);
     }
 }
 
@@ -260,6 +267,8 @@ fn each_fate_of_a_syn() {
         (Lookup { attested: Some(true), port: Port::new(TUNNEL_PORT), ..plaintext() }, Verdict::AssignTunnel),
         (Lookup { mode: PortMode::Judge, ..plaintext() }, Verdict::AssignPlaintext),
         (Lookup { mode: PortMode::Refuse, ..plaintext() }, Verdict::DropPlaintext),
+        (Lookup { probe: true, mode: PortMode::Refuse, ..plaintext() }, Verdict::LookupProbe),
+        (Lookup { probe: true, attested: Some(false), ..plaintext() }, Verdict::DropSameNode),
         (plaintext(), Verdict::LookupPlaintext),
     ];
     for (facts, expected) in cases {

@@ -231,25 +231,29 @@ fn pods_that_cannot_join_or_could_not_be_served() {
 #[test]
 fn what_kubelet_asks_in_plaintext() {
     let probing = |probe: Value| server_with(json!({"readinessProbe": probe}));
-    let http = || probing(json!({"httpGet": {"port": "web"}}));
+    let hook = |port: Value| server_with(json!({"lifecycle": {"preStop": {"httpGet": {"port": port}}}}));
+    let http = || hook(json!("web"));
     let by_identity = |more: Value| {
         let mut rules = json!([{"from": [{"serviceAccounts": ["default"]}]}]);
         rules.as_array_mut().unwrap().extend(more.as_array().unwrap().clone());
         weft("AuthorizationPolicy", json!({"action": "Allow", "rules": rules}))
     };
     let refused: &[&str] =
-        &["demo/server: the readinessProbe of container app (port 8080)", "PeerAuthentication demo/p"];
+        &["demo/server: the preStop hook of container app (port 8080)", "PeerAuthentication demo/p", "portLevelMtls"];
     let cases: Vec<(&str, Vec<Value>, Vec<Expected>)> = vec![
         ("permissive", vec![http()], vec![]),
         ("strict", vec![http(), strict()], vec![(Wrong, refused)]),
-        ("TCP", vec![probing(json!({"tcpSocket": {"port": 8080}})), strict()], vec![(Wrong, refused)]),
-        ("gRPC", vec![probing(json!({"grpc": {"port": 8080}})), strict()], vec![(Wrong, refused)]),
-        ("a command", vec![probing(json!({"exec": {"command": ["true"]}})), strict()], vec![]),
-        ("of another host", vec![probing(json!({"httpGet": {"port": 8080, "host": "10.9.9.9"}})), strict()], vec![]),
+        ("by number", vec![hook(json!(8080)), strict()], vec![(Wrong, refused)]),
+        ("a probe, which is exempt", vec![probing(json!({"httpGet": {"port": "web"}})), strict()], vec![]),
         (
-            "a hook",
-            vec![server_with(json!({"lifecycle": {"preStop": {"httpGet": {"port": 8080}}}})), strict()],
-            vec![(Wrong, &["preStop hook", "portLevelMtls"])],
+            "a hook of a port that is probed",
+            vec![
+                server_with(json!({
+                    "lifecycle": {"preStop": {"httpGet": {"port": 8080}}}, "readinessProbe": {"grpc": {"port": 8080}}
+                })),
+                strict(),
+            ],
+            vec![],
         ),
         (
             "its port is permissive",
@@ -276,7 +280,7 @@ fn what_kubelet_asks_in_plaintext() {
         (
             "identities",
             vec![http(), by_identity(json!([]))],
-            vec![(Wrong, &["readinessProbe", "AuthorizationPolicies", "ipBlocks"])],
+            vec![(Wrong, &["preStop hook", "AuthorizationPolicies", "ipBlocks"])],
         ),
         ("and the node", vec![http(), by_identity(json!([{"from": [{"ipBlocks": ["192.168.0.0/24"]}]}]))], vec![]),
     ];
