@@ -36,6 +36,9 @@ struct Run {
     /// Changes that are timed
     #[arg(long, default_value_t = Settings::default().changes)]
     changes: usize,
+    /// In their place: how much the watches of so many agents cost the API server
+    #[arg(long)]
+    agents: Option<usize>,
     /// Where the result is written
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
@@ -70,10 +73,18 @@ fn main() -> Result<ExitCode> {
 }
 
 fn measure(run: &Run) -> Result<ExitCode> {
+    let say = |what: &str| eprintln!("==> {what}");
+    if let Some(agents) = run.agents {
+        let report = scale::crowd(&scale::Crowd::of(agents), &say)?;
+        std::fs::create_dir_all(&run.output)?;
+        std::fs::write(run.output.join("crowd.json"), serde_json::to_string_pretty(&report)?)?;
+        print!("{}", report.render());
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut settings = Settings { rate: run.rate, changes: run.changes, ..Settings::default() };
     (settings.size.services, settings.size.replicas) = (run.services, run.replicas);
     settings.window = Duration::from_secs(run.seconds);
-    let report = scale::run(&settings, &|what| eprintln!("==> {what}"))?;
+    let report = scale::run(&settings, &say)?;
     println!("{}", report.write(&run.output)?.display());
     print!("{}", report.render());
     let met = report.bars().iter().all(scale::Bar::met);

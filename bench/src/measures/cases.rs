@@ -71,7 +71,13 @@ pub const CASES: &[Case] = &[
         Work::Window(&["mixed", "--flows", "4", "--rate", "200"]),
         true,
     ),
-    requests("http-memory", "http", "memory of both proxies together, connections of HTTP/1", Work::Memory(&["--http"]), false),
+    requests(
+        "http-memory",
+        "http",
+        "memory of both proxies together, connections of HTTP/1",
+        Work::Memory(&["--http"]),
+        false,
+    ),
     requests(
         "http1-rate",
         "http1",
@@ -121,13 +127,7 @@ const fn case(name: &'static str, measure: &'static str, title: &'static str, wo
     Case { name, measure, title, layer: Layer::Connections, work, quick }
 }
 
-const fn requests(
-    name: &'static str,
-    measure: &'static str,
-    title: &'static str,
-    work: Work,
-    quick: bool,
-) -> Case {
+const fn requests(name: &'static str, measure: &'static str, title: &'static str, work: Work, quick: bool) -> Case {
     Case { layer: Layer::Requests, ..case(name, measure, title, work, quick) }
 }
 
@@ -234,7 +234,13 @@ const fn each(case: &'static str) -> Metric {
 }
 
 const fn all(case: &'static str) -> Metric {
-    Metric { case, name: "all", unit: "us/request, with both ends", better: Lower, of: |o| all_per(o, "operations", 1.0) }
+    Metric {
+        case,
+        name: "all",
+        unit: "us/request, with both ends",
+        better: Lower,
+        of: |o| all_per(o, "operations", 1.0),
+    }
 }
 
 const fn speed(case: &'static str) -> Metric {

@@ -62,7 +62,8 @@ pub fn idle(lab: &Lab, subject: &Subject, arguments: &[&str], count: usize) -> R
     let sum = |of: fn(&Resident) -> u64, resident: &[Resident]| resident.iter().map(of).sum::<u64>() as f64;
     let rest = at_rest(&subject.proxies)?;
     let largest = rest.iter().map(|one| one.all).max().unwrap_or_default();
-    let command = load(&[&["idle", "--to", &subject.to.to_string(), "--count", &count.to_string()], arguments].concat())?;
+    let command =
+        load(&[&["idle", "--to", &subject.to.to_string(), "--count", &count.to_string()], arguments].concat())?;
     let (process, _) = subject.client.spawn_apart(lab, "load", &command)?;
     let measured = opened(&process).and_then(|mut outcome| {
         let open = outcome.values.get("open").copied().unwrap_or_default();

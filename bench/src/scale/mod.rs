@@ -5,6 +5,7 @@
 //! they share the machine's CPUs with the agent, so its times are if anything too long.
 
 mod churn;
+mod crowd;
 mod objects;
 pub mod probe;
 mod report;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub use churn::Written;
+pub use crowd::{Crowd, CrowdReport, crowd};
 pub use objects::Size;
 pub use report::{Bar, ScaleReport};
 use stage::Stage;

@@ -85,6 +85,12 @@ impl Size {
         })
     }
 
+    /// Where a Pod is: its namespace and name.
+    #[must_use]
+    pub fn pod_place(&self, pod: usize) -> (String, String) {
+        (self.namespace_of(pod / self.replicas), self.pod_name(pod))
+    }
+
     fn pod_name(&self, pod: usize) -> String {
         let service = pod / self.replicas;
         let suffix: String = (0..5).map(|at| LETTERS[((pod * 7919) >> (at * 3)) % LETTERS.len()] as char).collect();

@@ -33,23 +33,38 @@ pub(super) struct Stage {
     objects: PathBuf,
 }
 
+/// An API server with a cluster in it, and the controller that has published all of its pods.
+pub(super) struct Cluster {
+    pub(super) lab: Lab,
+    /// The file the objects came from.
+    pub(super) objects: PathBuf,
+    pub(super) count: usize,
+    pub(super) bytes: usize,
+}
+
+pub(super) fn cluster(name: &str, size: &Size) -> Result<Cluster> {
+    let objects = std::env::temp_dir().join(format!("weft-{name}-{}.jsonl", std::process::id()));
+    let mut file = BufWriter::new(File::create(&objects).with_context(|| objects.display().to_string())?);
+    let (count, bytes) = size.write(&mut file)?;
+    file.flush()?;
+    drop(file);
+    let lab = Lab::restored_cluster(name, &objects)?;
+    let published = size.pods().div_ceil(FILL) as f64;
+    wait::until("the controller to publish every pod", PUBLISHED, || {
+        let metrics = lab.leader()?.metrics()?;
+        let (slices, waiting) =
+            (metrics.sum("weft_controller_slices", &[]), metrics.sum("weft_controller_slices_waiting", &[]));
+        ensure!(slices >= published && waiting == 0.0, "{slices} slices, {waiting} waiting");
+        Ok(())
+    })?;
+    Ok(Cluster { lab, objects, count, bytes })
+}
+
 impl Stage {
     pub(super) fn set(size: &Size, report: &mut ScaleReport, say: &dyn Fn(&str)) -> Result<Self> {
-        let objects = std::env::temp_dir().join(format!("weft-scale-{}.jsonl", std::process::id()));
-        let mut file = BufWriter::new(File::create(&objects).with_context(|| objects.display().to_string())?);
-        (report.objects, report.bytes) = size.write(&mut file)?;
-        file.flush()?;
-        drop(file);
-        say(&format!("starting the API server with {} objects, and the controller", report.objects));
-        let lab = Lab::restored_cluster("scale", &objects)?;
-        let published = size.pods().div_ceil(FILL) as f64;
-        wait::until("the controller to publish every pod", PUBLISHED, || {
-            let metrics = lab.leader()?.metrics()?;
-            let (slices, waiting) =
-                (metrics.sum("weft_controller_slices", &[]), metrics.sum("weft_controller_slices_waiting", &[]));
-            ensure!(slices >= published && waiting == 0.0, "{slices} slices, {waiting} waiting");
-            Ok(())
-        })?;
+        say("starting the API server with everything in it, and the controller");
+        let Cluster { lab, objects, count, bytes } = cluster("scale", size)?;
+        (report.objects, report.bytes) = (count, bytes);
         let (near, far) = (lab.node("near")?, lab.node("far")?);
         let client = lab.pod(&near, "client").create()?;
         let servers = [lab.pod(&far, "first").create()?, lab.pod(&far, "second").create()?];

@@ -80,7 +80,10 @@ const PEERS: [Peer; 8] = [
     },
     Peer {
         name: "http-nginx",
-        templates: [include_str!("../../peers/nginx-http-outbound.conf"), include_str!("../../peers/nginx-inbound.conf")],
+        templates: [
+            include_str!("../../peers/nginx-http-outbound.conf"),
+            include_str!("../../peers/nginx-inbound.conf"),
+        ],
         program: || installed("nginx"),
         arguments: nginx_arguments,
     },

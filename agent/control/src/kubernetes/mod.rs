@@ -97,6 +97,11 @@ pub fn observe(client: &Client, interests: impl IntoIterator<Item = Interest>) -
     Observed { news, health, stop: stop.drop_guard() }
 }
 
+/// What the agent of `node` watches, the mesh itself being in `namespace`.
+pub fn interests(node: &str, namespace: &str) -> impl Iterator<Item = Interest> {
+    KINDS.into_iter().map(move |kind| interest(kind, node, namespace))
+}
+
 /// What an agent of `node` watches of a kind, the mesh itself being in `namespace`.
 fn interest(kind: Kind, node: &str, namespace: &str) -> Interest {
     match kind {
@@ -111,7 +116,7 @@ fn interest(kind: Kind, node: &str, namespace: &str) -> Interest {
 /// Begins to follow the cluster that `client` reaches, for the agent of `node`. The controller publishes in `namespace`.
 #[must_use]
 pub fn follow(client: &Client, node: &str, namespace: &str) -> Cluster {
-    let Observed { news, health, stop: watches } = observe(client, KINDS.map(|kind| interest(kind, node, namespace)));
+    let Observed { news, health, stop: watches } = observe(client, interests(node, namespace));
     let node: Arc<str> = node.into();
     let stop = CancellationToken::new();
     let (send_deltas, deltas) = mpsc::channel(1);

@@ -102,10 +102,9 @@ impl Lane {
         let request = Request::builder().header(USER_AGENT, "weft-load").header(name, value);
         let request = match self.speaks {
             Speaks::Http1 => request.uri("/items/42").header(HOST, &self.host).header(ACCEPT, "*/*"),
-            Speaks::Http2 => request
-                .version(Version::HTTP_2)
-                .uri(format!("http://{}/items/42", self.host))
-                .header(ACCEPT, "*/*"),
+            Speaks::Http2 => {
+                request.version(Version::HTTP_2).uri(format!("http://{}/items/42", self.host)).header(ACCEPT, "*/*")
+            }
             Speaks::Grpc => request
                 .version(Version::HTTP_2)
                 .method(Method::POST)
@@ -128,7 +127,10 @@ pub(super) fn message() -> Bytes {
 async fn complete(response: Response<Incoming>, speaks: Speaks) -> Result<(), String> {
     let status = response.status();
     if status != StatusCode::OK {
-        let error = response.headers().get("weft-error").map(|error| format!(", {}", String::from_utf8_lossy(error.as_bytes())));
+        let error = response
+            .headers()
+            .get("weft-error")
+            .map(|error| format!(", {}", String::from_utf8_lossy(error.as_bytes())));
         return Err(format!("status {}{}", status.as_u16(), error.unwrap_or_default()));
     }
     let mut body = response.into_body();
