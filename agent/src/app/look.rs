@@ -8,6 +8,9 @@ use weft_control::manifests::{Problem, Severity};
 use super::node::Node;
 use crate::sys;
 
+/// Every so many looks the pages of code are let go that were used since: takes some milliseconds. While everything is read
+/// for the first time, at every look.
+const LET_CODE_GO_EVERY: u32 = 15;
 /// Every so many looks series of workloads that are gone are looked for, which takes a look at all workloads.
 const SWEEP_EVERY: u32 = 30;
 
@@ -75,6 +78,9 @@ impl Node {
     /// Enrolling pods takes far more memory than serving them. Given back when it is done, and again when what follows it is.
     fn give_memory_back(&mut self) {
         const AGAIN_AFTER: u32 = 3;
+        if !self.settled || self.looks.is_multiple_of(LET_CODE_GO_EVERY) {
+            sys::memory::let_code_go();
+        }
         if !self.settled || !self.pods.pending.is_empty() {
             return;
         }

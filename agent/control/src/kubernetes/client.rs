@@ -16,6 +16,9 @@ use tower::ServiceExt as _;
 
 /// Time to reach the API server.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How much the server may send ahead, in bytes: on one watch, and on all. hyper's own 2 and 5 MB would lie in memory while a big
+/// cluster is read.
+const WINDOWS: (u32, u32) = (512 << 10, 1 << 20);
 /// Pause between pings of a silent connection, and the patience for their answers: a server that is gone is noticed in
 /// the sum of the two.
 const PING: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
@@ -77,6 +80,8 @@ fn client(config: &Config) -> Result<Client, kube::Error> {
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(PING.0)
         .http2_keep_alive_timeout(PING.1)
+        .http2_initial_stream_window_size(WINDOWS.0)
+        .http2_initial_connection_window_size(WINDOWS.1)
         .build::<_, Body>(connector)
         .map_err(tower::BoxError::from);
     let builder = ClientBuilder::new(service, config.default_namespace.clone())

@@ -31,8 +31,8 @@ const BATCH: usize = 1024;
 /// Changes told at once before everything has been read.
 const PART: usize = 1024;
 /// The least time between two batches. A change that comes alone goes out at once; of hundreds a second each would cost a
-/// snapshot and all that follows one.
-const GATHER: Duration = Duration::from_millis(10);
+/// snapshot and all that follows one. What comes meanwhile is left where it waits, unless much does.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Where the news meet.
 pub(super) struct Merge {
@@ -219,14 +219,16 @@ impl Merge {
     pub(super) async fn run(mut self) {
         let mut heard = Vec::new();
         let deltas = self.deltas.clone();
-        let mut next = Instant::now();
+        let (mut next, mut many) = (Instant::now(), true);
         loop {
             let (due, early) = (self.state.is_due(), Instant::now() < next && self.state.is_whole());
+            let rest = early && !many;
             tokio::select! {
-                count = self.news.recv_many(&mut heard, BATCH) => {
+                count = self.news.recv_many(&mut heard, BATCH), if !rest => {
                     if count == 0 {
                         return;
                     }
+                    many = count >= super::NEWS / 2;
                     for (kind, news) in heard.drain(..) {
                         self.state.hear(kind, news);
                     }
@@ -234,7 +236,7 @@ impl Merge {
                     self.show_own_pods();
                 }
                 Ok(()) = self.standings.changed() => self.own_pods_stand(),
-                () = tokio::time::sleep_until(next), if due && early => {}
+                () = tokio::time::sleep_until(next), if rest || due && early => {}
                 slot = deltas.reserve(), if due && !early => {
                     let Ok(slot) = slot else { return };
                     next = Instant::now() + GATHER;
