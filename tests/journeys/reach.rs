@@ -50,6 +50,7 @@ fn unreachable_tunnel_port_keeps_a_pod_pending() -> Result<()> {
         mesh.lab.wait_live(pod)?;
     }
     marked(&mesh, &mesh.server, |mark| mark.is_some_and(|mark| mark.starts_with("pending: port 15008")))?;
+    mesh.lab.wait_not_live(&mesh.server)?;
     let words = ["15008", "demo/second gets no answer", "an answer at port 8080", "NetworkPolicy"];
     event(&mesh, "NotEnrolled", &words)?;
     let agent = mesh.agent(&mesh.b)?;

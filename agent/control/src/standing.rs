@@ -24,6 +24,8 @@ pub enum Standing {
     },
     /// As [`Self::Enrolled`], but peers cannot reach its tunnel port, and why.
     Unreachable(String),
+    /// It is captured, but peers are not to be sent to its tunnel port, and why.
+    Withheld(String),
     /// It cannot be enrolled, and why.
     Refused(String),
 }

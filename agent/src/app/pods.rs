@@ -272,7 +272,7 @@ impl Enrolled {
                 let reason = "it is being looked whether peers can reach its port 15008".into();
                 Standing::Pending { reason, since: self.reached.since }
             }
-            Reach::Pending { reason, since } => Standing::Pending { reason: reason.clone(), since: *since },
+            Reach::Pending(reason) => Standing::Withheld(reason.clone()),
             Reach::Closed(reason) => Standing::Unreachable(reason.clone()),
             Reach::Assumed | Reach::Proven => Standing::Enrolled,
         }

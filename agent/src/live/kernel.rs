@@ -30,10 +30,12 @@ impl Live {
         let Some(workload) = pod.workload(snapshot) else { return Ok(0) };
         let open = diag::connections(&pod.netns)?;
         let listening: HashSet<u16> = diag::listeners(&pod.netns)?.iter().map(|l| l.local.port()).collect();
-        let pairs: HashSet<(SocketAddr, SocketAddr)> = open.iter().map(|c| (c.local, c.remote)).collect();
+        // Looked again: of a connection that was made while the sockets were listed the first time, one end may be missing.
+        let again = diag::connections(&pod.netns)?;
+        let pairs: HashSet<(SocketAddr, SocketAddr)> = open.iter().chain(&again).map(|c| (c.local, c.remote)).collect();
         let carried: HashSet<(SocketAddr, SocketAddr)> =
             self.list().into_iter().map(|(_, c)| (c.destination, c.source)).collect();
-        diag::destroy_matching(&pod.netns, |c| {
+        let doomed = |c: &&diag::Connection| {
             let inbound = pod.addresses.contains(&c.local.ip()) && listening.contains(&c.local.port());
             // A delivery's other end, or the pod calling itself, is in the same namespace; a passed connection's is not.
             let ours = c.local.port() == HBONE_PORT
@@ -42,7 +44,10 @@ impl Live {
                 || carried.contains(&(c.local, c.remote));
             let probe = workload.probe_ports.contains(&c.local.port()) && node.contains(&c.remote.ip());
             inbound && !ours && !probe && !allowed(snapshot, workload, c)
-        })
+        };
+        let ended: Vec<bool> =
+            open.iter().filter(doomed).map(|c| diag::destroy(&pod.netns, c)).collect::<std::io::Result<_>>()?;
+        Ok(ended.into_iter().filter(|ended| *ended).count())
     }
 }
 

@@ -195,7 +195,9 @@ fn text(standing: Option<&Standing>, now: Option<&str>, at: Instant) -> Option<O
         None => now.is_some().then_some(None),
         Some(Standing::Enrolled | Standing::Unreachable(_)) => Some(Some(Standing::ENROLLED.to_owned())),
         Some(Standing::Pending { since, .. }) if at.saturating_duration_since(*since) < PATIENCE => None,
-        Some(Standing::Pending { reason, .. }) => Some(Some(short(format!("pending: {reason}")))),
+        Some(Standing::Pending { reason, .. } | Standing::Withheld(reason)) => {
+            Some(Some(short(format!("pending: {reason}"))))
+        }
         Some(Standing::Refused(reason)) => Some(Some(short(format!("not enrolled: {reason}")))),
     }
 }

@@ -3,8 +3,6 @@
 //! That 15008 does not answer proves nothing: the pod may let nobody in whom we can ask. Only a dial that meets something
 //! else at another port of the same pod shows that it is the tunnel port that is left out.
 
-use std::time::Instant;
-
 use weft_core::model::ObjectName;
 
 /// What a dial met.
@@ -73,12 +71,7 @@ pub(in crate::app) enum Reach {
     /// Somebody has got in since the pod was enrolled.
     Proven,
     /// Nobody gets in; peers are told that the pod is not in the mesh.
-    Pending {
-        /// Why.
-        reason: String,
-        /// Since when.
-        since: Instant,
-    },
+    Pending(String),
     /// Nobody gets in any more, or the pod takes no plaintext: peers go on trying, and fail.
     Closed(String),
 }
@@ -86,19 +79,15 @@ pub(in crate::app) enum Reach {
 impl Reach {
     /// What a finding makes of it. Only a pod that nobody has ever got in to is reached in plaintext instead: otherwise
     /// whoever can drop packets could have what is encrypted sent in the clear.
-    pub(super) fn after(self, finding: Finding, takes_plaintext: bool, now: Instant) -> Self {
+    pub(super) fn after(self, finding: Finding, takes_plaintext: bool) -> Self {
         match (finding, self) {
             (Finding::Reached, _) => Self::Proven,
             (Finding::Unknown, Self::Asked) => Self::Assumed,
             (Finding::Unknown, before) => before,
             // The first words stay, or each look would be an Event of its own.
-            (Finding::Blocked(_), Self::Pending { reason, since }) if takes_plaintext => {
-                Self::Pending { reason, since }
-            }
-            (Finding::Blocked(_), Self::Pending { reason, .. } | Self::Closed(reason)) => Self::Closed(reason),
-            (Finding::Blocked(reason), Self::Asked | Self::Assumed) if takes_plaintext => {
-                Self::Pending { reason, since: now }
-            }
+            (Finding::Blocked(_), Self::Pending(reason)) if takes_plaintext => Self::Pending(reason),
+            (Finding::Blocked(_), Self::Pending(reason) | Self::Closed(reason)) => Self::Closed(reason),
+            (Finding::Blocked(reason), Self::Asked | Self::Assumed) if takes_plaintext => Self::Pending(reason),
             (Finding::Blocked(reason), _) => Self::Closed(reason),
         }
     }
@@ -140,20 +129,20 @@ mod tests {
 
     #[test]
     fn no_pod_that_was_ever_reached_falls_back_to_plaintext() {
-        let (now, blocked) = (Instant::now(), || Finding::Blocked("why".into()));
-        let pending = Reach::Pending { reason: "why".into(), since: now };
+        let blocked = || Finding::Blocked("why".into());
+        let pending = Reach::Pending("why".into());
         for reach in [Reach::Asked, Reach::Assumed] {
-            assert_eq!(reach.clone().after(blocked(), true, now), pending);
-            assert_eq!(reach.after(blocked(), false, now), Reach::Closed("why".into()));
+            assert_eq!(reach.clone().after(blocked(), true), pending);
+            assert_eq!(reach.after(blocked(), false), Reach::Closed("why".into()));
         }
         for takes_plaintext in [true, false] {
-            assert_eq!(Reach::Proven.after(blocked(), takes_plaintext, now), Reach::Closed("why".into()));
-            assert_eq!(Reach::Closed("why".into()).after(blocked(), takes_plaintext, now), Reach::Closed("why".into()));
+            assert_eq!(Reach::Proven.after(blocked(), takes_plaintext), Reach::Closed("why".into()));
+            assert_eq!(Reach::Closed("why".into()).after(blocked(), takes_plaintext), Reach::Closed("why".into()));
         }
-        assert_eq!(pending.clone().after(blocked(), true, now), pending);
-        assert_eq!(pending.clone().after(blocked(), false, now), Reach::Closed("why".into()), "it is strict by now");
-        assert_eq!(pending.clone().after(Finding::Unknown, true, now), pending);
-        assert_eq!(pending.after(Finding::Reached, true, now), Reach::Proven);
-        assert_eq!(Reach::Asked.after(Finding::Unknown, true, now), Reach::Assumed);
+        assert_eq!(pending.clone().after(blocked(), true), pending);
+        assert_eq!(pending.clone().after(blocked(), false), Reach::Closed("why".into()), "it is strict by now");
+        assert_eq!(pending.clone().after(Finding::Unknown, true), pending);
+        assert_eq!(pending.after(Finding::Reached, true), Reach::Proven);
+        assert_eq!(Reach::Asked.after(Finding::Unknown, true), Reach::Assumed);
     }
 }

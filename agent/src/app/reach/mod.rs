@@ -29,6 +29,9 @@ pub(super) use judge::{Finding, Reach};
 /// Pods that are asked about one: a policy that lets some of them in and others not is no reason to give up.
 const WITNESSES: usize = 3;
 
+/// How long a pod waits for others of its node to be found, before it counts as alone.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What is known of a pod's tunnel port, and when it is looked at again.
 pub(super) struct Reached {
     pub(super) state: Reach,
@@ -55,7 +58,7 @@ impl Pods {
         let due = |e: &Enrolled| !e.reached.asking && e.reached.due <= now;
         let uids: Vec<_> = self.enrolled.values().filter(|e| due(e)).map(|e| e.pod.uid.clone()).collect();
         for uid in uids {
-            let witnesses = if every.is_zero() { Vec::new() } else { self.witnesses(&uid, local) };
+            let (witnesses, more) = if every.is_zero() { (Vec::new(), false) } else { self.witnesses(&uid, local) };
             let (Some(enrolled), Some(workload)) = (self.enrolled.get_mut(&uid), local.get(&uid)) else { continue };
             // Tunnels that carry what is new tell more than any dial.
             if enrolled.pod.reached.swap(false, Ordering::Relaxed) {
@@ -75,7 +78,7 @@ impl Pods {
                     let finding = judge::judge(&ask(asked, witnesses).await);
                     let _ = events.send(PodEvent::Looked { pod, finding });
                 });
-            } else {
+            } else if !more || enrolled.reached.since.elapsed() > PATIENCE {
                 enrolled.learn(Finding::Unknown, snapshot, workload);
             }
         }
@@ -93,17 +96,16 @@ impl Pods {
         }
     }
 
-    /// Other pods of the node that can dial this one: of its own namespace first.
-    fn witnesses(&self, uid: &str, local: &BTreeMap<Arc<str>, Arc<Workload>>) -> Vec<Witness> {
-        let Some(asked) = local.get(uid) else { return Vec::new() };
-        let Some(to) = asked.addresses.first() else { return Vec::new() };
+    /// Other pods of the node that can dial this one, of its own namespace first; and whether there are any that might, once
+    /// they are found.
+    fn witnesses(&self, uid: &str, local: &BTreeMap<Arc<str>, Arc<Workload>>) -> (Vec<Witness>, bool) {
+        let Some(asked) = local.get(uid) else { return (Vec::new(), false) };
+        let Some(to) = asked.addresses.first() else { return (Vec::new(), false) };
         let mut others: Vec<_> = local.values().filter(|w| w.uid != asked.uid && !w.host_network).collect();
         others.sort_by_key(|w| (w.name.namespace != asked.name.namespace, &w.name));
-        let witness = |w: &&Arc<Workload>| {
-            let address = w.addresses.iter().find(|ip| ip.is_ipv4() == to.is_ipv4())?;
-            self.witness(w, *address)
-        };
-        others.iter().filter_map(witness).take(WITNESSES).collect()
+        let address = |w: &Workload| w.addresses.iter().find(|ip| ip.is_ipv4() == to.is_ipv4()).copied();
+        let witness = |w: &&Arc<Workload>| self.witness(w, address(w)?);
+        (others.iter().filter_map(witness).take(WITNESSES).collect(), others.iter().any(|w| address(w).is_some()))
     }
 
     fn witness(&self, workload: &Workload, address: IpAddr) -> Option<Witness> {
@@ -120,19 +122,19 @@ impl Enrolled {
     fn learn(&mut self, finding: Finding, snapshot: &Snapshot, workload: &Workload) {
         let before = self.reached.state.clone();
         let takes = takes_plaintext(&plaintext_modes(snapshot, workload));
-        self.reached.state = before.clone().after(finding, takes, Instant::now());
+        self.reached.state = before.clone().after(finding, takes);
         if self.reached.state == before {
             return;
         }
         let pod: &ObjectName = &workload.name;
         match (&before, &self.reached.state) {
-            (_, Reach::Pending { reason, .. }) => {
+            (_, Reach::Pending(reason)) => {
                 tracing::warn!(%pod, reason, "not in the mesh: connections to it are plaintext until it can be reached");
             }
             (_, Reach::Closed(reason)) => {
                 tracing::warn!(%pod, reason, "peers that try to reach the pod fail");
             }
-            (Reach::Pending { .. } | Reach::Closed(_), _) => tracing::info!(%pod, "its tunnel port can be reached"),
+            (Reach::Pending(_) | Reach::Closed(_), _) => tracing::info!(%pod, "its tunnel port can be reached"),
             _ => {}
         }
     }
@@ -140,14 +142,14 @@ impl Enrolled {
     /// Why peers cannot reach it, if so.
     pub(super) fn unreachable(&self) -> Option<&str> {
         match &self.reached.state {
-            Reach::Pending { reason, .. } | Reach::Closed(reason) => Some(reason),
+            Reach::Pending(reason) | Reach::Closed(reason) => Some(reason),
             Reach::Asked | Reach::Assumed | Reach::Proven => None,
         }
     }
 
     /// Whether peers are sent to its tunnel port.
     pub(super) fn is_published(&self) -> bool {
-        !matches!(self.reached.state, Reach::Asked | Reach::Pending { .. })
+        !matches!(self.reached.state, Reach::Asked | Reach::Pending(_))
     }
 }
 
