@@ -16,8 +16,8 @@ use weft::tunnel::codec::{
 use weft_core::balance::Balancers;
 use weft_core::model::{
     Action, Algorithm, AuthorizationPolicy, AuthorizationRule, EndpointAddress, EndpointSlice, Identity, Labels, Match,
-    Name, NodeLiveness, ObjectName, PeerMatch, Preference, Scope, Service, ServicePort, SlicePort, TrafficPolicy,
-    TrustDomain, Weight, Workload,
+    Name, NodeLiveness, ObjectName, PeerMatch, Preference, Scope, Service, ServicePort, SlicePort, Traffic,
+    TrafficPolicy, TrafficTarget, TrustDomain, Weight, Workload,
 };
 use weft_core::policy::{ConnectionFacts, authorize};
 use weft_core::route::plan;
@@ -86,7 +86,11 @@ fn mesh(pods: u32, algorithm: Algorithm) -> Snapshot {
             ports: vec![SlicePort { name: "".into(), port: 8080 }],
             endpoints: (0..pods).map(endpoint).collect(),
         }),
-        Resource::TrafficPolicy(TrafficPolicy { name: object("echo"), targets: vec![object("echo")], algorithm }),
+        Resource::TrafficPolicy(TrafficPolicy {
+            name: object("echo"),
+            targets: vec![TrafficTarget::Service(object("echo"), None)],
+            traffic: Box::new(Traffic { algorithm: Some(algorithm), ..Traffic::default() }),
+        }),
         Resource::Liveness(NodeLiveness { node: "n1".into(), live }),
     ];
     let resources = (0..pods).map(|number| Resource::Workload(pod(number))).chain(around);

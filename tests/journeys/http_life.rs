@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use weft_tests::app::{Ask, Behaviour, Http, Options, Payload, Requests, Until};
+use weft_tests::app::{Ask, Behaviour, End, Http, Options, Payload, Requests, Until};
 use weft_tests::capture::Capture;
 use weft_tests::lab::{AgentOptions, Lab, NAMESPACE};
 use weft_tests::wait;
@@ -225,5 +225,40 @@ fn http_stalled_response_does_not_block_others() -> Result<()> {
     for conn in stalled {
         web.app.close(conn)?;
     }
+    web.lab.finish()
+}
+
+#[test]
+fn http_half_closing_clients_get_their_answer() -> Result<()> {
+    let web = Web::serving("httphalf", 1, "http")?;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    // `nc -N`: a request, a FIN, and only then the answer; also two requests at once.
+    let conn = web.steered(1, || web.app.open(web.web.v4()))?.conn;
+    web.app.say(conn, &(get("/wait/700") + &get("/wait/1")))?;
+    web.app.finish(conn)?;
+    let said = web.app.receive(conn, Until::End)?;
+    ensure!(said.text.matches("HTTP/1.1 200 OK").count() == 2 && said.end == Some(End::Fin), "{said:?}");
+    // A body that breaks off is no request.
+    let conn = web.app.open(web.web.v4())?.conn;
+    web.app.say(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")?;
+    web.app.finish(conn)?;
+    let said = web.app.receive(conn, Until::End)?;
+    ensure!(!said.text.contains("HTTP/1.1 200"), "{said:?}");
+    // Who has sent a FIN and is gone waits for nothing.
+    let (_, server, listener) = &web.servers[0];
+    let counted = || web.counted(&[("request_protocol", "http1"), ("error", "cancelled")]);
+    let (before, given_up) = (server.seen(*listener)?, counted()?);
+    let gone = web.app.open(web.web.v4())?.conn;
+    web.app.say(gone, &get("/wait/60000"))?;
+    web.app.finish(gone)?;
+    wait::until("the request to be made", wait::DEADLINE, || {
+        ensure!(server.seen(*listener)?.requests > before.requests);
+        Ok(())
+    })?;
+    web.app.close(gone)?;
+    wait::until("the request to be given up", wait::DEADLINE, || {
+        ensure!(counted()? > given_up, "the server still works for nobody");
+        Ok(())
+    })?;
     web.lab.finish()
 }

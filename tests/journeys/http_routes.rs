@@ -179,6 +179,16 @@ fn routes_split_requests() -> Result<()> {
         ensure!((200..=300).contains(&answers.with(500)) && !answers.names.contains_key("v2"), "{answers:?}");
         Ok(())
     })?;
+    // So does one of a kind nothing can be sent to.
+    let bucket = json!({"group": "storage.example", "kind": "Bucket", "name": "b", "weight": 1});
+    let backends = json!([{"name": "v2", "port": 80, "weight": 1}, bucket]);
+    routes.route("HTTPRoute", NAMESPACE, "web", json!([{"backendRefs": backends}]))?;
+    wait::until("the share of a backend that is no Service", wait::DEADLINE, || {
+        let answers = routes.app.request(asked.clone())?;
+        ensure!(answers.with(200) + answers.with(500) == 500, "{answers:?}");
+        ensure!((200..=300).contains(&answers.with(500)) && !answers.names.contains_key("v1"), "{answers:?}");
+        Ok(())
+    })?;
     routes.lab.finish()
 }
 
@@ -280,6 +290,8 @@ fn routes_limit_and_repeat_requests() -> Result<()> {
 #[test]
 fn consumer_routes_are_their_namespaces_own() -> Result<()> {
     let routes = Routes::new("consumer", Some("http"))?;
+    // In turns: what is counted here is who is concerned, not which endpoint is faster on a busy machine.
+    routes.lab.algorithm(&routes.web, "RoundRobin")?;
     let other = routes.lab.pod(&routes.a, "other").namespace("elsewhere").mesh("enabled").create()?;
     let theirs = other.app(&routes.lab)?;
     routes.lab.wait_live(&other)?;

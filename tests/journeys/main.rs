@@ -13,6 +13,8 @@ mod enrolment;
 mod fixture;
 mod http;
 mod http_life;
+mod http_policy;
+mod http_retries;
 mod http_routes;
 mod http_wire;
 mod interop;

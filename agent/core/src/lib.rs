@@ -15,5 +15,6 @@ pub mod same_node;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+pub mod traffic;
 
 pub use duration::parse_duration;

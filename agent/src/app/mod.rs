@@ -27,7 +27,7 @@ use weft_core::snapshot::{Here, Snapshot};
 
 use crate::admin::{self, Client, Transition};
 use crate::config::{self, CaSource, Config};
-use crate::dial::{Budget, Dialer};
+use crate::dial::{Budget, Dialer, Gates};
 use crate::direct::Direct;
 use crate::drain::Drain;
 use crate::http::Http;
@@ -255,6 +255,7 @@ fn make_parts(
     let dialer = Arc::new(Dialer {
         pool: Pool::new(Arc::clone(&identities), pool, Arc::clone(&events)),
         budget: Budget { attempts: config.connect_attempts, each: config.connect_timeout },
+        gates: Gates::default(),
     });
     let http = Http::new(
         Arc::clone(&snapshots),

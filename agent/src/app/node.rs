@@ -124,6 +124,7 @@ impl Node {
         let own = first || batch.iter().any(|delta| concerns(delta, &known, &self.parts.node));
         let (before, after) = self.store.apply(batch);
         self.parts.outbound.balancers.sync(&after);
+        self.parts.outbound.http.sync(&after);
         self.parts.metrics.snapshot_generation(after.generation());
         self.tell_destinations(&before, &after);
         if own {

@@ -231,7 +231,7 @@ fn port_view(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Serv
         protocol: protocol(snapshot, &keys[0], None).name().into(),
         protocol_because: protocol(snapshot, &keys[0], None).to_string(),
         app_protocol: port.app_protocol.as_deref().map(Into::into),
-        algorithm: format!("{:?}", snapshot.algorithm(&service.name).unwrap_or_default()),
+        algorithm: format!("{:?}", snapshot.algorithm(&service.name, port.port).unwrap_or_default()),
         affinity_seconds: service.affinity.map(|keep| keep.as_secs()),
         proxy_only: proxy_only(snapshot, service, &keys[0]).map(|why| why.to_string()),
         route: keys.iter().find_map(|key| snapshot.split(key)).map(|split| split.route.to_string()),

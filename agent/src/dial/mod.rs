@@ -3,13 +3,15 @@
 //! Which endpoint, and whether another is tried, its callers decide: [`crate::outbound`] for connections, [`crate::http`] for
 //! requests.
 
+mod gate;
+mod quiet;
 mod refused;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_core::model::Workload;
+use weft_core::model::{Keepalive, Workload};
 use weft_core::route::{Target, Transport};
 
 use crate::pod::Pod;
@@ -17,6 +19,8 @@ use crate::relay::Far;
 use crate::sys;
 use crate::tunnel::{ConnectRequest, Pool};
 
+pub use gate::{Gates, Kind, Place};
+pub use quiet::watch;
 pub use refused::Refused;
 
 /// How long and how often an app's connection or request is tried before it is refused.
@@ -34,6 +38,17 @@ pub struct Dialer {
     pub pool: Pool,
     /// The connect budget.
     pub budget: Budget,
+    /// How much of each service port is open at once.
+    pub gates: Gates,
+}
+
+/// Has TCP look after a connection to an endpoint that is reached in the clear. A tunnel looks after itself.
+pub fn keep_alive(far: &Far, keepalive: Option<&Keepalive>) {
+    if let (Far::Tcp(tcp), Some(set)) = (far, keepalive)
+        && let Err(error) = sys::socket::set_keepalive(tcp, (set.time, set.interval, set.probes))
+    {
+        tracing::debug!(%error, "TCP's keepalive could not be set");
+    }
 }
 
 /// On whose behalf.

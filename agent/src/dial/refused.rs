@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use weft_core::balance::PickError;
-use weft_core::route::RefuseReason;
+use weft_core::route::{RefuseReason, ServicePortKey};
 
 use crate::observe::connect_label;
 use crate::tunnel::TunnelError;
@@ -38,6 +38,9 @@ pub enum Refused {
     /// The pod has no address of the endpoint's family.
     #[error("the pod has no address of the family of {0}; give it one, or the Service endpoints of the pod's family")]
     Family(IpAddr),
+    /// As much is open as its TrafficPolicy allows, and as much waits.
+    #[error("{0} has as much open as its TrafficPolicy allows; raise limits, or add endpoints")]
+    Overloaded(ServicePortKey),
     /// The connect budget allows no attempt.
     #[error("no endpoint of {0} was tried: the connect budget is zero; raise --connect-attempts")]
     Unroutable(SocketAddr),
@@ -55,6 +58,7 @@ impl Refused {
             Self::Tunnel(error) => error.reason(),
             Self::Connect { error, .. } => connect_label(error.kind()),
             Self::Family(_) => "address_family",
+            Self::Overloaded(_) => "overloaded",
             Self::Unroutable(_) => "no_attempts",
         }
     }

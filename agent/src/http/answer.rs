@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use super::hop::BadRequest;
@@ -45,6 +45,12 @@ pub(super) enum Fault {
     /// The endpoint switched to another protocol.
     #[error("the endpoint switched to a protocol nobody asked for")]
     Switched,
+    /// It is one too many.
+    #[error("there are more requests than the TrafficPolicy lets in; the next is let in after {0:?}")]
+    RateLimited(Duration),
+    /// It goes wrong on purpose.
+    #[error("a TrafficPolicy has this request fail, with {0}")]
+    Injected(StatusCode),
     /// It has been through the mesh too often.
     #[error("the request has passed {0} proxies of the mesh: do two services send it to each other?")]
     Loop(u32),
@@ -63,6 +69,8 @@ impl Fault {
             Self::Upstream(error) if error.is_parse() => "malformed_response",
             Self::Upstream(_) => "upstream_reset",
             Self::Switched => "malformed_response",
+            Self::RateLimited(_) => "rate_limited",
+            Self::Injected(_) => "fault_injected",
             Self::Loop(_) => "loop",
         }
     }
@@ -76,6 +84,8 @@ impl Fault {
             Self::Refused(Refused::Tunnel(TunnelError::Refused { status: 401 | 403 })) => StatusCode::FORBIDDEN,
             Self::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(_) | Self::Switched => StatusCode::BAD_GATEWAY,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Injected(status) => *status,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
         }
     }
@@ -87,6 +97,10 @@ impl Fault {
             let mut response = Response::new(Bytes::from(format!("weft: {self}\n")));
             *response.status_mut() = status;
             response.headers_mut().insert(WEFT_ERROR, label);
+            if let Self::RateLimited(wait) = self {
+                // Whole seconds, and none less than it takes (RFC 9110, 10.2.3).
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            }
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
             return response;
         }

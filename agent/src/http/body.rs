@@ -8,6 +8,8 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::held::Held;
+use super::near::Answering;
+use crate::dial::Place;
 
 /// Why a response's body breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,8 @@ pub(super) struct Download {
     from: From,
     /// What the request holds until the last byte; taken when that has come.
     held: Option<Box<Held>>,
+    answering: Option<Answering>,
+    place: Option<Place>,
 }
 
 enum From {
@@ -36,7 +40,7 @@ impl Download {
     /// An endpoint's.
     pub(super) fn endpoint(incoming: Incoming, held: Box<Held>) -> Self {
         let ended = incoming.is_end_stream();
-        let mut download = Self { from: From::Endpoint(incoming), held: Some(held) };
+        let mut download = Self { from: From::Endpoint(incoming), held: Some(held), answering: None, place: None };
         if ended {
             download.end();
         }
@@ -45,11 +49,22 @@ impl Download {
 
     /// The mesh's own.
     pub(super) fn mesh(text: Bytes) -> Self {
-        Self { from: From::Mesh(Full::new(text)), held: None }
+        Self { from: From::Mesh(Full::new(text)), held: None, answering: None, place: None }
+    }
+
+    /// Keeps its place among those that are open until the last byte.
+    pub(super) fn keep(&mut self, place: Option<Place>) {
+        self.place = place;
+    }
+
+    /// Holds that until the last byte.
+    pub(super) fn hold(&mut self, answering: Option<Answering>) {
+        self.answering = answering;
     }
 
     /// The last byte has come.
     fn end(&mut self) {
+        self.place = None;
         if let Some(held) = self.held.take() {
             held.ended();
         }

@@ -1,5 +1,6 @@
 //! From a request to a connection to an endpoint, within the connect budget: one that is kept, or one that is made.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,14 +14,38 @@ use super::exchange::Session;
 use super::record::Seen;
 use super::upstream::Place;
 use super::wire::{self, Lent};
-use crate::dial::{Caller, Refused};
+use crate::dial::{Caller, Refused, keep_alive};
 
 /// What a request has tried so far.
 #[derive(Default)]
 pub(super) struct Tries {
     tried: Vec<SocketAddr>,
+    /// What it has in common with those that are to go to the same endpoint.
+    hash: Option<u64>,
+    /// Those that were connected to, and did not answer as was hoped: others are better, if there are any.
+    answered: Vec<SocketAddr>,
     count: usize,
     last: Option<Refused>,
+}
+
+impl Tries {
+    /// None yet, of a request of this hash.
+    pub(super) fn of(hash: Option<u64>) -> Self {
+        Self { hash, ..Self::default() }
+    }
+
+    /// It was connected to, and did not answer as was hoped.
+    pub(super) fn answered(&mut self, endpoint: SocketAddr) {
+        self.answered.push(endpoint);
+    }
+
+    /// All that are not to be picked.
+    fn all(&self) -> Cow<'_, [SocketAddr]> {
+        if self.answered.is_empty() {
+            return Cow::Borrowed(&self.tried);
+        }
+        Cow::Owned(self.tried.iter().chain(&self.answered).copied().collect())
+    }
 }
 
 /// A connection to an endpoint, and the endpoint.
@@ -88,8 +113,13 @@ impl Session {
                 return Err(tries.last.take().unwrap_or(Refused::Unroutable(self.client.destination)));
             }
             let mut random = rand::random::<u64>;
-            let request = Request { client: caller.own_address(), besides: None, tried: &tries.tried };
-            match self.http.balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random) {
+            let picked = {
+                let tried = tries.all();
+                let request = Request { client: caller.own_address(), hash: tries.hash, besides: None, tried: &tried };
+                self.http.balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random)
+            };
+            match picked {
+                Err(_) if !tries.answered.is_empty() => tries.answered.clear(),
                 Ok(pick) => {
                     // Those whose connection is there already cost nothing of the budget.
                     tries.count = tries.tried.len() + 1;
@@ -123,6 +153,7 @@ impl Session {
         let gone = |error: hyper::Error| Refused::Connect { to, error: std::io::Error::other(error) };
         if !http2 {
             let far = http.dialer.dial(caller, &pick.target).await?;
+            keep_alive(&far, pick.keepalive());
             return wire::speak_http1(far).await.map(Lent::Http1).map_err(gone);
         }
         let turn = http.upstreams.turn(place, server);
@@ -131,6 +162,7 @@ impl Session {
             return Ok(lent);
         }
         let far = http.dialer.dial(caller, &pick.target).await?;
+        keep_alive(&far, pick.keepalive());
         let made = wire::speak_http2(far).await.map_err(gone)?;
         http.upstreams
             .keep(place, server, &made)

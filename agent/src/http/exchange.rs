@@ -17,10 +17,12 @@ use weft_core::snapshot::Snapshot;
 
 use super::answer::{Fault, is_grpc};
 use super::body::Download;
+use super::bounds::Bounds;
 use super::endpoint::{Reached, Tries};
-use super::going::Going;
+use super::going::{Again, Going};
 use super::held::{Held, judge};
 use super::mirror::mirror;
+use super::near::Answering;
 use super::record::{Known, Seen};
 use super::retries::Retries;
 use super::routing::{Routing, Way, route};
@@ -115,11 +117,15 @@ impl Session {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries a request.
+    /// Carries a request. `answering` is held until the last byte of the response.
     ///
     /// # Errors
     /// When its stream is to be reset.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> hyper::Result<Response<Download>> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        answering: Option<Answering>,
+    ) -> hyper::Result<Response<Download>> {
         let (version, grpc) = (request.version(), is_grpc(request.headers()));
         let may_switch = hop::may_switch(request.method(), request.headers());
         let mut seen = Seen::new(&self, &request, grpc);
@@ -146,6 +152,7 @@ impl Session {
         if version != Version::HTTP_2 && last && !switched {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        response.body_mut().hold(answering);
         Ok(response)
     }
 
@@ -165,7 +172,10 @@ impl Session {
                 for copy in routing.copies(rand::random) {
                     mirror(self, &mut going.request, copy);
                 }
-                let mut response = self.send(&snapshot, going, &routing, Limits::of(&routing, begun), seen).await?;
+                let (limits, bounds) = (Limits::of(&routing, begun), Bounds::of(self, &snapshot, &routing));
+                let place = within(limits.whole, self.admit(&bounds, &routing)).await??;
+                let mut response = self.send(&snapshot, going, &routing, (limits, bounds), seen).await?;
+                response.body_mut().keep(place);
                 routing.edit_response(response.headers_mut());
                 Ok(response)
             }
@@ -178,22 +188,25 @@ impl Session {
         snapshot: &Snapshot,
         mut going: Going,
         routing: &Routing,
-        limits: Limits,
+        (limits, bounds): (Limits, Bounds),
         seen: &mut Seen,
     ) -> Result<Response<Download>, Ended> {
-        let (mut tries, mut retries) = (Tries::default(), Retries::new(routing.retry()));
+        let budget = || (self.http.ledgers.of(&routing.backend), bounds.retry_budget());
+        let mut retries = Retries::new(routing.retry().or_else(|| bounds.retry()), budget);
+        let mut tries = Tries::of(bounds.hash(&going.request));
         loop {
             let reaching = self.reach(snapshot, &routing.backend, going.http2(), &mut tries, seen);
             let Reached { mut pick, place, mut lent, server } = within(limits.whole, reaching).await??;
-            let copy = going.copy(&lent, retries.left());
+            let again = going.again(&lent, retries.left());
             let (sent_at, limit) = (Instant::now(), limits.of_try());
             let Going { request, progress, near } = going;
             let method = request.method().clone();
             let request = match within(limit, lent.send(request)).await {
-                Ok(Ok(response)) => match copy.filter(|_| retries.wanted(response.status())) {
-                    Some(copy) => {
+                Ok(Ok(response)) => match once_more(&response, again, &mut retries) {
+                    Some(request) => {
                         judge(&mut pick, sent_at, response.status());
-                        copy
+                        tries.answered(pick.target.address);
+                        request
                     }
                     None => {
                         let deadline = limit.map(|(at, _)| at);
@@ -202,7 +215,7 @@ impl Session {
                         return self.answered(response, &method, near, held);
                     }
                 },
-                Ok(Err(unsent)) => match after(unsent, &lent, pick, copy, &mut retries)? {
+                Ok(Err(unsent)) => match after(unsent, &lent, pick, again, &mut retries)? {
                     Next::AtOnce(request) => {
                         going = Going { request, progress, near };
                         continue;
@@ -211,7 +224,10 @@ impl Session {
                 },
                 Err(late) => {
                     pick.failed(Instant::now());
-                    copy.filter(|_| retries.left() && limits.whole.is_none_or(|(at, _)| Instant::now() < at))
+                    tries.answered(pick.target.address);
+                    again
+                        .filter(|_| limits.whole.is_none_or(|(at, _)| Instant::now() < at))
+                        .and_then(|again| retries.repeat(again))
                         .ok_or(late)?
                 }
             };
@@ -256,24 +272,39 @@ enum Next {
     Later(Request<Upload>),
 }
 
+/// What to send again after a response, if it is one that the rule wants to be had again.
+fn once_more<B>(response: &Response<B>, again: Option<Again>, retries: &mut Retries<'_>) -> Option<Request<Upload>> {
+    let again = again?;
+    if retries.wanted(response.status(), response.headers()) {
+        return retries.repeat(again);
+    }
+    again.release();
+    None
+}
+
 /// What to send again after a failure, if anything.
 fn after(
     unsent: Unsent,
     lent: &Lent,
     mut pick: Pick,
-    copy: Option<Request<Upload>>,
+    again: Option<Again>,
     retries: &mut Retries<'_>,
 ) -> Result<Next, Ended> {
     let Unsent { request, error } = unsent;
     tracing::debug!(endpoint = %pick.target.address, %error, "a request was not answered");
     let (reset, unseen) = (reset_reason(&error), retries.unseen());
     let refused = reset == Some(h2::Reason::REFUSED_STREAM);
-    match (request, copy) {
+    let idempotent = again.as_ref().is_some_and(|again| again.is_whole() && (refused || again.is_idempotent()));
+    match (request, again) {
         (Some(request), _) if unseen => return Ok(Next::AtOnce(*request)),
-        (None, Some(copy)) if unseen && (refused || lent.is_used()) => return Ok(Next::AtOnce(copy)),
-        (_, Some(copy)) if retries.left() => {
-            pick.failed(Instant::now());
-            return Ok(Next::Later(copy));
+        (None, Some(again)) if unseen && idempotent && (refused || lent.is_used()) => {
+            return Ok(Next::AtOnce(again.request()));
+        }
+        (_, Some(again)) if retries.left() => {
+            if let Some(request) = retries.repeat(again) {
+                pick.failed(Instant::now());
+                return Ok(Next::Later(request));
+            }
         }
         _ => {}
     }

@@ -91,6 +91,11 @@ impl Framing {
         Ok(())
     }
 
+    /// Whether what was read ends with a request, and nothing of another has come.
+    pub(super) fn is_between(&self) -> bool {
+        self.state == State::Request && self.part.is_empty()
+    }
+
     fn skip(&mut self, left: u64, there: usize, more: fn(u64) -> State, then: State) -> usize {
         let size = left.min(there as u64);
         self.state = if size == left { self.next(then) } else { more(left - size) };

@@ -9,6 +9,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::answer::Fault;
 use super::hop;
+use super::replay::Reel;
 use super::upload::{Gate, Progress, Upload};
 use super::wire::Lent;
 
@@ -57,21 +58,59 @@ impl Going {
         self.request.version() == Version::HTTP_2
     }
 
-    /// The same once more, should it be needed: only of a request without a body. Without a `retry` of its rule, only over
-    /// a connection that may turn out to be gone, if the method says that it may be repeated, or the endpoint that it has
-    /// not been looked at.
-    pub(super) fn copy(&self, lent: &Lent, retry: bool) -> Option<Request<Upload>> {
-        let repeatable = retry || self.http2() || (lent.is_used() && self.request.method().is_idempotent());
-        if !repeatable || !self.request.body().is_end_stream() || self.near.is_some() {
+    /// What it takes to send the same once more. Without a `retry` of its rule, only where the connection may turn out to be
+    /// gone and the method says that it may be repeated; or of HTTP/2 and without a body, should the endpoint say that it
+    /// has not been looked at. A body that is larger than what is kept of it turns out not to be repeatable when it is.
+    pub(super) fn again(&mut self, lent: &Lent, retry: bool) -> Option<Again> {
+        let empty = self.request.body().is_end_stream();
+        let repeatable = retry || (self.http2() && empty) || (lent.is_used() && self.request.method().is_idempotent());
+        if !repeatable || self.near.is_some() {
             return None;
         }
+        let reel = if empty { None } else { Some(self.request.body_mut().keep()?) };
         let (mut head, ()) = Request::new(()).into_parts();
         head.method = self.request.method().clone();
         head.uri = self.request.uri().clone();
         head.version = self.request.version();
         head.headers = self.request.headers().clone();
         head.extensions = self.request.extensions().clone();
-        Some(Request::from_parts(head, Upload::empty(Arc::clone(&self.progress))))
+        Some(Again { head, reel, progress: Arc::clone(&self.progress) })
+    }
+}
+
+/// A request that has been sent and may be sent again.
+pub(super) struct Again {
+    head: http::request::Parts,
+    /// Its body, if it has one.
+    reel: Option<Arc<Reel>>,
+    progress: Arc<Progress>,
+}
+
+impl Again {
+    /// Whether its method says that it may be repeated (RFC 9110, 9.2.2).
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.head.method.is_idempotent()
+    }
+
+    /// Whether all of it is there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.reel.as_ref().is_none_or(|reel| reel.is_whole())
+    }
+
+    /// The request. Nothing more of its body goes to where it was sent first.
+    pub(super) fn request(self) -> Request<Upload> {
+        let body = match &self.reel {
+            None => Upload::empty(Arc::clone(&self.progress)),
+            Some(reel) => Upload::again(reel, Arc::clone(&self.progress)),
+        };
+        Request::from_parts(self.head, body)
+    }
+
+    /// It has been answered for good.
+    pub(super) fn release(self) {
+        if let Some(reel) = &self.reel {
+            reel.release();
+        }
     }
 }
 

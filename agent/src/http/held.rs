@@ -107,10 +107,5 @@ impl Drop for Held {
 /// Tells balancing how an endpoint has answered.
 pub(super) fn judge(pick: &mut Pick, sent_at: Instant, status: StatusCode) {
     let now = Instant::now();
-    // What a gateway says of somebody behind it.
-    if matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
-        pick.failed(now);
-    } else {
-        pick.connected(now.saturating_duration_since(sent_at), now);
-    }
+    pick.answered(status, now.saturating_duration_since(sent_at), now);
 }

@@ -7,6 +7,7 @@
 
 mod answer;
 mod body;
+mod bounds;
 mod detect;
 mod endpoint;
 mod exchange;
@@ -17,6 +18,7 @@ mod hop;
 mod mirror;
 mod near;
 mod record;
+mod replay;
 mod retries;
 mod routing;
 mod serve;
@@ -32,6 +34,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use weft_core::balance::Balancers;
 use weft_core::route::ServicePortKey;
+use weft_core::snapshot::Snapshot;
+use weft_core::traffic::Ledgers;
 
 use crate::dial::Dialer;
 use crate::drain::Drain;
@@ -50,6 +54,7 @@ pub struct Http {
     drain: Drain,
     upstreams: Arc<Upstreams>,
     copies: Arc<Copies>,
+    ledgers: Ledgers,
 }
 
 /// An app's connection that is to be carried request by request.
@@ -87,6 +92,7 @@ impl Http {
             drain,
             upstreams: Upstreams::new(workers),
             copies: Arc::default(),
+            ledgers: Ledgers::default(),
         })
     }
 
@@ -98,6 +104,12 @@ impl Http {
     /// A pod leaves: connections made in its network are closed after their last request.
     pub fn leave(&self, network: u64) {
         self.upstreams.leave(network);
+    }
+
+    /// Forgets the service ports that `snapshot` no longer has.
+    pub fn sync(&self, snapshot: &Snapshot) {
+        self.ledgers.sync(snapshot);
+        self.dialer.gates.sync(snapshot);
     }
 
     /// Lets every idle connection to an endpoint go.

@@ -1,14 +1,18 @@
 //! The app's end of a connection, as hyper reads and writes it: with what was read to tell the version, counted, and cut off
 //! where requests become ambiguous.
+//!
+//! An app may finish sending and still wait for its answer (`nc -N`). hyper takes the end of what it reads for the end of the
+//! app, so it is told only when nothing is being answered.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::detect::{Opening, Version};
 use super::framing::Framing;
@@ -18,6 +22,43 @@ use crate::sys::socket;
 /// What hyper reads in the place of a line that is at fault: no request line and no field can hold it, so that it answers
 /// as servers answer what they cannot read.
 const FAULT: &[u8] = b"\0\r\n\r\n";
+
+/// What the app's end of a connection and those who carry its requests tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    reset: AtomicBool,
+    answering: AtomicUsize,
+    /// The app has finished sending, and waits for an answer.
+    pub(super) finished: Notify,
+}
+
+/// A request that is not answered in full.
+#[derive(Debug)]
+pub(super) struct Answering(Arc<Ends>);
+
+impl Ends {
+    /// Closing the connection is to reset it.
+    pub(super) fn reset(&self) {
+        self.reset.store(true, Ordering::Relaxed);
+    }
+
+    /// A request has come.
+    pub(super) fn answer(self: &Arc<Self>) -> Answering {
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(Arc::clone(self))
+    }
+
+    /// Whether a request is not answered in full.
+    pub(super) fn is_answering(&self) -> bool {
+        self.answering.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// See the module.
 pub(super) struct Near {
@@ -29,8 +70,7 @@ pub(super) struct Near {
     /// What is read from now on is this.
     fault: Option<&'static [u8]>,
     traffic: Arc<Traffic>,
-    /// Set, closing it resets it.
-    reset: Arc<AtomicBool>,
+    ends: Arc<Ends>,
 }
 
 impl Near {
@@ -38,11 +78,11 @@ impl Near {
         tcp: TcpStream,
         (version, opening): (Version, Opening),
         traffic: Arc<Traffic>,
-        reset: Arc<AtomicBool>,
+        ends: Arc<Ends>,
     ) -> Self {
         traffic.count_sent(opening.bytes().len());
         let framing = (version == Version::Http1).then(Framing::default);
-        Self { tcp, opening, given: 0, framing, fault: None, traffic, reset }
+        Self { tcp, opening, given: 0, framing, fault: None, traffic, ends }
     }
 
     /// Reads along from `before`, and takes back what comes after a fault.
@@ -75,7 +115,13 @@ impl AsyncRead for Near {
         let rest = &this.opening.bytes()[this.given..];
         if rest.is_empty() {
             ready!(Pin::new(&mut this.tcp).poll_read(cx, buf))?;
-            this.traffic.count_sent(buf.filled().len() - before);
+            let read = buf.filled().len() - before;
+            if read == 0 && this.ends.is_answering() && this.framing.as_ref().is_some_and(Framing::is_between) {
+                // hyper reads again when it has answered.
+                this.ends.finished.notify_one();
+                return Poll::Pending;
+            }
+            this.traffic.count_sent(read);
         } else {
             let size = rest.len().min(buf.remaining());
             buf.put_slice(&rest[..size]);
@@ -118,7 +164,7 @@ impl AsyncWrite for Near {
 
 impl Drop for Near {
     fn drop(&mut self) {
-        if self.reset.load(Ordering::Relaxed) {
+        if self.ends.reset.load(Ordering::Relaxed) {
             let _ = socket::reset_on_close(&self.tcp);
         }
     }

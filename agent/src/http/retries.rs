@@ -1,9 +1,16 @@
-//! How often and when a request may be sent again: what its rule allows, within what no rule has to allow.
+//! How often and when a request may be sent again: what its rule and its service port's budget allow, within what no rule has
+//! to allow.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderMap, Request, StatusCode};
 use weft_core::http::Retry;
+use weft_core::model::RetryBudget;
+use weft_core::traffic::Ledger;
+
+use super::going::Again;
+use super::upload::Upload;
 
 /// How often a request is sent again because a connection was gone before it went: nobody has seen it then.
 const UNSEEN_MAX: u32 = 3;
@@ -13,13 +20,20 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(25), Duration::from
 /// The retries of one request.
 pub(super) struct Retries<'r> {
     rule: Option<&'r Retry>,
+    /// What bounds all retries of the service port; of a request that may be retried.
+    budget: Option<(Arc<Ledger>, RetryBudget)>,
     made: u32,
     unseen: u32,
 }
 
 impl<'r> Retries<'r> {
-    pub(super) fn new(rule: Option<&'r Retry>) -> Self {
-        Self { rule, made: 0, unseen: 0 }
+    /// Counts the request. `budget` is asked for only where there may be a retry.
+    pub(super) fn new(rule: Option<&'r Retry>, budget: impl FnOnce() -> (Arc<Ledger>, RetryBudget)) -> Self {
+        let budget = rule.filter(|rule| rule.attempts > 0).map(|_| budget());
+        if let Some((ledger, settings)) = &budget {
+            ledger.request(settings, Instant::now());
+        }
+        Self { rule, budget, made: 0, unseen: 0 }
     }
 
     /// Whether the rule allows another.
@@ -27,9 +41,21 @@ impl<'r> Retries<'r> {
         self.rule.is_some_and(|rule| self.made < rule.attempts)
     }
 
-    /// Whether a response is to be had again.
-    pub(super) fn wanted(&self, status: StatusCode) -> bool {
-        self.left() && self.rule.is_some_and(|rule| rule.statuses.contains(&status))
+    /// Whether a response with this head is to be had again.
+    pub(super) fn wanted(&self, status: StatusCode, fields: &HeaderMap) -> bool {
+        self.left() && self.rule.is_some_and(|rule| rule.wants(status, fields))
+    }
+
+    /// The request to send again, if it can be and the budget allows it.
+    pub(super) fn repeat(&mut self, again: Again) -> Option<Request<Upload>> {
+        let allowed = self.left()
+            && again.is_whole()
+            && self.budget.as_ref().is_some_and(|(ledger, settings)| ledger.retry(settings, Instant::now()));
+        if !allowed {
+            again.release();
+            return None;
+        }
+        Some(again.request())
     }
 
     /// A request that nobody has seen may go again.
@@ -53,19 +79,24 @@ impl<'r> Retries<'r> {
 mod tests {
     use super::*;
 
+    fn of(rule: Option<&Retry>) -> Retries<'_> {
+        Retries::new(rule, || (Arc::default(), RetryBudget::default()))
+    }
+
     #[test]
     fn as_often_as_the_rule_says_and_later_each_time() {
         let rule = Retry { attempts: 4, statuses: vec![StatusCode::SERVICE_UNAVAILABLE], backoff: None };
-        let mut retries = Retries::new(Some(&rule));
-        assert!(retries.wanted(StatusCode::SERVICE_UNAVAILABLE) && !retries.wanted(StatusCode::BAD_GATEWAY));
+        let (mut retries, none) = (of(Some(&rule)), HeaderMap::new());
+        assert!(retries.wanted(StatusCode::SERVICE_UNAVAILABLE, &none));
+        assert!(!retries.wanted(StatusCode::BAD_GATEWAY, &none));
         let waits: Vec<_> = (0..4).map(|_| retries.make(u64::MAX)).collect();
         assert_eq!(waits, [25, 50, 100, 200].map(Duration::from_millis));
-        assert!(!retries.left() && !retries.wanted(StatusCode::SERVICE_UNAVAILABLE));
-        let mut none = Retries::new(None);
+        assert!(!retries.left() && !retries.wanted(StatusCode::SERVICE_UNAVAILABLE, &none));
+        let mut none = of(None);
         assert!(!none.left());
         assert_eq!((0..5).map(|_| none.unseen()).collect::<Vec<_>>(), [true, true, true, false, false]);
         let long = Retry { backoff: Some(Duration::from_secs(2)), ..rule };
-        let least = Retries::new(Some(&long)).make(0);
+        let least = of(Some(&long)).make(0);
         assert_eq!(least, Duration::from_secs(1));
     }
 }

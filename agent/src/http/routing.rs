@@ -7,9 +7,10 @@ use http::header::{LOCATION, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use weft_core::http::{Filters, Preflight, Retry, Routed, Timeouts};
-use weft_core::model::Name;
+use weft_core::model::{Name, Traffic};
 use weft_core::route::ServicePortKey;
 use weft_core::snapshot::Snapshot;
+use weft_core::traffic::RuleKey;
 
 use super::answer::Fault;
 use super::hop::BadRequest;
@@ -115,6 +116,16 @@ impl Routing {
         if let (Some(cors), Some(origin)) = (&filters.cors, origin) {
             cors.decorate(origin, headers);
         }
+    }
+
+    /// What TrafficPolicies set for the rule.
+    pub(super) fn traffic(&self) -> Option<&Arc<Traffic>> {
+        self.rule.as_ref()?.routed.traffic.as_ref()
+    }
+
+    /// Which rule that is.
+    pub(super) fn rule(&self) -> Option<&RuleKey> {
+        Some(&self.rule.as_ref()?.routed.id)
     }
 
     /// How long the request may take.

@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,9 +15,9 @@ use tokio::net::TcpStream;
 use super::body::Download;
 use super::detect::{self, Version};
 use super::exchange::Session;
-use super::near::Near;
+use super::near::{Answering, Ends, Near};
 use super::{Client, Http};
-use crate::sys::socket;
+use crate::sys::{diag, socket};
 
 /// A request's head at the most, in bytes.
 const HEAD_MAX: usize = 64 * 1024;
@@ -38,6 +37,9 @@ const RESETS_MAX: usize = 64;
 /// the last. Closed at once, it would meet a request on its way.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// How often it is looked whether an app that has finished sending still waits for its answer.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// Carries the requests of one connection, to its end.
 pub(super) async fn serve(http: Arc<Http>, client: Client, app: TcpStream) {
     let opening = tokio::select! {
@@ -49,43 +51,66 @@ pub(super) async fn serve(http: Arc<Http>, client: Client, app: TcpStream) {
         opening = detect::read(&app) => opening,
     };
     let Ok(Some((version, opening))) = opening else { return };
-    let reset = Arc::new(AtomicBool::new(false));
-    let near = Near::new(app, (version, opening), Arc::clone(&client.meter.traffic), Arc::clone(&reset));
+    let ends = Arc::new(Ends::default());
+    let near = Near::new(app, (version, opening), Arc::clone(&client.meter.traffic), Arc::clone(&ends));
     let session = Arc::new(Session::new(http, client));
     match version {
-        Version::Http1 => serve_http1(&session, near, &reset).await,
-        Version::Http2 => serve_http2(&session, near, &reset).await,
+        Version::Http1 => serve_http1(&session, near, &ends).await,
+        Version::Http2 => serve_http2(&session, near, &ends).await,
     }
 }
 
-async fn serve_http1(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
-    let service = service_fn(|request| answer(session, request));
+/// Ends when the connection must: it is killed, or its app has gone without waiting for an answer.
+async fn cut(session: &Session, ends: &Ends) {
+    let client = &session.client;
+    let abandoned = async {
+        loop {
+            ends.finished.notified().await;
+            while ends.is_answering() {
+                tokio::time::sleep(LOOK).await;
+                // Only the kernel can tell an app that waits from one that is gone: both have sent a FIN.
+                if matches!(diag::is_held(&client.pod.netns, client.address, client.destination), Ok(false)) {
+                    return;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = client.kill.cancelled() => {}
+        () = abandoned => {}
+    }
+}
+
+async fn serve_http1(session: &Arc<Session>, near: Near, ends: &Arc<Ends>) {
+    let service = service_fn(|request| answer(session, request, Some(ends.answer())));
+    let mut cut = pin!(cut(session, ends));
     let mut builder = http1::Builder::new();
     builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(READ_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(near), service).with_upgrades());
     let draining = session.http.drain.draining();
     tokio::select! {
         biased;
-        () = session.client.kill.cancelled() => return reset.store(true, Ordering::Relaxed),
+        () = cut.as_mut() => return ends.reset(),
         ended = connection.as_mut() => return note(ended),
         () = draining.cancelled() => session.last(),
     }
     let quiet = tokio::time::sleep(QUIET);
     tokio::select! {
         biased;
-        () = session.client.kill.cancelled() => return reset.store(true, Ordering::Relaxed),
+        () = cut.as_mut() => return ends.reset(),
         ended = connection.as_mut() => return note(ended),
         () = quiet => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         biased;
-        () = session.client.kill.cancelled() => reset.store(true, Ordering::Relaxed),
+        () = cut.as_mut() => ends.reset(),
         ended = connection.as_mut() => note(ended),
     }
 }
 
-async fn serve_http2(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
-    let service = service_fn(|request| answer(session, request));
+async fn serve_http2(session: &Arc<Session>, near: Near, ends: &Ends) {
+    let service = service_fn(|request| answer(session, request, None));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .initial_stream_window_size(STREAM_WINDOW)
@@ -99,20 +124,24 @@ async fn serve_http2(session: &Arc<Session>, near: Near, reset: &AtomicBool) {
     let draining = session.http.drain.draining();
     tokio::select! {
         biased;
-        () = session.client.kill.cancelled() => return reset.store(true, Ordering::Relaxed),
+        () = session.client.kill.cancelled() => return ends.reset(),
         ended = connection.as_mut() => return note(ended),
         () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         biased;
-        () = session.client.kill.cancelled() => reset.store(true, Ordering::Relaxed),
+        () = session.client.kill.cancelled() => ends.reset(),
         ended = connection.as_mut() => note(ended),
     }
 }
 
 /// In a box: hyper moves what answers a request several times before it begins, and this is kilobytes.
-fn answer(session: &Arc<Session>, request: Request<Incoming>) -> BoxFuture<'static, hyper::Result<Response<Download>>> {
-    Box::pin(Arc::clone(session).answer(request))
+fn answer(
+    session: &Arc<Session>,
+    request: Request<Incoming>,
+    answering: Option<Answering>,
+) -> BoxFuture<'static, hyper::Result<Response<Download>>> {
+    Box::pin(Arc::clone(session).answer(request, answering))
 }
 
 fn note(ended: hyper::Result<()>) {

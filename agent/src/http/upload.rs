@@ -1,5 +1,5 @@
-//! A request's body on its way to the endpoint: counted, never kept, held back where the endpoint is to ask for it, and copied
-//! for those who are to get a copy, as far as they keep up.
+//! A request's body on its way to the endpoint: counted, kept only where it may have to be sent again ([`super::replay`]), held
+//! back where the endpoint is to ask for it, and copied for those who are to get a copy, as far as they keep up.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
+
+use super::replay::{Reader, Reel};
 
 /// Pieces of a body that a copy may be behind. One that falls further behind is broken off: nobody waits for it.
 const BEHIND_MAX: usize = 32;
@@ -67,6 +69,9 @@ pub(super) enum Broken {
     /// The copy could not keep up.
     #[error("the copy of the request fell behind")]
     Behind,
+    /// The request is being sent again.
+    #[error("the request is sent again")]
+    Superseded,
 }
 
 /// A piece of a body, as copies get it. Without an end it has broken off.
@@ -77,8 +82,53 @@ enum Piece {
 
 enum Source {
     None,
-    App(Incoming),
+    App(Intake),
+    /// The same, kept.
+    Kept(Reader),
     Copy(mpsc::Receiver<Piece>),
+}
+
+/// The next frame, if there is one, and whether none comes after it.
+pub(super) type Next = (Option<Frame<Bytes>>, bool);
+
+/// What the app sends, as it comes: counted, and given to those who get copies.
+pub(super) struct Intake {
+    incoming: Incoming,
+    progress: Arc<Progress>,
+    copies: Vec<mpsc::Sender<Piece>>,
+}
+
+impl Intake {
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    /// The next frame, and whether it is the last.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Broken>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx)).transpose()?;
+        if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+            self.progress.bytes.fetch_add(data.remaining() as u64, Ordering::Relaxed);
+            if !self.copies.is_empty() {
+                self.share(|| Piece::Data(data.clone()));
+            }
+        }
+        let ended = frame.is_none() || self.incoming.is_end_stream();
+        if ended {
+            let trailers = frame.as_ref().and_then(Frame::trailers_ref);
+            self.share(|| Piece::End(trailers.cloned()));
+            self.copies.clear();
+        }
+        Poll::Ready(Ok((frame, ended)))
+    }
+
+    /// Gives a piece to those who get copies and keep up.
+    fn share(&mut self, piece: impl Fn() -> Piece) {
+        self.copies.retain(|copy| copy.try_send(piece()).is_ok());
+    }
 }
 
 /// What a body waits for before it is read, and how long at the most.
@@ -89,7 +139,6 @@ pub(super) struct Upload {
     source: Source,
     progress: Arc<Progress>,
     gate: Option<Behind>,
-    copies: Vec<mpsc::Sender<Piece>>,
 }
 
 impl Upload {
@@ -97,13 +146,20 @@ impl Upload {
         if incoming.is_end_stream() {
             progress.whole.store(true, Ordering::Relaxed);
         }
-        Self { source: Source::App(incoming), progress, gate: None, copies: Vec::new() }
+        let intake = Intake { incoming, progress: Arc::clone(&progress), copies: Vec::new() };
+        Self { source: Source::App(intake), progress, gate: None }
     }
 
     /// The body of a request that has none.
     pub(super) fn empty(progress: Arc<Progress>) -> Self {
         progress.whole.store(true, Ordering::Relaxed);
-        Self { source: Source::None, progress, gate: None, copies: Vec::new() }
+        Self { source: Source::None, progress, gate: None }
+    }
+
+    /// One that was sent already, from its beginning.
+    pub(super) fn again(reel: &Arc<Reel>, progress: Arc<Progress>) -> Self {
+        progress.whole.store(false, Ordering::Relaxed);
+        Self { source: Source::Kept(reel.reader()), progress, gate: None }
     }
 
     /// The same, held back until the gate opens.
@@ -111,14 +167,36 @@ impl Upload {
         Self { gate: Some((gate, None)), ..self }
     }
 
+    /// Keeps what passes from now on, so that it can be sent again; `None` of one that cannot.
+    pub(super) fn keep(&mut self) -> Option<Arc<Reel>> {
+        match std::mem::replace(&mut self.source, Source::None) {
+            Source::App(intake) => {
+                let reel = Reel::new(intake);
+                self.source = Source::Kept(reel.reader());
+                Some(reel)
+            }
+            Source::Kept(reader) => {
+                let reel = reader.reel();
+                self.source = Source::Kept(reader);
+                Some(reel)
+            }
+            other => {
+                self.source = other;
+                None
+            }
+        }
+    }
+
     /// A copy, which gets what this one gets from now on.
     pub(super) fn copy(&mut self, progress: Arc<Progress>) -> Self {
-        if self.is_end_stream() {
-            return Self::empty(progress);
+        match &mut self.source {
+            Source::App(intake) if !intake.is_end_stream() => {
+                let (to, from) = mpsc::channel(BEHIND_MAX);
+                intake.copies.push(to);
+                Self { source: Source::Copy(from), progress, gate: None }
+            }
+            _ => Self::empty(progress),
         }
-        let (to, from) = mpsc::channel(BEHIND_MAX);
-        self.copies.push(to);
-        Self { source: Source::Copy(from), progress, gate: None, copies: Vec::new() }
     }
 
     /// Ready once nothing holds it back.
@@ -131,27 +209,6 @@ impl Upload {
         self.gate = None;
         Poll::Ready(())
     }
-
-    /// Gives a piece to those who get copies and keep up.
-    fn share(&mut self, piece: impl Fn() -> Piece) {
-        self.copies.retain(|copy| copy.try_send(piece()).is_ok());
-    }
-
-    /// Notes what has come.
-    fn came(&mut self, frame: Option<&Frame<Bytes>>, ended: bool) {
-        if let Some(data) = frame.and_then(Frame::data_ref) {
-            self.progress.bytes.fetch_add(data.remaining() as u64, Ordering::Relaxed);
-            if !self.copies.is_empty() {
-                self.share(|| Piece::Data(data.clone()));
-            }
-        }
-        if ended || frame.is_none() {
-            self.progress.whole.store(true, Ordering::Relaxed);
-            let trailers = frame.and_then(Frame::trailers_ref);
-            self.share(|| Piece::End(trailers.cloned()));
-            self.copies.clear();
-        }
-    }
 }
 
 impl Body for Upload {
@@ -161,33 +218,30 @@ impl Body for Upload {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         ready!(this.poll_gate(cx));
-        match &mut this.source {
-            Source::None => Poll::Ready(None),
-            Source::App(incoming) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx)).transpose()?;
-                let ended = incoming.is_end_stream();
-                this.came(frame.as_ref(), ended);
-                Poll::Ready(frame.map(Ok))
-            }
-            Source::Copy(from) => {
-                let frame = match ready!(from.poll_recv(cx)) {
-                    Some(Piece::Data(data)) => Some(Frame::data(data)),
-                    Some(Piece::End(trailers)) => {
-                        this.source = Source::None;
-                        trailers.map(Frame::trailers)
-                    }
-                    None => return Poll::Ready(Some(Err(Broken::Behind))),
-                };
-                this.came(frame.as_ref(), matches!(this.source, Source::None));
-                Poll::Ready(frame.map(Ok))
-            }
+        let (frame, ended) = match &mut this.source {
+            Source::None => return Poll::Ready(None),
+            Source::App(intake) => ready!(intake.poll(cx))?,
+            Source::Kept(reader) => ready!(reader.poll(cx))?,
+            Source::Copy(from) => match ready!(from.poll_recv(cx)) {
+                Some(Piece::Data(data)) => (Some(Frame::data(data)), false),
+                Some(Piece::End(trailers)) => {
+                    this.source = Source::None;
+                    (trailers.map(Frame::trailers), true)
+                }
+                None => return Poll::Ready(Some(Err(Broken::Behind))),
+            },
+        };
+        if ended {
+            this.progress.whole.store(true, Ordering::Relaxed);
         }
+        Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::None => true,
-            Source::App(incoming) => incoming.is_end_stream(),
+            Source::App(intake) => intake.is_end_stream(),
+            Source::Kept(reader) => reader.is_end_stream(),
             Source::Copy(_) => false,
         }
     }
@@ -195,7 +249,8 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::None => SizeHint::with_exact(0),
-            Source::App(incoming) => incoming.size_hint(),
+            Source::App(intake) => intake.size_hint(),
+            Source::Kept(reader) => reader.size_hint(),
             Source::Copy(_) => SizeHint::default(),
         }
     }

@@ -8,7 +8,7 @@ use weft_core::route::{Plan, ServicePortKey, Target, Transport};
 use weft_core::snapshot::Snapshot;
 
 use super::Outbound;
-use crate::dial::{Caller, Dialer, Refused};
+use crate::dial::{Caller, Dialer, Kind, Place, Refused, keep_alive};
 use crate::observe::Observed;
 use crate::relay::Far;
 
@@ -19,6 +19,8 @@ pub(super) struct Dialled {
     pub(super) target: Target,
     /// Keeps the endpoint's in-flight count while the connection lives.
     pub(super) pick: Option<Pick>,
+    /// The same of its place among those that are open.
+    pub(super) place: Option<Place>,
 }
 
 /// The connection being made.
@@ -42,7 +44,11 @@ impl Dial<'_> {
             Plan::Direct(target) => self.once(target, seen).await,
             Plan::Balanced(key) => {
                 seen.record.service = Some(key.service.clone());
-                self.balanced(snapshot, &key, seen).await
+                let limits = snapshot.traffic(&key.service, key.port).and_then(|traffic| traffic.limits);
+                let dialer = self.dialer();
+                let entering = dialer.gates.enter(&key, Kind::Connections, limits.as_ref(), dialer.budget.each);
+                let place = entering.await?;
+                Ok(Dialled { place, ..self.balanced(snapshot, &key, seen).await? })
             }
         }
     }
@@ -52,7 +58,7 @@ impl Dial<'_> {
         loop {
             seen.record.attempts += 1;
             match self.dialer().dial(&self.caller, &target).await {
-                Ok(upstream) => return Ok(Dialled { upstream, target, pick: None }),
+                Ok(upstream) => return Ok(Dialled { upstream, target, pick: None, place: None }),
                 Err(error) if error.passes() && self.may_try_again(seen) => {}
                 Err(error) => return Err(error),
             }
@@ -79,7 +85,8 @@ impl Dial<'_> {
         while self.may_try_again(seen) {
             let mut random = rand::random::<u64>;
             let balancers = &self.outbound.balancers;
-            let request = Request { client: self.caller.own_address(), besides: besides.as_ref(), tried: &tried };
+            let client = self.caller.own_address();
+            let request = Request { client, hash: None, besides: besides.as_ref(), tried: &tried };
             let picked = balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random);
             let mut pick = match picked {
                 Ok(pick) => pick,
@@ -100,7 +107,8 @@ impl Dial<'_> {
             match self.dialer().dial(&self.caller, &pick.target).await {
                 Ok(upstream) => {
                     pick.connected(begun.elapsed(), Instant::now());
-                    return Ok(Dialled { upstream, target: pick.target.clone(), pick: Some(pick) });
+                    keep_alive(&upstream, pick.keepalive());
+                    return Ok(Dialled { upstream, target: pick.target.clone(), pick: Some(pick), place: None });
                 }
                 Err(error) => {
                     if error.is_endpoints_fault() {

@@ -13,13 +13,14 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use weft_abi::Marks;
 use weft_core::balance::{Balancers, Pick};
 use weft_core::model::Workload;
 use weft_core::route::{Plan, ServicePortKey, Transport, plan, protocol};
 use weft_core::snapshot::Snapshot;
 
-use crate::dial::{Caller, Dialer, Refused};
+use crate::dial::{Caller, Dialer, Place, Refused, watch};
 use crate::drain::Drain;
 use crate::http::{Client, Http};
 use crate::live::{Connection, Live, Open, Registered};
@@ -55,10 +56,13 @@ pub struct Outbound {
     pub workers: Arc<Workers>,
 }
 
+/// What is kept to a connection's end: its endpoint's in-flight count, and its place among those that are open.
+type Kept = (Option<Pick>, Option<Place>);
+
 /// A connection that is ready to be carried.
 enum Carried {
     /// Byte by byte, to one endpoint.
-    Bytes(Open<Option<Pick>>),
+    Bytes(Open<Kept>),
     /// Request by request.
     Requests(TcpStream, Box<Client>, Registered),
 }
@@ -152,6 +156,14 @@ impl Outbound {
         Ok(Connected::Endpoint(dialled))
     }
 
+    /// Has a connection ended on which nothing moves any more, where that is set for its service port.
+    fn watch(&self, service: &ServicePortKey, meter: &Meter, kill: &CancellationToken) {
+        let snapshot = (self.snapshots)();
+        if let Some(idle) = snapshot.traffic(&service.service, service.port).and_then(|traffic| traffic.idle) {
+            watch(&meter.traffic, kill.clone(), idle);
+        }
+    }
+
     /// Enters it among the live ones. Which endpoints it meets its requests will tell.
     fn requests(
         &self,
@@ -176,19 +188,13 @@ impl Outbound {
             meter: Arc::clone(&meter),
         };
         let registered = self.live.register(connection, kill.clone());
+        self.watch(&service, &meter, &kill);
         let client = Client { pod: Arc::clone(pod), address: client, destination, service, meter, kill };
         Carried::Requests(app, Box::new(client), registered)
     }
 
     /// Enters it among the live ones. What is kept to its end is the endpoint's in-flight count.
-    fn opened(
-        &self,
-        pod: &Pod,
-        app: TcpStream,
-        client: SocketAddr,
-        dialled: Dialled,
-        seen: Observed,
-    ) -> Open<Option<Pick>> {
+    fn opened(&self, pod: &Pod, app: TcpStream, client: SocketAddr, dialled: Dialled, seen: Observed) -> Open<Kept> {
         let kill = self.drain.kill_token();
         let peer = match dialled.target.transport {
             Transport::Hbone { server } => Some(server),
@@ -207,6 +213,9 @@ impl Outbound {
             meter: Arc::clone(&seen.meter),
         };
         let registered = self.live.register(connection, kill.clone());
-        Open::new(app, dialled.upstream, seen, (registered, kill), dialled.pick)
+        if let Some(pick) = &dialled.pick {
+            self.watch(&pick.backend, &seen.meter, &kill);
+        }
+        Open::new(app, dialled.upstream, seen, (registered, kill), (dialled.pick, dialled.place))
     }
 }

@@ -55,6 +55,28 @@ pub fn listeners(ns: &NetNs) -> io::Result<Vec<Connection>> {
     list(ns, StateFlags::LISTEN)
 }
 
+/// Whether a process holds the socket with these addresses: one that was closed lives on for a while without.
+pub fn is_held(ns: &NetNs, local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
+    let (family, mut id) = if local.is_ipv4() { (AF_INET, SocketId::new_v4()) } else { (AF_INET6, SocketId::new_v6()) };
+    (id.source_address, id.source_port) = (local.ip(), local.port());
+    (id.destination_address, id.destination_port) = (remote.ip(), remote.port());
+    // INET_DIAG_NOCOOKIE: whichever socket has the addresses.
+    id.cookie = [0xff; 8];
+    let socket = ns.run(open)??;
+    let message = SockDiagMessage::InetRequest(request(family, StateFlags::all(), id));
+    send(&socket, NLM_F_REQUEST | NLM_F_ACK, message.into())?;
+    let mut held = false;
+    let answered = receive(&socket, |message| {
+        if let SockDiagMessage::InetResponse(response) = message {
+            held = response.header.inode != 0;
+        }
+    });
+    match answered {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        answered => answered.map(|()| held),
+    }
+}
+
 /// Destroys one socket: its holder reads ECONNABORTED, the peer gets a reset. False if it was gone already.
 pub fn destroy(ns: &NetNs, connection: &Connection) -> io::Result<bool> {
     let request = request(connection.family, StateFlags::all(), connection.id.clone());

@@ -63,6 +63,12 @@ pub fn shortest_round_trip(tcp: &TcpStream) -> io::Result<Duration> {
     }
 }
 
+/// Has the kernel look whether the other side is still there: the time before the first probe, between two, and how many.
+pub fn set_keepalive(socket: &impl AsFd, (time, interval, probes): (Duration, Duration, u32)) -> io::Result<()> {
+    let set = socket2::TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(probes);
+    socket2::SockRef::from(socket).set_tcp_keepalive(&set)
+}
+
 /// Keeps urgent data in the stream, where a byte pump can carry it.
 pub fn set_oob_inline(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_out_of_band_inline(true)

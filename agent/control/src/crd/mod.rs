@@ -9,6 +9,7 @@
 mod authorization_policy;
 mod peer_authentication;
 mod traffic_policy;
+mod traffic_settings;
 mod workload_slice;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,11 @@ pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyPeer, PolicyPorts, PolicyRule,
 };
 pub use peer_authentication::{Mtls, MtlsModeName, PeerAuthentication, PeerAuthenticationSpec, PortKey};
-pub use traffic_policy::{AlgorithmName, LoadBalancer, TargetRef, TrafficPolicy, TrafficPolicySpec};
+pub use traffic_policy::{AlgorithmName, HashOn, LoadBalancer, TargetRef, TrafficPolicy, TrafficPolicySpec};
+pub use traffic_settings::{
+    FailureStatuses, FaultAbort, FaultDelay, FaultSpec, KeepaliveSpec, LimitsSpec, OutlierDetection, RateLimitSpec,
+    RetryBudgetSpec, RetrySpec, SuccessRateSpec,
+};
 pub use workload_slice::{PODS_MAX, SlicePod, SliceWorkload, WorkloadSlice, WorkloadSliceSpec};
 
 /// The API group of every kind here.

@@ -67,6 +67,14 @@ fn parent(path: &str, parent: &Parent, namespace: &str, findings: &mut Findings)
     Some(ParentRef { service, port })
 }
 
+/// What a backendRef names, if that is no Service.
+pub(super) fn foreign(backend: &HttpRouteRulesBackendRefs) -> Option<String> {
+    let group = backend.group.as_deref().unwrap_or_default();
+    let kind = backend.kind.as_deref().unwrap_or("Service");
+    let service = matches!(group, "" | "core") && kind == "Service";
+    (!service).then(|| format!("{kind:?} of group {group:?}"))
+}
+
 /// A Service port with a share, at `path`; its filters are not looked at.
 pub(super) fn backend(
     path: &str,
@@ -75,10 +83,8 @@ pub(super) fn backend(
     findings: &mut Findings,
 ) -> Option<BackendRef> {
     let at = |field: &str| format!("{path}{field}");
-    let group = backend.group.as_deref().unwrap_or_default();
-    let kind = backend.kind.as_deref().unwrap_or("Service");
-    if !matches!(group, "" | "core") || kind != "Service" {
-        findings.error(at(".kind"), format!("{kind:?} of group {group:?} is not supported: use a Service"));
+    if let Some(what) = foreign(backend) {
+        findings.error(at(".kind"), format!("{what} is not supported: use a Service"));
         return None;
     }
     let service = ObjectName::new(backend.namespace.as_deref().unwrap_or(namespace), &backend.name);
@@ -90,11 +96,16 @@ pub(super) fn backend(
             None
         }
     };
+    let weight = weight(path, backend, findings);
+    Some(BackendRef { service: service?, port: port?, weight: weight? })
+}
+
+/// The share of a backendRef at `path`.
+pub(super) fn weight(path: &str, backend: &HttpRouteRulesBackendRefs, findings: &mut Findings) -> Option<Weight> {
     let weight = backend.weight.unwrap_or(1);
     let weight = u32::try_from(weight)
         .ok()
         .filter(|weight| *weight <= Weight::MAX)
         .ok_or_else(|| format!("{weight} is not a weight: use 0 to {}", Weight::MAX));
-    let weight = findings.keep(&at(".weight"), weight);
-    Some(BackendRef { service: service?, port: port?, weight: Weight(weight?) })
+    findings.keep(&format!("{path}.weight"), weight).map(Weight)
 }

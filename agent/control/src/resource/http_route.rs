@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use gateway_api::apis::experimental::httproutes as api;
 use http::StatusCode;
-use weft_core::model::{HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId, HttpRule, Retry, Timeouts};
+use weft_core::model::{
+    ForeignBackend, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId, HttpRule, Retry, Timeouts,
+};
 
 use super::http_filter::{self, Place};
 use super::{Findings, gateway, http_match};
@@ -53,9 +55,19 @@ pub(super) fn rule(
     if given.session_persistence.is_some() {
         own.error(format!("{path}.sessionPersistence"), "is not supported");
     }
-    let mut backends = Vec::new();
+    let (mut backends, mut foreign) = (Vec::new(), Vec::new());
     for (index, given) in given.backend_refs.iter().flatten().enumerate() {
         let path = format!("{path}.backendRefs[{index}]");
+        if let Some(what) = gateway::foreign(given) {
+            // Its share alone is refused: the spec gives each invalid reference its own.
+            findings.warning(
+                format!("{path}.kind"),
+                format!("{what} is not supported, its share is refused: use a Service"),
+            );
+            let weight = gateway::weight(&path, given, &mut own);
+            foreign.extend(weight.map(|weight| ForeignBackend { what: what.into(), weight }));
+            continue;
+        }
         let place = Place { path: &path, namespace, matches: &matches, backend: true };
         let filters = http_filter::convert(&place, given.filters.as_ref(), &mut own);
         let backend = gateway::backend(&path, given, namespace, &mut own);
@@ -67,7 +79,7 @@ pub(super) fn rule(
         Some(said.map_or(text.clone(), |said| format!("{said}; {text}")))
     });
     let name = given.name.as_deref().map(Into::into);
-    HttpRule { name, matches, filters, backends, timeouts, retry, unsupported: unsupported.map(Into::into) }
+    HttpRule { name, matches, filters, backends, foreign, timeouts, retry, unsupported: unsupported.map(Into::into) }
 }
 
 fn timeouts(path: &str, given: Option<&api::HttpRouteRulesTimeouts>, findings: &mut Findings) -> Timeouts {

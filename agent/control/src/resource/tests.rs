@@ -1,13 +1,14 @@
 //! One test per kind and per way it can be wrong. Objects are written as a person writes them.
 
 mod http;
+mod traffic;
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
-use weft_core::model::{Action, Algorithm, GrantKind, MtlsMode, Name, Preference, Scope, Weight};
+use weft_core::model::{Action, Algorithm, GrantKind, MtlsMode, Name, Preference, Scope, Traffic, Weight};
 
 use super::*;
 use crate::crd;
@@ -385,9 +386,9 @@ fn traffic_policies_and_slices() {
         &traffic("targetRefs: [{group: '', kind: Service, name: a}, {name: b}], loadBalancer: {algorithm: RoundRobin}"),
         traffic_policy::convert,
     );
-    assert_eq!((found.targets.len(), found.algorithm), (2, Algorithm::RoundRobin));
+    assert_eq!((found.targets.len(), found.traffic.algorithm), (2, Some(Algorithm::RoundRobin)));
     let found = good(&traffic("targetRefs: [{name: b}]"), traffic_policy::convert);
-    assert_eq!(found.algorithm, Algorithm::PeakEwma);
+    assert_eq!(*found.traffic, Traffic::default());
     assert_eq!(convert(&traffic("targetRefs: []"), traffic_policy::convert).1, ["spec.targetRefs"]);
     let pod = traffic("targetRefs: [{kind: Pod, name: a}]");
     assert_eq!(convert(&pod, traffic_policy::convert).1, ["spec.targetRefs[0]"]);

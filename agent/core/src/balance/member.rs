@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::ewma::{Ewma, Timing};
 use super::lock;
 use super::outlier::Outlier;
+use crate::model::SuccessRate;
 use crate::route::Target;
 use crate::snapshot::Snapshot;
 
@@ -95,11 +96,11 @@ impl Member {
     }
 
     /// A connection stood after `took`. Returns whether that readmits the endpoint, and whether it clears it of suspicion.
-    pub(super) fn connected(&self, took: Duration, now: Instant) -> (bool, bool) {
+    pub(super) fn connected(&self, rate: Option<&SuccessRate>, took: Duration, now: Instant) -> (bool, bool) {
         let mut condition = lock(&self.condition);
         condition.ewma.observe(took, now);
         let suspect = condition.outlier.is_suspect();
-        (condition.outlier.succeeded(now), suspect)
+        (condition.outlier.succeeded(rate, now), suspect)
     }
 
     /// Reads or drives its ejection.

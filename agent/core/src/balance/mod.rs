@@ -5,6 +5,7 @@
 //! | [`Algorithm::Random`] | an endpoint, by weight | O(log n) |
 //! | [`Algorithm::RoundRobin`] | the endpoint whose turn it is; after any number of picks nobody is a whole pick off its share | O(log n) |
 //! | [`Algorithm::LeastRequest`] | of two, the one with fewer connections in flight per weight | O(log n) |
+//! | [`Algorithm::RingHash`], [`Algorithm::Maglev`] | the endpoint the hash of a header, a cookie, a parameter or the client's address leads to | O(log n), O(1) |
 //! | [`Algorithm::PeakEwma`] | of two, the one with the lower cost: connect time x (in flight + 1), where times tell them apart | O(log n) |
 //!
 //! Where a route divides the connections to a service, a branch is chosen first: in turns for round robin, by weight at
@@ -24,12 +25,15 @@
 //! nothing.
 //!
 //! [`outlier`]: Settings::outlier
+//! [`Algorithm::RingHash`]: crate::model::Algorithm::RingHash
+//! [`Algorithm::Maglev`]: crate::model::Algorithm::Maglev
 //! [`Algorithm::Random`]: crate::model::Algorithm::Random
 //! [`Algorithm::RoundRobin`]: crate::model::Algorithm::RoundRobin
 //! [`Algorithm::LeastRequest`]: crate::model::Algorithm::LeastRequest
 //! [`Algorithm::PeakEwma`]: crate::model::Algorithm::PeakEwma
 
 mod ewma;
+mod hashing;
 mod lane;
 mod least_request;
 mod member;
@@ -54,12 +58,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
+use crate::model::Traffic;
 use crate::route::ServicePortKey;
 use crate::snapshot::{BranchFault, EndpointSet, Snapshot};
 use pool::Pool;
 use session::Sessions;
 use splitter::Splitter;
 
+pub use hashing::hash_of;
 pub use outlier::OutlierSettings;
 pub use pick::Pick;
 pub use slow_start::SlowStart;
@@ -74,6 +80,24 @@ pub struct Settings {
     pub outlier: OutlierSettings,
     /// How fast the weight of a new endpoint grows.
     pub slow_start: SlowStart,
+}
+
+impl Settings {
+    /// The same, but for what is set for a service port.
+    fn with(&self, traffic: &Traffic) -> Self {
+        let mut settings = self.clone();
+        if let Some(window) = traffic.slow_start {
+            settings.slow_start = SlowStart { window };
+        }
+        if let Some(set) = traffic.outlier {
+            let own = &mut settings.outlier;
+            own.failures = set.failures.unwrap_or(own.failures);
+            own.base = set.base.unwrap_or(own.base);
+            own.cap = set.cap.unwrap_or(own.cap).max(own.base);
+            own.success_rate = set.success_rate;
+        }
+        settings
+    }
 }
 
 /// Why no endpoint was picked.
@@ -141,6 +165,9 @@ pub struct Request<'a> {
     /// The endpoints (ascending) among which the kernel has drawn for it already, and fallen on none: it gets one of the
     /// others, so that every endpoint gets its share and no more. These are turned to only when no other is left.
     pub besides: Option<&'a Arc<[SocketAddr]>>,
+    /// What it has in common with those that are to go to the same endpoint, where the algorithm hashes. Without, the client's
+    /// address is taken.
+    pub hash: Option<u64>,
     /// Endpoints that were tried for it.
     pub tried: &'a [SocketAddr],
 }

@@ -10,6 +10,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::model::SuccessRate;
+
 /// When an endpoint is ejected, and for how long.
 #[derive(Clone, Debug)]
 pub struct OutlierSettings {
@@ -21,11 +23,19 @@ pub struct OutlierSettings {
     pub cap: Duration,
     /// Up to this many hundredths are added at random, so that endpoints ejected together return one by one.
     pub jitter_percent: u32,
+    /// Ejects as well: too few successes in all.
+    pub success_rate: Option<SuccessRate>,
 }
 
 impl Default for OutlierSettings {
     fn default() -> Self {
-        Self { failures: 5, base: Duration::from_secs(30), cap: Duration::from_secs(300), jitter_percent: 10 }
+        Self {
+            failures: 5,
+            base: Duration::from_secs(30),
+            cap: Duration::from_secs(300),
+            jitter_percent: 10,
+            success_rate: None,
+        }
     }
 }
 
@@ -48,6 +58,28 @@ pub(super) struct Outlier {
     /// Ejections lately; one is forgotten for every base period in service.
     ejections: u32,
     readmitted: Option<Instant>,
+    tally: Tally,
+}
+
+/// Successes and failures of the current interval.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    begun: Option<Instant>,
+    good: u32,
+    bad: u32,
+}
+
+impl Tally {
+    /// Notes one more. Returns whether there are too few successes.
+    fn note(&mut self, rate: Option<&SuccessRate>, good: bool, now: Instant) -> bool {
+        let Some(rate) = rate else { return false };
+        if self.begun.is_none_or(|begun| now.saturating_duration_since(begun) >= rate.interval) {
+            *self = Self { begun: Some(now), ..Self::default() };
+        }
+        *(if good { &mut self.good } else { &mut self.bad }) += 1;
+        let all = u64::from(self.good) + u64::from(self.bad);
+        all >= u64::from(rate.requests) && u64::from(self.good) * 100 < all * u64::from(rate.percent)
+    }
 }
 
 impl Outlier {
@@ -84,8 +116,9 @@ impl Outlier {
     }
 
     /// A connection stood. Returns whether that readmits the endpoint.
-    pub(super) fn succeeded(&mut self, now: Instant) -> bool {
+    pub(super) fn succeeded(&mut self, rate: Option<&SuccessRate>, now: Instant) -> bool {
         self.failures = 0;
+        self.tally.note(rate, true, now);
         let readmits = !self.serves();
         if readmits {
             self.state = State::Serving;
@@ -105,8 +138,9 @@ impl Outlier {
         may_eject: impl FnOnce() -> bool,
     ) -> bool {
         self.failures = self.failures.saturating_add(1);
+        let too_few = self.tally.note(settings.success_rate.as_ref(), false, now);
         let ejects = match self.state {
-            State::Serving => self.failures >= settings.failures && may_eject(),
+            State::Serving => (too_few || self.failures >= settings.failures) && may_eject(),
             State::Probing { .. } => probe,
             // Connections begun before the ejection say nothing new.
             State::Ejected { .. } => false,
@@ -125,6 +159,7 @@ impl Outlier {
         }
         self.ejections = self.ejections.saturating_add(1);
         self.failures = 0;
+        self.tally = Tally::default();
         let lasts = settings.base.saturating_mul(self.ejections).min(settings.cap);
         let share = (jitter as f64 / u64::MAX as f64) * f64::from(settings.jitter_percent) / 100.0;
         self.state = State::Ejected { until: now + lasts + lasts.mul_f64(share) };
@@ -146,11 +181,30 @@ mod tests {
         let now = Instant::now();
         let mut outlier = Outlier::default();
         assert!(!fail(&mut outlier, 4, now));
-        assert!(!outlier.succeeded(now), "it was serving all along");
+        assert!(!outlier.succeeded(None, now), "it was serving all along");
         assert!(!fail(&mut outlier, 4, now));
         assert!(fail(&mut outlier, 1, now));
         assert!(!outlier.serves());
         assert_eq!(outlier.due(), Some(now + Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn too_few_successes_eject_though_none_fail_in_a_row() {
+        let rate = SuccessRate { percent: 80, requests: 10, interval: Duration::from_secs(10) };
+        let settings = OutlierSettings { success_rate: Some(rate), ..OutlierSettings::default() };
+        let ejects = |good: u32, bad: u32, apart: u64| {
+            let (mut now, mut outlier) = (Instant::now(), Outlier::default());
+            (0..good).for_each(|_| _ = outlier.succeeded(Some(&rate), now));
+            (0..bad).any(|_| {
+                now += Duration::from_secs(apart);
+                let out = outlier.failed(&settings, false, now, 0, || true);
+                outlier.failures = 0;
+                out
+            })
+        };
+        assert!(ejects(20, 6, 0) && !ejects(20, 5, 0));
+        assert!(!ejects(0, 9, 0) && ejects(0, 10, 0), "so many at least");
+        assert!(!ejects(0, 20, 5), "within the interval");
     }
 
     #[test]
@@ -188,7 +242,7 @@ mod tests {
         outlier.unprobe();
         assert_eq!(outlier.due(), due);
         outlier.probe();
-        assert!(outlier.succeeded(now));
+        assert!(outlier.succeeded(None, now));
         assert!(outlier.serves());
     }
 
@@ -210,7 +264,7 @@ mod tests {
         outlier.probe();
         outlier.failed(&SETTINGS(), true, now, 0, || true);
         outlier.probe();
-        outlier.succeeded(now);
+        outlier.succeeded(None, now);
         let later = now + Duration::from_secs(90);
         fail(&mut outlier, 5, later);
         assert_eq!(outlier.due(), Some(later + Duration::from_secs(30)));

@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+
 use super::member::Member;
-use super::pool::{Chosen, Pool};
+use super::pool::{Chosen, Judging, Pool};
+use crate::model::Keepalive;
 use crate::route::{ServicePortKey, Target};
 
 /// A picked endpoint. To be kept as long as the connection lasts: dropping it ends its being in flight.
@@ -19,19 +22,37 @@ pub struct Pick {
     /// It is a probe, and nothing has been said of it yet.
     probing: bool,
     jitter: u64,
+    judging: Judging,
 }
 
 impl Pick {
     /// Wraps what the pool chose.
     pub(super) fn new(target: Target, backend: ServicePortKey, pool: Arc<Pool>, chosen: Chosen) -> Self {
-        let Chosen { member, probe, jitter } = chosen;
-        Self { target, backend, pool, member, probing: probe, jitter }
+        let Chosen { member, probe, jitter, judging } = chosen;
+        Self { target, backend, pool, member, probing: probe, jitter, judging }
     }
 
     /// The connection stands; connecting took so long.
     pub fn connected(&mut self, took: Duration, now: Instant) {
         self.probing = false;
-        self.pool.connected(&self.member, took, now);
+        self.pool.connected(&self.member, self.judging, took, now);
+    }
+
+    /// What TCP's keepalive is to be in a connection to it.
+    #[must_use]
+    pub fn keepalive(&self) -> Option<&Keepalive> {
+        self.judging.keepalive.as_ref()
+    }
+
+    /// A response with this status has come after so long.
+    pub fn answered(&mut self, status: StatusCode, took: Duration, now: Instant) {
+        // What a gateway says of somebody behind it; of others where that is asked for.
+        let gateway = matches!(status.as_u16(), 502..=504);
+        if gateway || (self.judging.server_errors && status.is_server_error()) {
+            self.failed(now);
+        } else {
+            self.connected(took, now);
+        }
     }
 
     /// The connection could not be made.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::pool::{Ask, Pool};
 use super::session::Sessions;
 use super::splitter::{self, Splitter};
-use super::{Balancers, Pick, PickError, Random, Request, entry, weights};
+use super::{Balancers, Pick, PickError, Random, Request, entry, rendezvous, weights};
 use crate::model::Algorithm;
 use crate::route::ServicePortKey;
 use crate::snapshot::{EndpointSet, Snapshot, Split};
@@ -20,6 +20,7 @@ struct Draw<'a, 'r> {
     /// The same, where the service dialled has its clients keep their endpoints.
     kept: Option<IpAddr>,
     besides: Option<&'a Arc<[SocketAddr]>>,
+    hash: Option<u64>,
     tried: &'a [SocketAddr],
     now: Instant,
     random: Random<'r>,
@@ -61,9 +62,9 @@ impl Balancers {
         now: Instant,
         random: Random<'_>,
     ) -> Result<Pick, PickError> {
-        let Request { client, besides, tried } = *request;
-        let mut draw = Draw { snapshot, client, kept: None, besides, tried, now, random };
-        let algorithm = snapshot.algorithm(&key.service);
+        let Request { client, besides, hash, tried } = *request;
+        let mut draw = Draw { snapshot, client, kept: None, besides, hash, tried, now, random };
+        let algorithm = snapshot.algorithm(&key.service, key.port);
         let Some(split) = snapshot.split(key) else {
             return self.pick_endpoint(&mut draw, key, algorithm.unwrap_or_default());
         };
@@ -177,7 +178,7 @@ impl Balancers {
         backend: &ServicePortKey,
         dialled: Option<Algorithm>,
     ) -> Result<Pick, PickError> {
-        let algorithm = draw.snapshot.algorithm(&backend.service).or(dialled).unwrap_or_default();
+        let algorithm = draw.snapshot.algorithm(&backend.service, backend.port).or(dialled).unwrap_or_default();
         self.pick_endpoint(draw, backend, algorithm)
     }
 
@@ -211,7 +212,9 @@ fn pick_of(
     algorithm: Algorithm,
     client: Option<IpAddr>,
 ) -> Result<Pick, PickError> {
-    let ask = Ask { algorithm, client, besides: draw.besides, tried: draw.tried, now: draw.now };
+    let hash = draw.hash.or_else(|| draw.client.filter(|_| algorithm.is_hash()).map(rendezvous::of_client));
+    let traffic = draw.snapshot.traffic(&key.service, key.port);
+    let ask = Ask { algorithm, traffic, client, hash, besides: draw.besides, tried: draw.tried, now: draw.now };
     let chosen = pool.pick(set, draw.snapshot.generation(), &ask, &mut *draw.random);
     let chosen = chosen.map_err(|why| why.of(key, set))?;
     let target = chosen.member.target(draw.snapshot);

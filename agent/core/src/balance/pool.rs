@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::hashing::Hashing;
 use super::lane::{Lane, Picker};
 use super::least_request::LeastRequest;
 use super::member::Member;
@@ -17,9 +18,8 @@ use super::peak_ewma::PeakEwma;
 use super::random::WeightedRandom;
 use super::rendezvous;
 use super::round_robin::RoundRobin;
-use super::slow_start::SlowStart;
 use super::{PickError, Random, Settings, lock};
-use crate::model::{Algorithm, Service};
+use crate::model::{Algorithm, Keepalive, Service, SuccessRate, Traffic};
 use crate::route::ServicePortKey;
 use crate::snapshot::EndpointSet;
 
@@ -29,7 +29,8 @@ const PROBES: u64 = 32;
 /// The balancing state of one service port.
 #[derive(Debug)]
 pub(super) struct Pool {
-    settings: Arc<Settings>,
+    /// What applies to every service.
+    common: Arc<Settings>,
     /// Counts changes of who is eligible, over all pools.
     changes: Arc<AtomicU64>,
     /// The lane no longer says who is eligible.
@@ -49,6 +50,11 @@ struct Resolved {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Those of all services, but for what is set for this one.
+    settings: Arc<Settings>,
+    /// What they were made from.
+    tuned: Option<Arc<Traffic>>,
+    judging: Judging,
     /// The endpoints the members stand for, and the generation of the snapshot they came with.
     adopted: Option<(Arc<EndpointSet>, u64)>,
     members: Vec<Arc<Member>>,
@@ -66,11 +72,17 @@ struct Chooser {
     lane: Lane,
     /// Made when round robin is first asked for.
     turns: Option<RoundRobin>,
+    /// Made when hashing is first asked for.
+    hashing: Option<Hashing>,
 }
 
 /// What one pick is to be made by.
 pub(super) struct Ask<'a> {
     pub(super) algorithm: Algorithm,
+    /// What is set for the service port.
+    pub(super) traffic: Option<&'a Arc<Traffic>>,
+    /// What it has in common with those that are to go to the same endpoint.
+    pub(super) hash: Option<u64>,
     /// Who connects, where it is to keep its endpoint; then that decides and no algorithm.
     pub(super) client: Option<IpAddr>,
     /// Endpoints that had their chance in the kernel's draw, ascending.
@@ -86,6 +98,16 @@ pub(super) struct Chosen {
     pub(super) probe: bool,
     /// Random, for the length of an ejection this may lead to.
     pub(super) jitter: u64,
+    pub(super) judging: Judging,
+}
+
+/// What an endpoint's connections and answers are treated by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Judging {
+    /// Every status from 500 is a failure.
+    pub(super) server_errors: bool,
+    pub(super) success_rate: Option<SuccessRate>,
+    pub(super) keepalive: Option<Keepalive>,
 }
 
 /// Why a pool picked nothing.
@@ -110,8 +132,9 @@ impl Nothing {
 
 impl Pool {
     /// A pool that has seen no snapshot.
-    pub(super) fn new(settings: Arc<Settings>, changes: Arc<AtomicU64>) -> Self {
-        Self { settings, changes, stale: AtomicBool::new(false), known: Mutex::default(), state: Mutex::default() }
+    pub(super) fn new(common: Arc<Settings>, changes: Arc<AtomicU64>) -> Self {
+        let state = Mutex::new(State { settings: common.clone(), ..State::default() });
+        Self { common, changes, stale: AtomicBool::new(false), known: Mutex::default(), state }
     }
 
     /// The endpoints of a service in this revision. They are worked out for each newer one, and keep their identity if they
@@ -151,6 +174,7 @@ impl Pool {
         random: Random<'_>,
     ) -> Result<Chosen, Nothing> {
         let mut state = lock(&self.state);
+        self.tune(&mut state, ask.traffic);
         if !self.refresh(&mut state, set, generation, ask.now) {
             let tried = state.unknown_to(set).chain(ask.tried.iter().copied()).collect::<Vec<_>>();
             return state.choose(&Ask { besides: None, tried: &tried, ..*ask }, random);
@@ -165,10 +189,10 @@ impl Pool {
             && let Some(member) = state.whole.lane.probe()
         {
             member.outlier(|outlier| outlier.probe());
-            return Ok(Chosen::new(member, true, random));
+            return Ok(Chosen::new(member, true, state.judging, random));
         }
         if let Some(besides) = ask.besides {
-            state.set_besides(besides, self.settings.slow_start, ask.now);
+            state.set_besides(besides, ask.now);
         }
         state.choose(ask, random)
     }
@@ -188,7 +212,7 @@ impl Pool {
         }
         let lane = &state.whole.lane;
         let position = lane.position(&address)?;
-        Some(Chosen::new(lane.members[position].clone(), false, random))
+        Some(Chosen::new(lane.members[position].clone(), false, state.judging, random))
     }
 
     /// Who is eligible and did not fail last, with their weights, and the sum of the weights of all who are eligible. Where
@@ -210,6 +234,24 @@ impl Pool {
         (shares, lane.weights.total() * scale + spare)
     }
 
+    /// Goes by what is set for the service port now.
+    fn tune(&self, state: &mut State, traffic: Option<&Arc<Traffic>>) {
+        let same = match (&state.tuned, traffic) {
+            (None, None) => true,
+            (Some(held), Some(new)) => Arc::ptr_eq(held, new),
+            _ => false,
+        };
+        if !same {
+            state.tuned = traffic.cloned();
+            let keepalive = traffic.and_then(|traffic| traffic.keepalive);
+            let outlier = traffic.and_then(|traffic| traffic.outlier).unwrap_or_default();
+            state.judging =
+                Judging { server_errors: outlier.server_errors, success_rate: outlier.success_rate, keepalive };
+            state.settings = traffic.map_or_else(|| self.common.clone(), |traffic| Arc::new(self.common.with(traffic)));
+            self.stale.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Who is eligible has changed.
     fn unsettle(&self) {
         self.stale.store(true, Ordering::Relaxed);
@@ -217,8 +259,8 @@ impl Pool {
     }
 
     /// A connection to `member` stood.
-    pub(super) fn connected(&self, member: &Member, took: std::time::Duration, now: Instant) {
-        match member.connected(took, now) {
+    pub(super) fn connected(&self, member: &Member, judging: Judging, took: std::time::Duration, now: Instant) {
+        match member.connected(judging.success_rate.as_ref(), took, now) {
             (true, _) => self.unsettle(),
             (false, true) => drop(self.changes.fetch_add(1, Ordering::Relaxed)),
             (false, false) => {}
@@ -240,7 +282,7 @@ impl Pool {
         let spares = || state.whole.lane.spares(member);
         let news = |outlier: &mut Outlier| {
             let suspect = outlier.is_suspect();
-            (outlier.failed(&self.settings.outlier, probe, now, jitter, spares), !suspect)
+            (outlier.failed(&state.settings.outlier, probe, now, jitter, spares), !suspect)
         };
         match member.outlier(news) {
             (true, _) => self.unsettle(),
@@ -271,8 +313,8 @@ impl Pool {
         let expired = state.whole.lane.expires.is_some_and(|at| at <= now);
         if stale || expired || !(same || older) {
             let Some((held, _)) = &state.adopted else { return !older };
-            let lane = Lane::new(held, &state.members, &[], self.settings.slow_start, now);
-            state.whole = Chooser { lane, turns: None };
+            let lane = Lane::new(held, &state.members, &[], state.settings.slow_start, now);
+            state.whole = Chooser { lane, ..Chooser::default() };
             state.rest = None;
         }
         !older
@@ -281,9 +323,9 @@ impl Pool {
 
 impl Chosen {
     /// A picked member, in flight from here on.
-    fn new(member: Arc<Member>, probe: bool, random: Random<'_>) -> Self {
+    fn new(member: Arc<Member>, probe: bool, judging: Judging, random: Random<'_>) -> Self {
         member.begin();
-        Self { member, probe, jitter: random() }
+        Self { member, probe, jitter: random(), judging }
     }
 }
 
@@ -311,13 +353,13 @@ impl State {
     }
 
     /// Sees to it that there is a lane of those not among `besides`.
-    fn set_besides(&mut self, besides: &Arc<[SocketAddr]>, slow_start: SlowStart, now: Instant) {
+    fn set_besides(&mut self, besides: &Arc<[SocketAddr]>, now: Instant) {
         if self.rest.as_ref().is_some_and(|(held, _)| Arc::ptr_eq(held, besides)) {
             return;
         }
         let Some((set, _)) = &self.adopted else { return };
-        let lane = Lane::new(set, &self.members, besides, slow_start, now);
-        self.rest = Some((besides.clone(), Chooser { lane, turns: None }));
+        let lane = Lane::new(set, &self.members, besides, self.settings.slow_start, now);
+        self.rest = Some((besides.clone(), Chooser { lane, ..Chooser::default() }));
     }
 
     fn choose(&mut self, ask: &Ask<'_>, random: Random<'_>) -> Result<Chosen, Nothing> {
@@ -330,7 +372,7 @@ impl State {
             Some(member) => member,
             None => chooser.lane.fall_back(ask.tried, &mut *random).ok_or(Nothing::Exhausted)?,
         };
-        Ok(Chosen::new(member, false, random))
+        Ok(Chosen::new(member, false, self.judging, random))
     }
 }
 
@@ -343,6 +385,15 @@ impl Chooser {
             return rendezvous::choose(client, weighed, &excluded).map(|at| lane.members[at].clone());
         }
         let position = match ask.algorithm {
+            algorithm @ (Algorithm::RingHash | Algorithm::Maglev) => match ask.hash {
+                Some(hash) => {
+                    if self.hashing.as_ref().is_none_or(|held| !held.is_of(algorithm)) {
+                        self.hashing = Some(Hashing::of(algorithm, lane));
+                    }
+                    self.hashing.as_ref().and_then(|hashing| hashing.find(hash, &excluded))
+                }
+                None => WeightedRandom.pick(lane, &excluded, now, random),
+            },
             Algorithm::Random => WeightedRandom.pick(lane, &excluded, now, random),
             Algorithm::LeastRequest => LeastRequest.pick(lane, &excluded, now, random),
             Algorithm::PeakEwma => PeakEwma.pick(lane, &excluded, now, random),

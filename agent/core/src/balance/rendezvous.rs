@@ -19,6 +19,11 @@ pub(super) fn choose(
     scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
 }
 
+/// A client's hash, for algorithms that ask for one.
+pub(super) fn of_client(client: IpAddr) -> u64 {
+    digest(client, 0)
+}
+
 /// −w / ln(u), with u uniform over (0, 1): the largest of several falls on each in proportion to its w.
 fn score(hash: u64, weight: u64) -> f64 {
     // 53 bits are what a double holds; the half keeps it off 0 and 1.
@@ -26,7 +31,7 @@ fn score(hash: u64, weight: u64) -> f64 {
     -(weight as f64) / uniform.ln()
 }
 
-fn digest(ip: IpAddr, port: u16) -> u64 {
+pub(super) fn digest(ip: IpAddr, port: u16) -> u64 {
     let bits = match ip {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
         IpAddr::V6(v6) => v6.to_bits(),
@@ -35,7 +40,7 @@ fn digest(ip: IpAddr, port: u16) -> u64 {
 }
 
 /// The finaliser of splitmix64: every bit of the input moves every bit of the output.
-fn mixed(mut bits: u64) -> u64 {
+pub(super) fn mixed(mut bits: u64) -> u64 {
     bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -43,7 +43,7 @@ impl Splitter {
         let state = state.get_or_insert_with(|| State::new(split.clone(), generation));
         match algorithm {
             Algorithm::RoundRobin => state.turns.next(),
-            Algorithm::Random | Algorithm::LeastRequest | Algorithm::PeakEwma => state.weights.draw(&[], random),
+            _ => state.weights.draw(&[], random),
         }
     }
 }

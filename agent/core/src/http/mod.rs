@@ -4,18 +4,22 @@
 //! `router` says which rule, `routes` which routers a service port has and for whom, `edit` and `cors` what is
 //! done to heads on their way.
 
+mod again;
 mod cors;
 mod edit;
 mod fit;
+mod hash;
 mod location;
 mod router;
 
 pub use crate::model::{
-    Cors, Filters, HeaderEdits, HeaderMatch, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId, HttpRule,
-    Mirror, OriginMatch, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Retry, Rewrite, TextMatch, Timeouts,
+    Cors, Filters, ForeignBackend, HeaderEdits, HeaderMatch, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId,
+    HttpRule, Mirror, OriginMatch, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Retry, Rewrite, TextMatch,
+    Timeouts,
 };
 pub use cors::Preflight;
 pub use edit::EditError;
+pub use hash::cookie;
 pub use router::{Chosen, HttpRouter, Refusal, Routed, Target};
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::{Filters, HttpMatch, HttpRoute, HttpRouteId, HttpRule, PathMatch, TextMatch};
-use crate::model::BackendRef;
+use crate::model::{BackendRef, Traffic};
 use crate::snapshot::BranchFault;
+use crate::traffic::RuleKey;
 
 /// The rules for one service port and the clients they are meant for, in the order in which they are asked.
 #[derive(Debug, Default, PartialEq)]
@@ -35,10 +36,8 @@ struct Candidate {
 /// A rule and what its references lead to.
 #[derive(Debug, PartialEq)]
 pub struct Routed {
-    /// The route it is of.
-    pub route: HttpRouteId,
-    /// Its place there, from 0.
-    pub index: usize,
+    /// The route it is of, and its place there, from 0.
+    pub id: RuleKey,
     /// The rule.
     pub rule: Arc<HttpRule>,
     /// Why the requests to each backend are refused, if they are, in the order of the rule's.
@@ -47,6 +46,8 @@ pub struct Routed {
     mirrors: Vec<bool>,
     /// The sum of the backends' weights.
     weights: u64,
+    /// What TrafficPolicies set for the requests it takes.
+    pub traffic: Option<Arc<Traffic>>,
 }
 
 /// The rule for a request, and which of its conditions was met.
@@ -76,6 +77,9 @@ pub enum Refusal {
     /// The rule has no backends, or all have weight 0.
     #[error("a rule of {0} sends nowhere; give it backendRefs with a weight")]
     Nowhere(HttpRouteId),
+    /// The share of a backend that is no Service.
+    #[error("{0} refers to {1}, which nothing can be sent to; use a Service")]
+    Kind(HttpRouteId, Arc<str>),
     /// The share of a backend that cannot have it.
     #[error("{route} refers to {} port {}: {fault}", backend.service, backend.port)]
     Backend {
@@ -95,6 +99,7 @@ impl Refusal {
         match self {
             Self::Unsupported(..) => "rule_unsupported",
             Self::Nowhere(_) => "all_weights_zero",
+            Self::Kind(..) => "backend_kind",
             Self::Backend { fault, .. } => fault.label(),
         }
     }
@@ -128,18 +133,21 @@ impl Rank {
 }
 
 impl HttpRouter {
-    /// The router of `routes`, which are all of one kind; `fault` says what is wrong with a backend of one of them.
+    /// The router of `routes`, which are all of one kind; `fault` says what is wrong with a backend of one of them, `traffic`
+    /// what TrafficPolicies set for a rule, by its name.
     #[must_use]
     pub fn new<'a>(
         routes: impl Iterator<Item = &'a Arc<HttpRoute>>,
         fault: impl Fn(&HttpRoute, &BackendRef) -> Option<BranchFault>,
+        traffic: impl Fn(&HttpRouteId, Option<&str>) -> Option<Traffic>,
     ) -> Self {
         let mut routes: Vec<_> = routes.collect();
         routes.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         let mut candidates = Vec::new();
         for route in routes {
             for (index, rule) in route.rules.iter().enumerate() {
-                let routed = Arc::new(Routed::new(route, index, rule, &fault));
+                let traffic = traffic(&route.id, rule.name.as_deref()).map(Arc::new);
+                let routed = Arc::new(Routed { traffic, ..Routed::new(route, index, rule, &fault) });
                 candidates.extend(rule.matches.iter().map(|condition| Candidate {
                     rank: Rank::of(condition),
                     condition: condition.clone(),
@@ -182,10 +190,11 @@ impl Routed {
         fault: impl Fn(&HttpRoute, &BackendRef) -> Option<BranchFault>,
     ) -> Self {
         let backends = rule.backends.iter();
-        let weights = backends.clone().map(|backend| u64::from(backend.backend.weight.0)).sum();
+        let shares = backends.clone().map(|backend| backend.backend.weight);
+        let weights = shares.chain(rule.foreign.iter().map(|foreign| foreign.weight)).map(|w| u64::from(w.0)).sum();
         let faults = backends.map(|backend| fault(route, &backend.backend)).collect();
         let mirrors = rule.filters.mirrors.iter().map(|mirror| fault(route, &mirror.backend).is_none()).collect();
-        Self { route: route.id.clone(), index, rule: rule.clone(), faults, mirrors, weights }
+        Self { id: (route.id.clone(), index), rule: rule.clone(), faults, mirrors, weights, traffic: None }
     }
 
     /// The backend for a request, by weight; `random` is uniform over all of `u64`.
@@ -194,7 +203,7 @@ impl Routed {
     /// [`Refusal`] where the request goes to nobody.
     pub fn target(&self, random: u64) -> Result<Target<'_>, Refusal> {
         if let Some(why) = &self.rule.unsupported {
-            return Err(Refusal::Unsupported(self.route.clone(), why.clone()));
+            return Err(Refusal::Unsupported(self.id.0.clone(), why.clone()));
         }
         // Multiplied, not divided: the high half of the product is uniform below the sum.
         let mut left = ((u128::from(random) * u128::from(self.weights)) >> 64) as u64;
@@ -208,12 +217,19 @@ impl Routed {
             return match fault {
                 None => Ok(Target { backend: backend_ref, filters: &backend.filters }),
                 Some(fault) => {
-                    let (route, backend) = (self.route.clone(), backend_ref.clone());
+                    let (route, backend) = (self.id.0.clone(), backend_ref.clone());
                     Err(Refusal::Backend { route, backend, fault: *fault })
                 }
             };
         }
-        Err(Refusal::Nowhere(self.route.clone()))
+        for foreign in &self.rule.foreign {
+            let weight = u64::from(foreign.weight.0);
+            if left < weight {
+                return Err(Refusal::Kind(self.id.0.clone(), foreign.what.clone()));
+            }
+            left -= weight;
+        }
+        Err(Refusal::Nowhere(self.id.0.clone()))
     }
 
     /// Who gets a copy of a request; `random` gives numbers uniform over all of `u64`.

@@ -12,6 +12,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::name::ObjectName;
 use super::route::{BackendRef, ParentRef};
+use super::workload::Weight;
 
 /// Which kind a route is of. Of several kinds for one port the one that says most about its requests decides, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -89,6 +90,8 @@ pub struct HttpRule {
     pub filters: Filters,
     /// Where they go, by weight.
     pub backends: Vec<HttpBackend>,
+    /// Backends that are no Services: the shares nobody can have.
+    pub foreign: Vec<ForeignBackend>,
     /// How long they may take.
     pub timeouts: Timeouts,
     /// Whether they are tried again.
@@ -236,6 +239,15 @@ pub struct HttpBackend {
     pub backend: BackendRef,
     /// What is done to the requests that go there, after the rule's own filters.
     pub filters: Filters,
+}
+
+/// What a rule names as a backend and is of a kind nothing can be sent to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForeignBackend {
+    /// What it is, for the answer to those that fall to it.
+    pub what: Arc<str>,
+    /// Its share.
+    pub weight: Weight,
 }
 
 /// What is done to requests and to their responses.

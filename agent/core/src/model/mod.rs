@@ -12,18 +12,24 @@ mod policy;
 mod pool;
 mod route;
 mod service;
+mod traffic;
 mod workload;
 
 pub use authorization::{Action, AuthorizationPolicy, AuthorizationRule, Match, PeerMatch, PortMatch, Scope};
 pub use http_route::{
-    Cors, Filters, HeaderEdits, HeaderMatch, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId, HttpRule,
-    Mirror, OriginMatch, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Retry, Rewrite, TextMatch, Timeouts,
+    Cors, Filters, ForeignBackend, HeaderEdits, HeaderMatch, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId,
+    HttpRule, Mirror, OriginMatch, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Retry, Rewrite, TextMatch,
+    Timeouts,
 };
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use name::{Label, Labels, Name, NameError, ObjectName, Selector};
 pub use peer::{Peer, Roles};
-pub use policy::{Algorithm, MtlsMode, PeerAuthentication, TrafficPolicy};
+pub use policy::{MtlsMode, PeerAuthentication};
 pub use pool::Pool;
 pub use route::{BackendRef, GrantKind, ParentRef, ReferenceGrant, TcpRoute};
 pub use service::{EndpointAddress, EndpointSlice, Hints, Preference, Service, ServicePort, SlicePort};
+pub use traffic::{
+    Algorithm, Fault, HashKey, Keepalive, Limits, Outlier, Rate, RetryBudget, SuccessRate, Traffic, TrafficPolicy,
+    TrafficTarget,
+};
 pub use workload::{MeshLabel, Namespace, Node, NodeLiveness, OFF_LABEL, Weight, Workload};

@@ -1,4 +1,4 @@
-//! Policies that are not about who may connect: mTLS modes and balancing.
+//! mTLS modes: whether plaintext is accepted.
 
 use std::collections::BTreeMap;
 
@@ -27,29 +27,4 @@ pub struct PeerAuthentication {
     pub mode: Option<MtlsMode>,
     /// Modes of single ports.
     pub ports: BTreeMap<u16, MtlsMode>,
-}
-
-/// How a service's endpoints are chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-pub enum Algorithm {
-    /// Two random ready endpoints, the one with the lower peak-EWMA cost wins.
-    #[default]
-    PeakEwma,
-    /// Two random ready endpoints, the one with fewer connections in flight per weight wins.
-    LeastRequest,
-    /// Smooth weighted round robin.
-    RoundRobin,
-    /// Weighted random.
-    Random,
-}
-
-/// `weft.dev/v1alpha1 TrafficPolicy`: balancing settings of the Services it targets.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TrafficPolicy {
-    /// Namespace and name.
-    pub name: ObjectName,
-    /// The Services it is for, all of its own namespace.
-    pub targets: Vec<ObjectName>,
-    /// Their algorithm.
-    pub algorithm: Algorithm,
 }

@@ -25,6 +25,8 @@ reasons! {
         DeclaredHttp2 = "app_protocol_http2", "its appProtocol is HTTP/2";
         /// `grpc` and its kin.
         DeclaredGrpc = "app_protocol_grpc", "its appProtocol is gRPC";
+        /// A TrafficPolicy says something of its requests.
+        Policy = "traffic_policy", "a TrafficPolicy sets for it what only requests have";
         /// A route says what becomes of its requests.
         Routed = "route", "an HTTPRoute or GRPCRoute is attached to it";
     }
@@ -94,7 +96,17 @@ pub fn protocol(snapshot: &Snapshot, key: &ServicePortKey, client: Option<&Name>
     let declared = declared(port);
     let routes = snapshot.http_routes(&key.service, key.port);
     let routed = routes.is_some_and(|routes| client.is_none_or(|client| routes.for_client(client).is_some()));
-    if routed && !declared.is_http() { Protocol::Http(HttpBecause::Routed) } else { declared }
+    match declared {
+        Protocol::Http(_) => declared,
+        Protocol::Opaque(_) if routed => Protocol::Http(HttpBecause::Routed),
+        // Of a port that says it speaks something else only what it speaks can be meant.
+        Protocol::Opaque(OpaqueBecause::Undeclared)
+            if snapshot.traffic(&key.service, key.port).is_some_and(|traffic| traffic.is_of_requests()) =>
+        {
+            Protocol::Http(HttpBecause::Policy)
+        }
+        Protocol::Opaque(_) => declared,
+    }
 }
 
 /// What a port's `appProtocol` says. Names are compared without regard to case, as Istio does and people expect.

@@ -72,6 +72,8 @@ reasons! {
         Affinity = "session_affinity", "sessionAffinity: ClientIP";
         /// The kernel measures nothing.
         Algorithm = "algorithm", "its TrafficPolicy's algorithm needs what only the proxy measures";
+        /// The kernel counts and times nothing.
+        Bounded = "limits", "its TrafficPolicy limits its connections or their idle time";
         /// The kernel knows no requests.
         Http = "http", "its connections are carried request by request";
         /// The kernel knows no branches.
@@ -84,12 +86,16 @@ reasons! {
 pub fn proxy_only(snapshot: &Snapshot, service: &Service, key: &ServicePortKey) -> Option<ProxyOnly> {
     let namespace = snapshot.namespace(&service.name.namespace);
     // One that was asked for by name is asked for what it measures, which the kernel does not.
-    let drawn = matches!(snapshot.algorithm(&service.name), None | Some(Algorithm::Random | Algorithm::RoundRobin));
+    let traffic = snapshot.traffic(&service.name, key.port);
+    let algorithm = traffic.and_then(|traffic| traffic.algorithm);
+    let drawn = matches!(algorithm, None | Some(Algorithm::Random | Algorithm::RoundRobin));
+    let bounded = traffic.is_some_and(|traffic| traffic.limits.is_some() || traffic.idle.is_some());
     let held_back = !service.fast_path || namespace.is_some_and(|namespace| !namespace.fast_path);
     match () {
         () if held_back => Some(ProxyOnly::Annotation),
         () if service.affinity.is_some() => Some(ProxyOnly::Affinity),
         () if !drawn => Some(ProxyOnly::Algorithm),
+        () if bounded => Some(ProxyOnly::Bounded),
         () if protocol(snapshot, key, None).is_http() => Some(ProxyOnly::Http),
         () if snapshot.split(key).is_some() => Some(ProxyOnly::Route),
         () => None,
@@ -159,7 +165,6 @@ impl Drawing<'_> {
     /// Every port of a service, at each of its addresses.
     fn service(&self, name: &ObjectName, plan: &mut SameNode) {
         let Some(service) = self.snapshot.service(name) else { return };
-        let in_turns = self.snapshot.algorithm(name) == Some(Algorithm::RoundRobin);
         for (port, family) in service.ports.iter().flat_map(|port| Family::ALL.map(|family| (port.port, family))) {
             let key = ServicePortKey { service: name.clone(), port, family };
             if plan.drawn.contains_key(&key) || proxy_only(self.snapshot, service, &key).is_some() {
@@ -169,6 +174,7 @@ impl Drawing<'_> {
             if choices.is_empty() {
                 continue;
             }
+            let in_turns = self.snapshot.algorithm(name, port) == Some(Algorithm::RoundRobin);
             let frontend = Frontend { in_turns, choices };
             plan.drawn.insert(key.clone(), frontend.choices.iter().map(|choice| choice.address).collect());
             for ip in service.cluster_ips.iter().filter(|ip| Family::of(**ip) == family) {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::index::{Address, Backed, Revised};
 use super::peers::PeerSlice;
-use super::{Delta, Family, Key, Resource, ServicePortKey, Snapshot};
+use super::{Delta, Family, Key, Primary, Resource, ServicePortKey, Snapshot};
 use crate::model::{
     AuthorizationPolicy, EndpointSlice, HttpRoute, HttpRouteId, Name, Node, NodeLiveness, ObjectName,
-    PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, Workload,
+    PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrafficTarget, Workload,
 };
 
 /// What has to be computed anew.
@@ -154,6 +154,7 @@ impl Batch {
         }
         if new.is_none() {
             self.next.derived.http.remove(name);
+            self.next.derived.traffic.remove(name);
         }
         if let Some(old) = old {
             tables.services.remove(name);
@@ -308,14 +309,38 @@ impl Batch {
         }
         if let Some(old) = tables.traffic.remove(name) {
             for target in &old.targets {
-                tables.traffic_for.remove(target, name);
+                match target {
+                    TrafficTarget::Service(service, _) => tables.traffic_for.remove(service, name),
+                    TrafficTarget::Route(id, _) => tables.traffic_for_routes.remove(id, name),
+                }
+                self.marks.splits.extend(concerned(tables, target));
             }
         }
         if let Some(new) = new.map(Arc::new) {
-            for target in new.targets.iter().filter(|target| target.namespace == name.namespace) {
-                tables.traffic_for.insert(target.clone(), new.clone());
+            for target in &new.targets {
+                match target {
+                    TrafficTarget::Service(service, _) if service.namespace == name.namespace => {
+                        tables.traffic_for.insert(service.clone(), new.clone());
+                    }
+                    TrafficTarget::Route(id, _) if id.name.namespace == name.namespace => {
+                        tables.traffic_for_routes.insert(id.clone(), new.clone());
+                    }
+                    _ => continue,
+                }
+                self.marks.splits.extend(concerned(tables, target));
             }
             tables.traffic.insert(name.clone(), new);
+        }
+    }
+}
+
+/// The services whose traffic a target is about.
+fn concerned(tables: &Primary, target: &TrafficTarget) -> Vec<ObjectName> {
+    match target {
+        TrafficTarget::Service(service, _) => vec![service.clone()],
+        TrafficTarget::Route(id, _) => {
+            let parents = tables.http.routes.get(id).map_or(&[][..], |route| &route.parents);
+            parents.iter().map(|parent| parent.service.clone()).collect()
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::{Attachment, BranchFault, Snapshot, routes};
+use super::{Attachment, BranchFault, Snapshot, routes, traffic};
 use crate::http::{HttpRoute, HttpRouteId, HttpRouter};
 use crate::model::{BackendRef, GrantKind, HttpKind, Name, ObjectName, ParentRef};
 
@@ -117,7 +117,9 @@ pub(super) fn resolve(snapshot: &Snapshot, service: &ObjectName, port: u16) -> O
     for (namespace, routes) in sides {
         let kind = routes.iter().map(|route| route.id.kind).min()?;
         let deciding = routes.into_iter().filter(|route| route.id.kind == kind);
-        let router = Arc::new(HttpRouter::new(deciding, |route, backend| fault(snapshot, route, backend)));
+        let fault = |route: &HttpRoute, backend: &BackendRef| fault(snapshot, route, backend);
+        let router = HttpRouter::new(deciding, fault, |route, rule| traffic::of_rule(snapshot, route, rule));
+        let router = Arc::new(router);
         if *namespace == service.namespace {
             found.producer = Some(router);
         } else {

@@ -20,6 +20,7 @@ mod resource;
 mod routes;
 mod settle;
 mod topology;
+mod traffic;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -28,9 +29,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, HttpRoute, Identity, MeshLabel, Name, Namespace, Node,
-    NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy,
-    TrustDomain, Workload,
+    Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, HttpRoute, HttpRouteId, Identity, MeshLabel, Name,
+    Namespace, Node, NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute,
+    Traffic, TrafficPolicy, TrustDomain, Workload,
 };
 use index::{Address, Backed, Index, Revised};
 use peers::Peers;
@@ -83,6 +84,7 @@ struct Primary {
     authorization_in: Index<Name, AuthorizationPolicy>,
     authentication_in: Index<Name, PeerAuthentication>,
     traffic_for: Index<ObjectName, TrafficPolicy>,
+    traffic_for_routes: Index<HttpRouteId, TrafficPolicy>,
 }
 
 /// What follows from the primary tables, kept up by [`settle`].
@@ -90,6 +92,7 @@ struct Primary {
 struct Derived {
     splits: OrdMap<ServicePortKey, Arc<Split>>,
     http: OrdMap<ObjectName, http::Ports>,
+    traffic: OrdMap<ObjectName, traffic::Ports>,
     destinations: OrdSet<IpAddr>,
     policies: OrdMap<Name, Arc<NamespacePolicies>>,
 }
@@ -287,6 +290,12 @@ impl Snapshot {
         self.primary.http.routes.values()
     }
 
+    /// Whether there is such a route of HTTP requests.
+    #[must_use]
+    pub fn has_http_route(&self, id: &HttpRouteId) -> bool {
+        self.primary.http.routes.contains_key(id)
+    }
+
     /// What each parent of a route of HTTP requests makes of it, in the order of its `parents`.
     #[must_use]
     pub fn http_attachments(&self, route: &HttpRoute) -> Vec<Attachment> {
@@ -321,11 +330,16 @@ impl Snapshot {
         routes::faults(self, route)
     }
 
-    /// How a service's endpoints are chosen: by the TrafficPolicy that targets it (of several, the one with the
-    /// smallest name).
+    /// What TrafficPolicies set for a port of a service; `None` where there are none.
     #[must_use]
-    pub fn algorithm(&self, service: &ObjectName) -> Option<Algorithm> {
-        self.primary.traffic_for.at(service).first().map(|policy| policy.algorithm)
+    pub fn traffic(&self, service: &ObjectName, port: u16) -> Option<&Arc<Traffic>> {
+        self.derived.traffic.get(service)?.get(&port)
+    }
+
+    /// How the endpoints of a service port are chosen, where a TrafficPolicy says.
+    #[must_use]
+    pub fn algorithm(&self, service: &ObjectName, port: u16) -> Option<Algorithm> {
+        self.traffic(service, port)?.algorithm
     }
 
     /// All namespaces, by name.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::index::Address;
 use super::policies::NamespacePolicies;
-use super::{Family, ServicePortKey, http, routes};
+use super::{Family, ServicePortKey, http, routes, traffic};
 use crate::model::{Name, ObjectName};
 
 impl Batch {
@@ -24,6 +24,7 @@ impl Batch {
             self.revise(&service);
         }
         for service in marks.splits {
+            self.settle_traffic(&service);
             self.settle_http(&service);
             self.settle_splits(&service);
         }
@@ -65,6 +66,23 @@ impl Batch {
             self.next.derived.http.remove(name);
         } else {
             self.next.derived.http.insert(name.clone(), ports);
+        }
+    }
+
+    /// Replaces only what differs: what is measured under a setting goes on under the same.
+    fn settle_traffic(&mut self, name: &ObjectName) {
+        let Some(service) = self.next.service(name) else { return };
+        let held = self.next.derived.traffic.get(name);
+        let mut ports = traffic::Ports::new();
+        for port in &service.ports {
+            let Some(new) = traffic::of_port(&self.next, name, port) else { continue };
+            let held = held.and_then(|held| held.get(&port.port)).filter(|held| ***held == new);
+            ports.insert(port.port, held.cloned().unwrap_or_else(|| Arc::new(new)));
+        }
+        if ports.is_empty() {
+            self.next.derived.traffic.remove(name);
+        } else {
+            self.next.derived.traffic.insert(name.clone(), ports);
         }
     }
 

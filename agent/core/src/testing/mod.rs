@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
     Algorithm, BackendRef, EndpointAddress, EndpointSlice, Labels, Name, NodeLiveness, ObjectName, ParentRef,
-    Preference, Service, ServicePort, SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
+    Preference, Service, ServicePort, SlicePort, TcpRoute, Traffic, TrafficPolicy, TrafficTarget, TrustDomain, Weight,
+    Workload,
 };
 use crate::snapshot::{Delta, Family, Here, Resource, ServicePortKey, Snapshot};
 
@@ -122,7 +123,8 @@ pub(crate) fn route(named: &str, parent: &str, backends: &[(&str, u32)]) -> TcpR
 
 /// A policy for one service of the same name.
 pub(crate) fn balanced_by(service: &str, algorithm: Algorithm) -> TrafficPolicy {
-    TrafficPolicy { name: object(service), targets: vec![object(service)], algorithm }
+    let traffic = Box::new(Traffic { algorithm: Some(algorithm), ..Traffic::default() });
+    TrafficPolicy { name: object(service), targets: vec![TrafficTarget::Service(object(service), None)], traffic }
 }
 
 /// The domain of every test mesh.

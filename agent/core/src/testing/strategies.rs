@@ -17,7 +17,7 @@ use crate::model::{
     Action, Algorithm, AuthorizationPolicy, AuthorizationRule, BackendRef, EndpointAddress, EndpointSlice, GrantKind,
     Hints, Identity, Label, Labels, Match, MeshLabel, MtlsMode, Name, Namespace, Node, NodeLiveness, ObjectName,
     ParentRef, PeerAuthentication, PeerMatch, PortMatch, Preference, ReferenceGrant, Roles, Scope, Selector, Service,
-    ServicePort, SlicePort, TcpRoute, TrafficPolicy, TrustDomain, Weight, Workload,
+    ServicePort, SlicePort, TcpRoute, Traffic, TrafficPolicy, TrafficTarget, TrustDomain, Weight, Workload,
 };
 use crate::snapshot::{Delta, PeerSlice, Resource};
 
@@ -171,8 +171,16 @@ fn grants() -> impl Strategy<Value = ReferenceGrant> {
 fn traffic() -> impl Strategy<Value = TrafficPolicy> {
     let algorithm =
         select(vec![Algorithm::PeakEwma, Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random]);
-    (objects(&["a/p", "a/q", "b/p"]), vec(services_named(), 0..2), algorithm)
-        .prop_map(|(name, targets, algorithm)| TrafficPolicy { name, targets, algorithm })
+    let section = select(vec![None, Some("80"), Some("http")]);
+    let target =
+        (services_named(), section).prop_map(|(name, section)| TrafficTarget::Service(name, section.map(Into::into)));
+    let traffic = (option::of(algorithm), option::of(Just(Duration::from_secs(9))))
+        .prop_map(|(algorithm, idle)| Traffic { algorithm, idle, ..Traffic::default() });
+    (objects(&["a/p", "a/q", "b/p"]), vec(target, 0..2), traffic).prop_map(|(name, targets, traffic)| TrafficPolicy {
+        name,
+        targets,
+        traffic: Box::new(traffic),
+    })
 }
 
 fn matches<T: Clone + std::fmt::Debug>(values: impl Strategy<Value = T> + Clone) -> impl Strategy<Value = Match<T>> {

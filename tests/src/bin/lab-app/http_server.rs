@@ -1,8 +1,9 @@
 //! An HTTP server as any other: both versions on one port, an answer that says what the request looked like, and paths that
 //! behave.
 //!
-//! `/status/503`, `/wait/200` (ms), `/bytes/1000000`, `/break` (half a body, then nothing), `/trailers`; calls of
-//! `application/grpc` are echoed.
+//! `/status/503`, `/wait/200` (ms), `/bytes/1000000`, `/break` (half a body, then nothing), `/trailers`; whom `x-bad` names
+//! answers 500; calls of
+//! `application/grpc` are echoed, or fail as their fields ask: `x-fail` at once, `x-fail-late` after a message.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -94,7 +95,7 @@ async fn answer(here: Here, request: Request<Incoming>) -> http::Result<Answer> 
     let (message, sum, trailers) = read(body).await;
     here.body_bytes.fetch_add(sum.length, Ordering::Relaxed);
     if grpc {
-        return echo(&here, message);
+        return call(&here, message, &head.headers);
     }
     if word == "wait" {
         tokio::time::sleep(Duration::from_millis(number)).await;
@@ -112,7 +113,9 @@ async fn answer(here: Here, request: Request<Incoming>) -> http::Result<Answer> 
     };
     let text = Bytes::from(serde_json::to_string(&saw).unwrap_or_default());
     let mut response = Response::builder().header("x-name", &*here.name).header("content-type", "application/json");
-    if word == "status" {
+    if head.headers.get("x-bad").is_some_and(|bad| bad.as_bytes() == here.name.as_bytes()) {
+        response = response.status(500);
+    } else if word == "status" {
         response = response.status(u16::try_from(number).unwrap_or(500));
     }
     let frames: Frames = match word {
@@ -160,11 +163,15 @@ fn broken(text: Bytes) -> Frames {
 }
 
 /// The same message, the endpoint's name in the head, and the status where gRPC has it.
-fn echo(here: &Here, message: Vec<u8>) -> http::Result<Answer> {
-    let mut after = HeaderMap::new();
-    after.insert("grpc-status", HeaderValue::from_static("0"));
-    let frames = stream::iter([Ok(Frame::data(Bytes::from(message))), Ok(Frame::trailers(after))]).boxed();
+fn call(here: &Here, message: Vec<u8>, fields: &HeaderMap) -> http::Result<Answer> {
     let response = Response::builder().header("content-type", "application/grpc").header("x-name", &*here.name);
+    if let Some(status) = fields.get("x-fail") {
+        return response.header("grpc-status", status).body(StreamBody::new(stream::empty().boxed()));
+    }
+    let mut after = HeaderMap::new();
+    let late = fields.get("x-fail-late").cloned();
+    after.insert("grpc-status", late.unwrap_or(HeaderValue::from_static("0")));
+    let frames = stream::iter([Ok(Frame::data(Bytes::from(message))), Ok(Frame::trailers(after))]).boxed();
     response.body(StreamBody::new(frames))
 }
 

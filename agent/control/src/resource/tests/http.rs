@@ -85,7 +85,6 @@ fn what_cannot_be_done_refuses_its_own_requests_only() {
             "backendRefs: [{name: a, port: 1, filters: [{type: URLRewrite, urlRewrite: {hostname: h}}]}]",
             "in rules only",
         ),
-        ("backendRefs: [{name: a, port: 1, kind: Bucket}]", "use a Service"),
         ("timeouts: {request: 1 day}", "is not a duration"),
         ("retry: {codes: [200]}", "200 is not the status of a failure"),
         (
@@ -101,6 +100,16 @@ fn what_cannot_be_done_refuses_its_own_requests_only() {
         assert!(unsupported.contains(said), "{rule}: {unsupported}");
         assert!(errors.is_empty() && !warnings.is_empty() && route.rules[1].unsupported.is_none(), "{rule}");
     }
+}
+
+#[test]
+fn a_backend_of_another_kind_costs_its_share_only() {
+    let spec = "rules: [{backendRefs: [{name: v1, port: 80, weight: 3}, {name: b, kind: Bucket, group: s3.example, weight: 2}]}]";
+    let (route, errors, warnings) = convert::<Object, _>(&http(spec), http_route::convert);
+    let route: HttpRoute = route.unwrap();
+    assert_eq!((errors, warnings), (vec![], vec!["spec.rules[0].backendRefs[1].kind".to_owned()]));
+    let rule = &route.rules[0];
+    assert_eq!((rule.backends.len(), rule.foreign[0].weight.0, rule.unsupported.as_ref()), (1, 2, None));
 }
 
 #[test]
