@@ -60,8 +60,6 @@ use same_node::SameNode;
 const USER_AGENT: &str = concat!("weft-agent/", env!("CARGO_PKG_VERSION"));
 /// Threads of what is not a connection: the configuration, certificates, metrics, accepting.
 const CONTROL_THREADS: usize = 2;
-/// Arenas of the allocator that all threads share.
-const ARENAS: i32 = 2;
 /// How long a successor waits for the running agent to let go.
 const HANDOVER_WAIT: Duration = Duration::from_secs(10);
 
@@ -70,7 +68,8 @@ const HANDOVER_WAIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot start, in words that say what to do.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    sys::memory::share_arenas(ARENAS);
+    // Enough that workers need not wait for each other, however many cores there are.
+    sys::memory::share_arenas(config.workers + 1);
     let levels = logging::init(config.log_format, &config.log_level)?;
     if let Err(error) = sys::limits::raise_open_files() {
         tracing::warn!(%error, "the limit of open files cannot be raised: connections may have to wait for each other");

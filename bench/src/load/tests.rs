@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::echo::{self, Echo, Pace};
+use super::http::{self, Requests, Speaks};
 use super::pace::Schedule;
 use super::protocol::{Ask, HEADER};
-use super::http::{self, Requests, Speaks};
 use super::{Outcome, Window, bulk, connect, idle, rtt, serve};
 
 const WINDOW: Window = Window { warmup: Duration::from_millis(40), length: Duration::from_millis(300) };
