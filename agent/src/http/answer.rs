@@ -51,6 +51,9 @@ pub(super) enum Fault {
     /// It goes wrong on purpose.
     #[error("a TrafficPolicy has this request fail, with {0}")]
     Injected(StatusCode),
+    /// Its pod's budget is used up.
+    #[error("bodies that nobody reads use up what the pod may hold")]
+    Budget,
     /// It has been through the mesh too often.
     #[error("the request has passed {0} proxies of the mesh: do two services send it to each other?")]
     Loop(u32),
@@ -71,6 +74,7 @@ impl Fault {
             Self::Switched => "malformed_response",
             Self::RateLimited(_) => "rate_limited",
             Self::Injected(_) => "fault_injected",
+            Self::Budget => "over_budget",
             Self::Loop(_) => "loop",
         }
     }
@@ -82,7 +86,7 @@ impl Fault {
             Self::Rule(_) | Self::Edit(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Refused(Refused::Tunnel(TunnelError::Refused { status: 401 | 403 })) => StatusCode::FORBIDDEN,
-            Self::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(_) | Self::Budget => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(_) | Self::Switched => StatusCode::BAD_GATEWAY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Injected(status) => *status,

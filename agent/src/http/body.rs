@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::claim::{Claim, settle};
 use super::held::Held;
 use super::near::Answering;
 use crate::dial::Place;
@@ -20,6 +21,9 @@ pub(super) enum Broken {
     /// It took longer than its route allows.
     #[error("the response took longer than its route allows")]
     Late,
+    /// Its pod's budget is used up.
+    #[error("bodies that nobody reads use up what the pod may hold")]
+    Budget,
 }
 
 /// A response's body, on its way to the app.
@@ -29,6 +33,7 @@ pub(super) struct Download {
     held: Option<Box<Held>>,
     answering: Option<Answering>,
     place: Option<Place>,
+    claim: Option<Claim>,
 }
 
 enum From {
@@ -37,10 +42,11 @@ enum From {
 }
 
 impl Download {
-    /// An endpoint's.
-    pub(super) fn endpoint(incoming: Incoming, held: Box<Held>) -> Self {
+    /// An endpoint's. Of a body over HTTP/2 that has not ended, `claim` is what it may hold.
+    pub(super) fn endpoint(incoming: Incoming, held: Box<Held>, claim: Option<Claim>) -> Self {
         let ended = incoming.is_end_stream();
-        let mut download = Self { from: From::Endpoint(incoming), held: Some(held), answering: None, place: None };
+        let mut download =
+            Self { from: From::Endpoint(incoming), held: Some(held), answering: None, place: None, claim };
         if ended {
             download.end();
         }
@@ -49,7 +55,7 @@ impl Download {
 
     /// The mesh's own.
     pub(super) fn mesh(text: Bytes) -> Self {
-        Self { from: From::Mesh(Full::new(text)), held: None, answering: None, place: None }
+        Self { from: From::Mesh(Full::new(text)), held: None, answering: None, place: None, claim: None }
     }
 
     /// Keeps its place among those that are open until the last byte.
@@ -88,7 +94,14 @@ impl Body for Download {
             this.held = None;
             return Poll::Ready(Some(Err(Broken::Late)));
         }
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if settle(&mut this.claim, &polled).is_err() {
+            if let Some(mut held) = this.held.take() {
+                held.broke("over_budget", &Broken::Budget);
+            }
+            return Poll::Ready(Some(Err(Broken::Budget)));
+        }
+        let frame = ready!(polled);
         let ended = incoming.is_end_stream();
         match (&frame, &mut this.held) {
             (Some(Ok(frame)), Some(held)) => held.received(frame),

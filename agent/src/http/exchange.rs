@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use weft_core::balance::Pick;
 use weft_core::snapshot::Snapshot;
@@ -18,17 +18,19 @@ use weft_core::snapshot::Snapshot;
 use super::answer::{Fault, is_grpc};
 use super::body::Download;
 use super::bounds::Bounds;
+use super::claim::Claim;
 use super::endpoint::{Reached, Tries};
 use super::going::{Again, Going};
 use super::held::{Held, judge};
+use super::hop::BadRequest;
 use super::mirror::mirror;
 use super::near::Answering;
 use super::record::{Known, Seen};
 use super::retries::Retries;
 use super::routing::{Routing, Way, route};
-use super::upload::Upload;
+use super::upload::{Break, Upload};
 use super::wire::{Lent, Unsent};
-use super::{Client, Http, hop, upgrade};
+use super::{Client, Http, hop, near, upgrade};
 use crate::dial::{Caller, Refused};
 
 /// An app's connection, shared by its requests.
@@ -39,6 +41,8 @@ pub(super) struct Session {
     last: AtomicBool,
     /// What was found out for the metrics, by endpoint.
     known: Mutex<HashMap<SocketAddr, Known>>,
+    /// Why its requests are not read on, once that is so.
+    unreadable: near::Fault,
 }
 
 /// Why an endpoint's answer does not reach the app.
@@ -98,8 +102,8 @@ async fn within<T>(limit: Option<(Instant, Duration)>, future: impl Future<Outpu
 }
 
 impl Session {
-    pub(super) fn new(http: Arc<Http>, client: Client) -> Self {
-        Self { http, client, last: AtomicBool::new(false), known: Mutex::default() }
+    pub(super) fn new(http: Arc<Http>, client: Client, unreadable: near::Fault) -> Self {
+        Self { http, client, last: AtomicBool::new(false), known: Mutex::default(), unreadable }
     }
 
     /// From now on each answer over HTTP/1 is the connection's last.
@@ -156,10 +160,22 @@ impl Session {
         Ok(response)
     }
 
+    /// What a body may hold that nobody reads.
+    fn claim(&self, version: Version, body: &Incoming) -> Result<Option<Claim>, Fault> {
+        if version != Version::HTTP_2 || body.is_end_stream() {
+            return Ok(None);
+        }
+        Claim::new(&self.client.pod.budget).ok_or(Fault::Budget).map(Some)
+    }
+
     async fn carry(self: &Arc<Self>, request: Request<Incoming>, seen: &mut Seen) -> Result<Response<Download>, Ended> {
+        if let Some(fault) = self.unreadable.of(request.headers()) {
+            return Err(Fault::from(BadRequest::from(fault)).into());
+        }
         let (begun, snapshot) = (Instant::now(), (self.http.snapshots)());
         let client = &self.client;
-        let (mut going, way) = Going::fit(request, |head| {
+        let claim = self.claim(request.version(), request.body())?;
+        let (mut going, way) = Going::fit(request, claim, |head| {
             route(&snapshot, &client.pod.name.namespace, &client.service, head, rand::random())
         })?;
         match way {
@@ -215,6 +231,12 @@ impl Session {
                         return self.answered(response, &method, near, held);
                     }
                 },
+                // The endpoint is not to be blamed, and nobody else to be asked.
+                Ok(Err(_)) if progress.broken() == Some(Break::App) => {
+                    let fault = self.unreadable.any().map_or(BadRequest::Body, BadRequest::from);
+                    return Err(Fault::from(fault).into());
+                }
+                Ok(Err(_)) if progress.broken() == Some(Break::Budget) => return Err(Fault::Budget.into()),
                 Ok(Err(unsent)) => match after(unsent, &lent, pick, again, &mut retries)? {
                     Next::AtOnce(request) => {
                         going = Going { request, progress, near };
@@ -258,7 +280,10 @@ impl Session {
             }
             // Nobody asked for that.
             (None, Some(_)) => return Err(Fault::Switched.into()),
-            (_, None) => Download::endpoint(incoming, held),
+            (_, None) => {
+                let claim = self.claim(head.version, &incoming)?;
+                Download::endpoint(incoming, held, claim)
+            }
         };
         Ok(Response::from_parts(head, body))
     }

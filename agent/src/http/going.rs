@@ -8,6 +8,7 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::Fault;
+use super::claim::Claim;
 use super::hop;
 use super::replay::Reel;
 use super::upload::{Gate, Progress, Upload};
@@ -33,6 +34,7 @@ impl Going {
     /// [`Fault`].
     pub(super) fn fit<R>(
         request: Request<Incoming>,
+        claim: Option<Claim>,
         route: impl FnOnce(&mut http::request::Parts) -> Result<R, Fault>,
     ) -> Result<(Self, R), Fault> {
         let (mut head, body) = request.into_parts();
@@ -47,7 +49,7 @@ impl Going {
         head.headers.insert(HOPS, HeaderValue::from(hops));
         let progress = Arc::new(Progress::default());
         let expects = hop::expects(&head) && !body.is_end_stream();
-        let mut request = Request::from_parts(head, Upload::new(body, Arc::clone(&progress)));
+        let mut request = Request::from_parts(head, Upload::new(body, Arc::clone(&progress), claim));
         if expects {
             request = await_invitation(request);
         }

@@ -8,7 +8,10 @@ use http::header::{
 use http::uri::Authority;
 use http::{Method, StatusCode, Version, request, response};
 
-use super::framing;
+use super::framing::{self, Unreadable};
+
+/// The fields of an HTTP/2 request at the most, in bytes.
+pub(super) const FIELDS_MAX: usize = framing::HEAD_MAX;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -25,12 +28,21 @@ pub(super) enum BadRequest {
     TransferCoding,
     #[error("an HTTP/2 request needs a scheme and an authority")]
     Authority,
+    #[error("the fields are more than 64 KiB (RFC 6585, 5)")]
+    TooLarge,
+    #[error("the body broke off")]
+    Body,
+    #[error("{0}")]
+    Unreadable(#[from] Unreadable),
 }
 
 impl BadRequest {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::TransferCoding | Self::Unreadable(Unreadable::Coding) => StatusCode::NOT_IMPLEMENTED,
+            Self::Unreadable(Unreadable::TargetTooLong) => StatusCode::URI_TOO_LONG,
+            Self::Unreadable(Unreadable::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::TooLarge | Self::Unreadable(Unreadable::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -42,6 +54,7 @@ impl BadRequest {
 /// [`BadRequest`].
 pub(super) fn request(head: &mut request::Parts) -> Result<bool, BadRequest> {
     let upgrade = if head.version == Version::HTTP_2 {
+        fields(head)?;
         authority(head)?;
         head.method == Method::CONNECT
     } else {
@@ -85,6 +98,13 @@ fn framing(headers: &HeaderMap) -> Result<(), BadRequest> {
         _ => {}
     }
     if codings.next().is_some() || lengths.next().is_some() { Err(BadRequest::Framing) } else { Ok(()) }
+}
+
+/// As HTTP/2 counts them (RFC 9113, 6.5.2), without those that stand for the request line.
+fn fields(head: &request::Parts) -> Result<(), BadRequest> {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target + head.headers.iter().map(size).sum::<usize>() > FIELDS_MAX { Err(BadRequest::TooLarge) } else { Ok(()) }
 }
 
 /// One Host, which is that of an absolute target where there is one (RFC 9112, 3.2.2).

@@ -8,10 +8,11 @@
 mod answer;
 mod body;
 mod bounds;
+mod claim;
 mod detect;
 mod endpoint;
 mod exchange;
-mod framing;
+pub mod framing;
 mod going;
 mod held;
 mod hop;

@@ -13,22 +13,25 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use super::body::Download;
+use super::claim;
 use super::detect::{self, Version};
 use super::exchange::Session;
-use super::near::{Answering, Ends, Near};
+use super::framing;
+use super::near::{Answering, Ends, Fault, Near};
 use super::{Client, Http};
 use crate::sys::{diag, socket};
 
-/// A request's head at the most, in bytes.
-const HEAD_MAX: usize = 64 * 1024;
+/// A head of HTTP/1 at the most, in bytes: more than [`framing`] lets through, so that it is never hyper who refuses one.
+const HEAD_MAX: usize = framing::HEAD_MAX + 1024;
+/// The fields of an HTTP/2 request at the most. Those beyond [`super::hop::FIELDS_MAX`] are refused there; what is beyond this
+/// the protocol itself answers, with a bare 431, and a client that goes on to four times as much is told to go away.
+const FIELD_LIST_MAX: u32 = 2 * framing::HEAD_MAX as u32;
 /// How much of an HTTP/1 body is read ahead, in bytes.
 const READ_MAX: usize = 128 * 1024;
 /// Requests an app may have open in one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
-/// What a stream's reader may leave unread, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
 /// More than all streams together may leave: an endpoint that does not read holds up its own request only.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * (STREAMS_MAX + 1);
+const CONNECTION_WINDOW: u32 = claim::WINDOW * (STREAMS_MAX + 1);
 /// What a stream may have written and not yet sent, in bytes.
 const SEND_BUFFER: usize = 128 * 1024;
 /// Streams an app has reset and that were not looked at yet, beyond which it means harm (CVE-2023-44487).
@@ -51,9 +54,9 @@ pub(super) async fn serve(http: Arc<Http>, client: Client, app: TcpStream) {
         opening = detect::read(&app) => opening,
     };
     let Ok(Some((version, opening))) = opening else { return };
-    let ends = Arc::new(Ends::default());
-    let near = Near::new(app, (version, opening), Arc::clone(&client.meter.traffic), Arc::clone(&ends));
-    let session = Arc::new(Session::new(http, client));
+    let (ends, fault) = (Arc::new(Ends::default()), Fault::default());
+    let near = Near::new(app, (version, opening), Arc::clone(&client.meter.traffic), Arc::clone(&ends), fault.clone());
+    let session = Arc::new(Session::new(http, client, fault));
     match version {
         Version::Http1 => serve_http1(&session, near, &ends).await,
         Version::Http2 => serve_http2(&session, near, &ends).await,
@@ -113,10 +116,10 @@ async fn serve_http2(session: &Arc<Session>, near: Near, ends: &Ends) {
     let service = service_fn(|request| answer(session, request, None));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(claim::WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_MAX as u32)
+        .max_header_list_size(FIELD_LIST_MAX)
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .auto_date_header(true);

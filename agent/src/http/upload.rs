@@ -2,8 +2,8 @@
 //! back where the endpoint is to ask for it, and copied for those who are to get a copy, as far as they keep up.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 
+use super::claim::{Claim, settle};
 use super::replay::{Reader, Reel};
 
 /// Pieces of a body that a copy may be behind. One that falls further behind is broken off: nobody waits for it.
@@ -25,6 +26,17 @@ pub(super) struct Progress {
     bytes: AtomicU64,
     /// The endpoint's connection has all of it.
     whole: AtomicBool,
+    /// It broke off, and not at the endpoint's end.
+    broken: OnceLock<Break>,
+}
+
+/// Where a request's body broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Break {
+    /// At the app's end.
+    App,
+    /// Here: its pod's budget is used up.
+    Budget,
 }
 
 impl Progress {
@@ -34,6 +46,14 @@ impl Progress {
 
     pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn broken(&self) -> Option<Break> {
+        self.broken.get().copied()
+    }
+
+    fn breaks(&self, at: Break) {
+        let _ = self.broken.set(at);
     }
 }
 
@@ -72,6 +92,9 @@ pub(super) enum Broken {
     /// The request is being sent again.
     #[error("the request is sent again")]
     Superseded,
+    /// Its pod's budget is used up.
+    #[error("bodies that nobody reads use up what the pod may hold")]
+    Budget,
 }
 
 /// A piece of a body, as copies get it. Without an end it has broken off.
@@ -96,6 +119,7 @@ pub(super) struct Intake {
     incoming: Incoming,
     progress: Arc<Progress>,
     copies: Vec<mpsc::Sender<Piece>>,
+    claim: Option<Claim>,
 }
 
 impl Intake {
@@ -109,7 +133,12 @@ impl Intake {
 
     /// The next frame, and whether it is the last.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Broken>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx)).transpose()?;
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if settle(&mut self.claim, &polled).is_err() {
+            self.progress.breaks(Break::Budget);
+            return Poll::Ready(Err(Broken::Budget));
+        }
+        let frame = ready!(polled).transpose().inspect_err(|_| self.progress.breaks(Break::App))?;
         if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
             self.progress.bytes.fetch_add(data.remaining() as u64, Ordering::Relaxed);
             if !self.copies.is_empty() {
@@ -142,11 +171,12 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming, progress: Arc<Progress>) -> Self {
+    /// Of a body over HTTP/2 that has not ended, `claim` is what it may hold.
+    pub(super) fn new(incoming: Incoming, progress: Arc<Progress>, claim: Option<Claim>) -> Self {
         if incoming.is_end_stream() {
             progress.whole.store(true, Ordering::Relaxed);
         }
-        let intake = Intake { incoming, progress: Arc::clone(&progress), copies: Vec::new() };
+        let intake = Intake { incoming, progress: Arc::clone(&progress), copies: Vec::new(), claim };
         Self { source: Source::App(intake), progress, gate: None }
     }
 

@@ -12,6 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::claim;
 use super::upload::Upload;
 use crate::relay::Far;
 use crate::tunnel::Standing;
@@ -21,10 +22,8 @@ use crate::tunnel::Standing;
 const AGE: Duration = Duration::from_secs(600);
 /// Requests in one HTTP/2 connection; further ones get another.
 const STREAMS_MAX: usize = 100;
-/// What a stream's reader may leave unread, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
 /// More than all streams together may leave: nobody who stops reading takes another's share.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * (STREAMS_MAX as u32 + 1);
+const CONNECTION_WINDOW: u32 = claim::WINDOW * (STREAMS_MAX as u32 + 1);
 /// What a stream may have written and not yet sent, in bytes.
 const SEND_BUFFER: usize = 128 * 1024;
 /// A response's head at the most, in bytes.
@@ -89,7 +88,7 @@ pub(super) async fn speak_http1(far: Far) -> hyper::Result<Exclusive> {
 pub(super) async fn speak_http2(far: Far) -> hyper::Result<Arc<Multiplexed>> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(claim::WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEAD_MAX as u32)
         .max_send_buf_size(SEND_BUFFER);

@@ -11,6 +11,8 @@ pub struct Budget {
     held: AtomicUsize,
     /// What windows have grown by: promised, not held.
     promised: AtomicUsize,
+    /// What HTTP bodies that may be behind may hold.
+    claimed: AtomicUsize,
 }
 
 impl Budget {
@@ -22,7 +24,7 @@ impl Budget {
     /// Of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, held: AtomicUsize::new(0), promised: AtomicUsize::new(0) }
+        Self { limit, held: AtomicUsize::new(0), promised: AtomicUsize::new(0), claimed: AtomicUsize::new(0) }
     }
 
     /// Bytes held now.
@@ -54,6 +56,28 @@ impl Budget {
             self.shrink(bytes);
         }
         fits
+    }
+
+    /// Lets an HTTP body hold up to `bytes`, as long as all of them together hold no more than an eighth of the budget:
+    /// 32 MiB, the windows of 512 bodies that nobody reads.
+    #[must_use]
+    pub fn claim(&self, bytes: usize) -> bool {
+        let fits = self.claimed.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit / 8;
+        if !fits {
+            self.disclaim(bytes);
+        }
+        fits
+    }
+
+    /// A body holds nothing any more.
+    pub fn disclaim(&self, bytes: usize) {
+        self.claimed.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// What HTTP bodies may hold now, in bytes.
+    #[must_use]
+    pub fn claimed(&self) -> usize {
+        self.claimed.load(Ordering::Relaxed)
     }
 
     /// A stream whose window had grown by `bytes` is gone.
