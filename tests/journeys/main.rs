@@ -5,8 +5,11 @@
 
 mod bad_input;
 mod balancing;
+mod clients;
 mod clock;
+mod conformance;
 mod controller;
+mod databases;
 mod deployment;
 mod discovery;
 mod enrolment;
@@ -34,3 +37,4 @@ mod switching;
 mod transparency;
 mod tunnel;
 mod volume;
+mod wire;

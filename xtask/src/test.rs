@@ -25,7 +25,7 @@ struct Tally {
 /// Runs the tests whose name contains `filter`, or all of them and everything around them.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     privileges::demand()?;
-    ensure(&[Need::Lab, Need::Kubectl])?;
+    ensure(&[Need::Lab, Need::Clients, Need::Kubectl])?;
     build::everything()?;
     let listed = scenarios::listed()?;
     let mut tally = Tally::default();

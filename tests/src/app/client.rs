@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::frames::Frames;
 use super::http::{Answers, Ask, Http, Reply, Requests};
 use super::payload::Payload;
 use super::protocol::{
@@ -144,6 +145,23 @@ impl App {
         self.ask(Command::Receive { conn, until })
     }
 
+    /// Sends bytes.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub fn write(&self, conn: u64, bytes: &[u8]) -> Result<Sent> {
+        self.send(conn, Payload::Bytes { bytes: bytes.to_vec(), times: 1 })
+    }
+
+    /// Reads HTTP/2 frames until one of these kinds, the last of `stream`, or the end of the connection; acknowledgements of
+    /// settings do not count as settings. Fails when nothing arrives for ten seconds.
+    ///
+    /// # Errors
+    /// When it stalls.
+    pub fn frames(&self, conn: u64, kinds: &[u8], stream: u32) -> Result<Frames> {
+        self.ask(Command::Frames { conn, kinds: kinds.to_vec(), stream })
+    }
+
     /// Sends the payload and FIN while it reads to the peer's end.
     ///
     /// # Errors
@@ -259,6 +277,14 @@ impl App {
     /// As [`App::fetch`].
     pub fn fetch_within(&self, to: SocketAddr, http: Http, ask: Ask, deadline_ms: u64) -> Result<Reply> {
         self.ask(Command::Fetch { to, http, ask, deadline_ms })
+    }
+
+    /// The same request so often in a row, in one connection; yields every response.
+    ///
+    /// # Errors
+    /// When one is not whole.
+    pub fn row(&self, to: SocketAddr, http: Http, ask: Ask, count: u64) -> Result<Vec<Reply>> {
+        self.ask(Command::Row { to, http, ask, count, deadline_ms: 15_000 })
     }
 
     /// Makes many HTTP requests and waits for all.

@@ -23,7 +23,7 @@ pub struct Ask {
     pub method: String,
     /// Path and query, or an absolute URI.
     pub target: String,
-    /// Beside `host`, which is always sent.
+    /// Beside `host`, which is always sent; it is the address dialled, unless it stands here.
     pub headers: Vec<(String, String)>,
     /// Sent with a Content-Length.
     pub body: Option<Payload>,
@@ -179,12 +179,13 @@ impl Reply {
         find(&self.trailers, name)
     }
 
-    /// What the endpoint says that it saw.
+    /// What the endpoint says that it saw: in the body, or, of a gRPC call, in a field.
     ///
     /// # Errors
     /// When it says something else.
     pub fn saw(&self) -> anyhow::Result<Saw> {
-        serde_json::from_str(&self.text).map_err(|_| anyhow::anyhow!("not what an endpoint saw: {self:?}"))
+        serde_json::from_str(self.header("x-saw").unwrap_or(&self.text))
+            .map_err(|_| anyhow::anyhow!("not what an endpoint saw: {self:?}"))
     }
 }
 

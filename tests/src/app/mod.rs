@@ -4,11 +4,13 @@
 //! that a journey can script both ends of a connection byte by byte and ask each end for its truth.
 
 mod client;
+pub mod frames;
 pub mod http;
 pub mod payload;
 pub mod protocol;
 
 pub use client::App;
+pub use frames::{Frame, Frames};
 pub use http::{Answers, Ask, Http, Reply, Requests, Saw};
 pub use payload::{Payload, Sum};
 pub use protocol::{

@@ -10,6 +10,13 @@ const BLOCK: usize = 65_537;
 pub enum Payload {
     /// These very bytes.
     Text(String),
+    /// These very bytes, so often.
+    Bytes {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// How often.
+        times: u64,
+    },
     /// `length` bytes of noise drawn from `seed`.
     Noise {
         /// Picks the noise.
@@ -25,6 +32,7 @@ impl Payload {
     pub fn length(&self) -> u64 {
         match self {
             Self::Text(text) => text.len() as u64,
+            Self::Bytes { bytes, times } => bytes.len() as u64 * times,
             Self::Noise { length, .. } => *length,
         }
     }
@@ -34,6 +42,11 @@ impl Payload {
     pub fn block(&self) -> Vec<u8> {
         match self {
             Self::Text(text) => text.clone().into_bytes(),
+            Self::Bytes { bytes, times } => {
+                // Whole ones, and few writes of many.
+                let most = (BLOCK / bytes.len().max(1)).max(1);
+                bytes.repeat(most.min(usize::try_from(*times).unwrap_or(most)))
+            }
             Self::Noise { seed, length } => noise(*seed, BLOCK.min(usize::try_from(*length).unwrap_or(BLOCK))),
         }
     }

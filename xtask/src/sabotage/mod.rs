@@ -36,7 +36,7 @@ struct Built {
 /// Tries the break of every scenario whose name contains one of `filters`, or of all.
 pub(crate) fn run(filters: &[String]) -> Result<()> {
     privileges::demand()?;
-    ensure(&[Need::Ebpf, Need::Lab])?;
+    ensure(&[Need::Ebpf, Need::Lab, Need::Clients])?;
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
     let breaks: Vec<Break> = table::read()?.into_iter().filter(|broken| wanted(&broken.scenario)).collect();
     if breaks.is_empty() {

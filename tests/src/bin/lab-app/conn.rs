@@ -14,7 +14,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use weft_tests::app::{End, Exchanged, Opened, Options, Payload, Received, Sent, Sum, Until};
+use weft_tests::app::frames::{flag, kind};
+use weft_tests::app::{End, Exchanged, Frame, Frames, Opened, Options, Payload, Received, Sent, Sum, Until};
 
 use crate::table::Table;
 
@@ -136,6 +137,30 @@ impl Conn {
         Ok(Received { text: String::from_utf8_lossy(&text).into_owned(), sum, end })
     }
 
+    pub(crate) async fn frames(&self, kinds: &[u8], stream: u32) -> Result<Frames> {
+        let mut read = self.read.lock().await;
+        let mut frames = Vec::new();
+        loop {
+            let mut head = [0; 9];
+            if let Err(end) = fill(&mut read, &mut head).await? {
+                return Ok(Frames { frames, end: Some(end) });
+            }
+            let (mut frame, length) = Frame::head(&head);
+            let mut payload = vec![0; length];
+            if let Err(end) = fill(&mut read, &mut payload).await? {
+                return Ok(Frames { frames, end: Some(end) });
+            }
+            payload.truncate(Frame::KEPT);
+            frame.payload = payload;
+            let acknowledged = frame.kind == kind::SETTINGS && frame.flags & flag::ACK != 0;
+            let done = (kinds.contains(&frame.kind) && !acknowledged) || frame.ends(stream);
+            frames.push(frame);
+            if done {
+                return Ok(Frames { frames, end: None });
+            }
+        }
+    }
+
     pub(crate) async fn exchange(&self, payload: &Payload) -> Result<Exchanged> {
         let (mut read, mut write) = (self.read.lock().await, self.write.lock().await);
         let sending = async {
@@ -160,6 +185,21 @@ impl Conn {
         drop(conn.read.into_inner().reunite(conn.write.into_inner())?);
         Ok(())
     }
+}
+
+/// Fills the buffer, unless the direction ends before that.
+async fn fill(read: &mut OwnedReadHalf, mut buffer: &mut [u8]) -> Result<Result<(), End>> {
+    while !buffer.is_empty() {
+        let got = match timeout(STALL, read.read(buffer)).await {
+            Err(_) => bail!("nothing arrived for {STALL:?}"),
+            Ok(got) => ended(got)?,
+        };
+        match got {
+            Ok(size) => buffer = &mut buffer[size..],
+            Err(end) => return Ok(Err(end)),
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// Sends all of a payload in writes of at most `chunk` bytes.

@@ -75,15 +75,17 @@ impl Sender {
 }
 
 fn request(ask: &Ask, to: SocketAddr, http: Http) -> Result<Request<Body>> {
+    let own = ask.headers.iter().find(|(name, _)| name == "host").map(|(_, host)| host.clone());
+    let host = own.unwrap_or_else(|| to.to_string());
     let target = match http {
-        Http::Two if ask.target.starts_with('/') => format!("http://{to}{}", ask.target),
+        Http::Two if ask.target.starts_with('/') => format!("http://{host}{}", ask.target),
         _ => ask.target.clone(),
     };
     let mut request = Request::builder().method(ask.method.as_str()).uri(target);
     if http == Http::One {
-        request = request.header("host", to.to_string());
+        request = request.header("host", host);
     }
-    for (name, value) in &ask.headers {
+    for (name, value) in ask.headers.iter().filter(|(name, _)| name != "host") {
         request = request.header(name, value);
     }
     let mut frames: Vec<Result<Frame<Bytes>, std::io::Error>> = Vec::new();
@@ -120,6 +122,19 @@ pub(crate) async fn fetch(to: SocketAddr, http: Http, ask: &Ask, deadline_ms: u6
         reply(response).await
     };
     timeout(Duration::from_millis(deadline_ms), whole).await.context("TimedOut")?
+}
+
+/// One request after another, in one connection.
+pub(crate) async fn row(to: SocketAddr, http: Http, ask: &Ask, count: u64, deadline_ms: u64) -> Result<Vec<Reply>> {
+    let all = async {
+        let (mut sender, mut replies) = (Sender::open(to, http).await?, Vec::new());
+        for _ in 0..count {
+            let response = sender.send(request(ask, to, http)?).await.map_err(|(_, e)| anyhow!("{}", told(&e)))?;
+            replies.push(reply(response).await?);
+        }
+        Ok(replies)
+    };
+    timeout(Duration::from_millis(deadline_ms), all).await.context("TimedOut")?
 }
 
 async fn reply(response: Response<Incoming>) -> Result<Reply> {

@@ -94,9 +94,6 @@ async fn answer(here: Here, request: Request<Incoming>) -> http::Result<Answer> 
         (words.next().unwrap_or_default(), words.next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0));
     let (message, sum, trailers) = read(body).await;
     here.body_bytes.fetch_add(sum.length, Ordering::Relaxed);
-    if grpc {
-        return call(&here, message, &head.headers);
-    }
     if word == "wait" {
         tokio::time::sleep(Duration::from_millis(number)).await;
     }
@@ -112,6 +109,9 @@ async fn answer(here: Here, request: Request<Incoming>) -> http::Result<Answer> 
         trailers: fields(&trailers),
     };
     let text = Bytes::from(serde_json::to_string(&saw).unwrap_or_default());
+    if grpc {
+        return call(&here, message, &head.headers, &text);
+    }
     let mut response = Response::builder().header("x-name", &*here.name).header("content-type", "application/json");
     if head.headers.get("x-bad").is_some_and(|bad| bad.as_bytes() == here.name.as_bytes()) {
         response = response.status(500);
@@ -163,8 +163,9 @@ fn broken(text: Bytes) -> Frames {
 }
 
 /// The same message, the endpoint's name in the head, and the status where gRPC has it.
-fn call(here: &Here, message: Vec<u8>, fields: &HeaderMap) -> http::Result<Answer> {
+fn call(here: &Here, message: Vec<u8>, fields: &HeaderMap, saw: &[u8]) -> http::Result<Answer> {
     let response = Response::builder().header("content-type", "application/grpc").header("x-name", &*here.name);
+    let response = response.header("x-saw", saw);
     if let Some(status) = fields.get("x-fail") {
         return response.header("grpc-status", status).body(StreamBody::new(stream::empty().boxed()));
     }

@@ -76,6 +76,9 @@ async fn obey(table: Arc<Table>, command: Command) -> Result<Value> {
             serde_json::to_value(table.conn(conn)?.send(&payload, chunk, urgent).await?)?
         }
         Command::Receive { conn, until } => serde_json::to_value(table.conn(conn)?.receive(until).await?)?,
+        Command::Frames { conn, kinds, stream } => {
+            serde_json::to_value(table.conn(conn)?.frames(&kinds, stream).await?)?
+        }
         Command::Exchange { conn, payload } => serde_json::to_value(table.conn(conn)?.exchange(&payload).await?)?,
         Command::Finish { conn } => serde_json::to_value(table.conn(conn)?.finish().await?)?,
         Command::Reset { conn } => serde_json::to_value(table.take(conn)?.reset()?)?,
@@ -90,6 +93,9 @@ async fn obey(table: Arc<Table>, command: Command) -> Result<Value> {
         Command::LoopReport { looping } => serde_json::to_value(table.looping(looping)?.report())?,
         Command::Fetch { to, http, ask, deadline_ms } => {
             serde_json::to_value(http_client::fetch(to, http, &ask, deadline_ms).await?)?
+        }
+        Command::Row { to, http, ask, count, deadline_ms } => {
+            serde_json::to_value(http_client::row(to, http, &ask, count, deadline_ms).await?)?
         }
         Command::Ask(requests) => serde_json::to_value(http_client::ask(requests).await)?,
         Command::Unread { requests } => serde_json::to_value(http_client::unread(&table, &requests).await?)?,
