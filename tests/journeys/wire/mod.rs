@@ -30,7 +30,7 @@ impl Wire {
         let pod = web.lab.pod(&web.a, "other").create()?;
         let other = pod.app(&web.lab)?;
         web.lab.wait_live(&pod)?;
-        let asked = Requests { deadline_ms: 5000, ..Requests::to(web.web.v4(), Http::Two, Ask::get("/other"), 0) };
+        let asked = Requests { deadline_ms: 15_000, ..Requests::to(web.web.v4(), Http::Two, Ask::get("/other"), 0) };
         let asking = other.start_requests(asked.over(1, 2).pause_ms(5))?;
         Ok(Self { web, other, asking })
     }
