@@ -39,7 +39,8 @@ pub(super) fn request(line: &[u8]) -> Result<Request, Unreadable> {
 fn is_target(uri: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/?:@!$&'()*+,;=%".contains(byte);
     (uri.first() == Some(&b'/') && uri.len() < usize::from(u16::MAX) - 1 && uri.iter().all(plain))
-        || (uri.iter().all(|byte| *byte > b' ' && *byte != 0x7f) && http::Uri::try_from(uri).is_ok())
+        || (uri.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+            && std::str::from_utf8(uri).is_ok_and(|uri| http::Uri::try_from(uri).is_ok()))
 }
 
 /// A field's name and value.
