@@ -1,5 +1,7 @@
 //! The lab without a mesh: what journeys take for granted must hold before any agent runs.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use weft_tests::app::{Behaviour, Calls, End, Payload, Until};
 use weft_tests::capture::Capture;
@@ -155,13 +157,19 @@ fn finds_a_left_map_entry() -> Result<()> {
 /// A journey that forgets to finish its lab would pass whatever the mesh left behind.
 #[test]
 fn lab_is_finished_by_every_journey() -> Result<()> {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/journeys");
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        let text = std::fs::read_to_string(&path)?;
-        for journey in text.split("\n#[test]\n").skip(1) {
-            let name = journey.lines().next().unwrap_or_default();
-            ensure!(journey.contains(".finish()"), "{}: {name} does not finish its lab", path.display());
+    let mut directories = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/journeys"))];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path)?;
+            for journey in text.split("\n#[test]\n").skip(1) {
+                let name = journey.lines().next().unwrap_or_default();
+                ensure!(journey.contains(".finish()"), "{}: {name} does not finish its lab", path.display());
+            }
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ fn onto(kind: &str, path: &str) -> Value {
 }
 
 /// Plays cases of redirects; each is for the host `echo`. Nothing of it reaches a backend.
-fn play(name: &str, rules: Vec<Value>, cases: Vec<Case>) -> Result<()> {
+fn play(name: &str, rules: Vec<Value>, cases: Vec<Case>) -> Result<Echo> {
     let echo = Echo::new(name)?;
     echo.rules(rules.into())?;
     let cases: Vec<_> = cases.into_iter().map(|case| case.with(&[("host", "echo")])).collect();
@@ -26,7 +26,7 @@ fn play(name: &str, rules: Vec<Value>, cases: Vec<Case>) -> Result<()> {
     echo.play(&cases)?;
     let after = echo.seen()?;
     ensure!(after == before, "a backend has seen some: {before:?}, {after:?}");
-    echo.lab.finish()
+    Ok(echo)
 }
 
 #[test]
@@ -42,7 +42,9 @@ fn mesh_http_route_redirect_host_and_status() -> Result<()> {
             Case::get("/hostname-redirect/deeper?a=b").moved(302, "http://example.org/hostname-redirect/deeper?a=b"),
             Case::get("/host-and-status").moved(301, "http://example.org/host-and-status"),
         ],
-    )
+    )?
+    .lab
+    .finish()
 }
 
 #[test]
@@ -75,7 +77,9 @@ fn mesh_http_route_redirect_path() -> Result<()> {
             Case::get("/full-path-and-temporary").moved(307, "http://echo/replacement-full"),
             Case::get("/full-path-and-permanent").moved(308, "http://echo/replacement-full"),
         ],
-    )
+    )?
+    .lab
+    .finish()
 }
 
 #[test]
@@ -98,7 +102,9 @@ fn mesh_http_route_redirect_port() -> Result<()> {
             Case::get("/port-and-permanent").moved(308, "http://echo:8083/port-and-permanent"),
             Case::get("/port-and-host-and-status").moved(302, "http://example.org:8083/port-and-host-and-status"),
         ],
-    )
+    )?
+    .lab
+    .finish()
 }
 
 #[test]
@@ -124,11 +130,13 @@ fn mesh_http_route_scheme_redirect() -> Result<()> {
             Case::get("/scheme-and-permanent").moved(308, "https://echo/scheme-and-permanent"),
             Case::get("/scheme-and-host-and-status").moved(302, "https://example.org/scheme-and-host-and-status"),
         ],
-    )
+    )?
+    .lab
+    .finish()
 }
 
 /// The statuses that were added later: alone, with a host, with a path.
-fn status(name: &str, status: u16) -> Result<()> {
+fn status(name: &str, status: u16) -> Result<Echo> {
     let locations = ["http://echo/plain", "http://example.org/host", "http://example.org/else/where?a=b"];
     play(
         name,
@@ -150,15 +158,15 @@ fn status(name: &str, status: u16) -> Result<()> {
 
 #[test]
 fn mesh_http_route_303_redirect() -> Result<()> {
-    status("c-303", 303)
+    status("c-303", 303)?.lab.finish()
 }
 
 #[test]
 fn mesh_http_route_307_redirect() -> Result<()> {
-    status("c-307", 307)
+    status("c-307", 307)?.lab.finish()
 }
 
 #[test]
 fn mesh_http_route_308_redirect() -> Result<()> {
-    status("c-308", 308)
+    status("c-308", 308)?.lab.finish()
 }
