@@ -68,8 +68,6 @@ const HANDOVER_WAIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot start, in words that say what to do.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    // Enough that workers need not wait for each other, however many cores there are.
-    sys::memory::share_arenas(config.workers + 1);
     let levels = logging::init(config.log_format, &config.log_level)?;
     if let Err(error) = sys::limits::raise_open_files() {
         tracing::warn!(%error, "the limit of open files cannot be raised: connections may have to wait for each other");

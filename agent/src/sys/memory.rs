@@ -14,18 +14,6 @@ pub fn give_back() {
     }
 }
 
-/// Has all threads share this many of the allocator's arenas. Each keeps what it was given once, and by default there are
-/// eight for each core: of a big cluster's first sync 6 MB stayed in those of threads that had only read it (all in one beside a
-/// new one for each thread). To be called before there are threads; with another libc it does nothing.
-pub fn share_arenas(count: usize) {
-    let count = i32::try_from(count).unwrap_or(i32::MAX);
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it takes no pointers, and no other thread allocates yet.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, count);
-    }
-}
-
 /// Unmaps the pages of programs and libraries; those still used come back as they are.
 ///
 /// Most of an agent's code reads settings, Kubernetes types and BTF, once. Its pages stay mapped for as long as the process
