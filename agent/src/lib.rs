@@ -7,6 +7,7 @@ pub mod config;
 pub mod dial;
 pub mod direct;
 pub mod drain;
+pub mod health;
 pub mod hold;
 pub mod http;
 pub mod identity;

@@ -92,30 +92,43 @@ impl Workers {
         &self.workers[self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len()].handle
     }
 
-    /// Runs `carry` with a connection that was accepted on this thread, here or on a worker with less to do, as one of
-    /// `drain`'s tasks.
-    pub fn carry<C, F>(&self, drain: &Drain, tcp: TcpStream, load: Load, carry: C)
+    /// Runs `begin` with a connection that was accepted on this thread, here or on a worker with less to do, and then what it
+    /// answers, as `drain`'s tasks. Making a connection takes kilobytes of state and carrying it a few hundred bytes: so each
+    /// has a task of its own size, and an idle connection is the second.
+    pub fn carry<B, F, R>(&self, drain: &Drain, tcp: TcpStream, load: Load, begin: B)
     where
-        C: FnOnce(TcpStream) -> F + Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
+        B: FnOnce(TcpStream) -> F + Send + 'static,
+        F: Future<Output = Option<R>> + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
     {
         let number = self.place(load);
         let worker = &self.workers[number - 1];
         worker.carries.fetch_add(1, Ordering::Relaxed);
         let seat = Seat(Arc::clone(&worker.carries));
+        let go_on = {
+            let drain = drain.clone();
+            move |rest: R| {
+                drain.spawn(async move {
+                    rest.await;
+                    drop(seat);
+                });
+            }
+        };
         if number == self::number() {
             return drain.spawn(async move {
-                carry(tcp).await;
-                drop(seat);
+                if let Some(rest) = begin(tcp).await {
+                    go_on(rest);
+                }
             });
         }
         // It is told to the worker's own poll, and forgotten by this one's.
         let Ok(tcp) = tcp.into_std() else { return };
         drain.spawn_on(&worker.handle, async move {
-            if let Ok(tcp) = TcpStream::from_std(tcp) {
-                carry(tcp).await;
+            if let Ok(tcp) = TcpStream::from_std(tcp)
+                && let Some(rest) = begin(tcp).await
+            {
+                go_on(rest);
             }
-            drop(seat);
         });
     }
 
@@ -186,7 +199,7 @@ mod tests {
                     drop(client);
                     tcp.readable().await.unwrap();
                     tell.send(number()).unwrap();
-                    done.cancelled().await;
+                    Some(async move { done.cancelled().await })
                 });
             }
         };

@@ -17,7 +17,7 @@ use weft_core::balance::Balancers;
 use weft_core::model::{
     Action, Algorithm, AuthorizationPolicy, AuthorizationRule, EndpointAddress, EndpointSlice, Identity, Labels, Match,
     Name, NodeLiveness, ObjectName, PeerMatch, Preference, Scope, Service, ServicePort, SlicePort, Traffic,
-    TrafficPolicy, TrafficTarget, TrustDomain, Weight, Workload,
+    TrafficKind, TrafficPolicy, TrafficPolicyId, TrafficTarget, TrustDomain, Weight, Workload,
 };
 use weft_core::policy::{ConnectionFacts, authorize};
 use weft_core::route::plan;
@@ -64,9 +64,7 @@ fn mesh(pods: u32, algorithm: Algorithm) -> Snapshot {
         ready: true,
         serving: true,
         terminating: false,
-        node: None,
-        zone: None,
-        hints: None,
+        place: Default::default(),
     };
     let live: BTreeSet<_> = (0..pods).map(|number| format!("uid-{number}").into()).collect();
     let around = [
@@ -76,6 +74,7 @@ fn mesh(pods: u32, algorithm: Algorithm) -> Snapshot {
             ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
             publish_not_ready: false,
             fast_path: true,
+            detect: None,
             local_only: false,
             prefers: Preference::None,
             affinity: None,
@@ -87,7 +86,7 @@ fn mesh(pods: u32, algorithm: Algorithm) -> Snapshot {
             endpoints: (0..pods).map(endpoint).collect(),
         }),
         Resource::TrafficPolicy(TrafficPolicy {
-            name: object("echo"),
+            id: TrafficPolicyId { kind: TrafficKind::Weft, name: object("echo") },
             targets: vec![TrafficTarget::Service(object("echo"), None)],
             traffic: Box::new(Traffic { algorithm: Some(algorithm), ..Traffic::default() }),
         }),

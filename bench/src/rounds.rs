@@ -9,11 +9,14 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::load::Outcome;
-use crate::measures::{CASES, Case, Work, connect_cost, idle, window};
+use crate::measures::{CASES, Case, Work, connect_cost, idle, shares, window};
 use crate::subjects::{Kind, Stage, Subject, kind, known};
 
 /// The pseudo-subject of what is measured of the kernel alone.
 pub const KERNEL: &str = "kernel";
+
+/// The subject of which alone it is measured how its users share it.
+const WEFT: &str = "weft";
 
 /// How to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,8 @@ pub struct Settings {
     pub window: Duration,
     /// Idle connections opened to measure memory.
     pub idle: usize,
+    /// Looks at what is resident at rest, one a second.
+    pub watch: usize,
     /// Bursts of connects in each cgroup, a round.
     pub bursts: usize,
     /// The cases, by name.
@@ -60,6 +65,7 @@ pub fn expected(settings: &Settings, subjects: &[Subject]) -> usize {
     let per_case = |case: &Case| match case.work {
         Work::Window(_) => settings.rounds * subjects.iter().filter(|subject| takes_part(subject, case)).count(),
         Work::Memory(_) => subjects.iter().filter(|subject| holds_memory(subject, case)).count(),
+        Work::Shares(_) => settings.rounds * subjects.iter().filter(|subject| subject.name == WEFT).count(),
         Work::ConnectCost => settings.rounds,
     };
     settings.cases().map(per_case).sum()
@@ -95,7 +101,7 @@ pub fn run(
     for case in settings.cases() {
         let Work::Memory(arguments) = case.work else { continue };
         for subject in subjects.iter().filter(|subject| holds_memory(subject, case)) {
-            take(0, case, subject.name, &mut || idle(&stage.lab, subject, arguments, settings.idle));
+            take(0, case, subject.name, &mut || idle(&stage.lab, subject, arguments, settings.idle, settings.watch));
         }
     }
     for round in 1..=settings.rounds {
@@ -103,6 +109,11 @@ pub fn run(
             match case.work {
                 Work::Memory(_) => {}
                 Work::ConnectCost => take(round, case, KERNEL, &mut || connect_cost(stage, settings.bursts)),
+                Work::Shares(among) => {
+                    if subjects.iter().any(|subject| subject.name == WEFT) {
+                        take(round, case, WEFT, &mut || shares(stage, among, settings.window));
+                    }
+                }
                 Work::Window(arguments) => {
                     let present: Vec<_> = subjects.iter().filter(|subject| takes_part(subject, case)).collect();
                     for subject in rotated(present.len(), round).into_iter().map(|at| present[at]) {

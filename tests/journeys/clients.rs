@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::app::{App, Behaviour, Payload, Saw};
-use weft_tests::lab::{Lab, Node, Pod, Process, Service};
+use weft_tests::lab::{Lab, Node, Pod, Process, Service, binary};
 use weft_tests::wait;
 
 use crate::fixture::{anywhere, moves};
@@ -174,6 +174,18 @@ fn grpcio_client_and_server() -> Result<()> {
     real.serve(&[&python, &script, "--listen", "[::]:50051", "--name", "server"], "listening")?;
     for to in [real.service.v4(), real.service.v6()] {
         let said = real.steered(1, &[&python, &script, "--connect", &to.to_string()])?;
+        ensure!(said.contains("ok"), "{said}");
+    }
+    real.lab.finish()
+}
+
+#[test]
+fn tonic_client_and_server() -> Result<()> {
+    let real = Real::new("tonic", 50052, Some("grpc"))?;
+    let peer = binary("lab-grpc")?.display().to_string();
+    real.serve(&[&peer, "--listen", "[::]:50052"], "listening")?;
+    for to in [real.service.v4(), real.service.v6()] {
+        let said = real.steered(1, &[&peer, "--connect", &to.to_string()])?;
         ensure!(said.contains("ok"), "{said}");
     }
     real.lab.finish()

@@ -234,6 +234,45 @@ fn route_status_is_written() -> Result<()> {
 }
 
 #[test]
+fn grants_count_when_they_come_and_until_they_go() -> Result<()> {
+    let mesh = Mesh::serving_in_cluster("grants")?;
+    mesh.lab.namespace("elsewhere")?;
+    let second = mesh.lab.pod(&mesh.b, "second").namespace("elsewhere").mesh("enabled").ports(&[8080]).create()?;
+    let peer = second.app(&mesh.lab)?;
+    peer.listen(anywhere(8080), "second", Behaviour::Identify)?;
+    let other = mesh.lab.service("other").namespace("elsewhere").pods(&[&second]).create()?;
+    mesh.lab.wait_live(&second)?;
+    mesh.lab.split("across", &mesh.echo, &[(&other, 1)])?;
+    // Nothing else happens between one of these and the next: what was refused is looked at again for the grant alone.
+    let follows = |resolved: &str, calls: bool| {
+        wait::until(&format!("the route's status to be {resolved}"), wait::DEADLINE, || {
+            let now = conditions(&mesh, "across")?;
+            if now == ["Accepted=True Accepted", resolved] { Ok(()) } else { bail!("{now:?}") }
+        })?;
+        wait::until(&format!("connections to do as {resolved} says"), wait::DEADLINE, || {
+            mesh.steered(3, || {
+                let summary = mesh.app.call(Calls::to(mesh.echo.v4()).times(3, 1))?;
+                let wanted = if calls { 3 } else { 0 };
+                if summary.ok == wanted { Ok(()) } else { bail!("{summary:?}") }
+            })
+        })
+    };
+    follows("ResolvedRefs=False RefNotPermitted", false)?;
+    mesh.lab.manifests().put(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "ReferenceGrant",
+        "metadata": {"name": "routes", "namespace": "elsewhere"},
+        "spec": {
+            "from": [{"group": "gateway.networking.k8s.io", "kind": "TCPRoute", "namespace": NAMESPACE}],
+            "to": [{"group": "", "kind": "Service", "name": "other"}]
+        }
+    }))?;
+    follows("ResolvedRefs=True ResolvedRefs", true)?;
+    mesh.lab.manifests().remove("ReferenceGrant", "elsewhere", "routes");
+    follows("ResolvedRefs=False RefNotPermitted", false)?;
+    mesh.lab.finish()
+}
+
+#[test]
 fn pods_with_one_address_are_reported() -> Result<()> {
     let mesh = Mesh::serving_in_cluster("one-address")?;
     let address = mesh.server.v4(8080)?.ip().to_string();

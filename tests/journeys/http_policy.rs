@@ -14,7 +14,7 @@ use crate::http::Web;
 use crate::http_retries::rule;
 
 /// Puts a TrafficPolicy with these settings for these targets.
-fn policy(lab: &Lab, name: &str, targets: &Value, settings: &Value) -> Result<()> {
+pub(crate) fn policy(lab: &Lab, name: &str, targets: &Value, settings: &Value) -> Result<()> {
     let mut spec = settings.clone();
     spec["targetRefs"] = targets.clone();
     lab.manifests().put(json!({
@@ -23,7 +23,7 @@ fn policy(lab: &Lab, name: &str, targets: &Value, settings: &Value) -> Result<()
     }))
 }
 
-fn service(name: &str) -> Value {
+pub(crate) fn service(name: &str) -> Value {
     json!([{"group": "", "kind": "Service", "name": name}])
 }
 

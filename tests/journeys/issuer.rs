@@ -3,8 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
-use serde_json::json;
+use anyhow::{Context as _, Result, bail, ensure};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize,
+};
+use serde_json::{Value, json};
 use weft_tests::app::{App, Behaviour, Calls};
 use weft_tests::lab::{AgentOptions, Issuer, Lab, Node, Pod, Service};
 use weft_tests::wait;
@@ -30,7 +34,11 @@ pub(crate) struct Issued {
 
 impl Issued {
     pub(crate) fn up(name: &str, issuing: &[&str], asking: &[&str]) -> Result<Self> {
-        let lab = Lab::cluster(name)?;
+        Self::up_in(Lab::cluster(name)?, issuing, asking)
+    }
+
+    /// In a cluster where somebody else has made the root.
+    fn up_in(lab: Lab, issuing: &[&str], asking: &[&str]) -> Result<Self> {
         let (a, b) = (lab.node("a")?, lab.node("b")?);
         let client = lab.pod(&a, "client").create()?;
         let server = lab.pod(&b, "server").ports(&[8080]).create()?;
@@ -185,6 +193,113 @@ fn root_rotation() -> Result<()> {
     for issuer in [&mesh.issuer, &second] {
         ensure!(issuer.process().exited().is_none(), "an issuer was restarted");
     }
+    mesh.lab.finish()
+}
+
+/// A root and an authority under it, each with its key, as cert-manager's issuers have them.
+struct CertManager {
+    root: Certificate,
+    middle: Certificate,
+    middle_key: KeyPair,
+}
+
+impl CertManager {
+    fn new() -> Result<Self> {
+        let root_key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+        let middle_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let root = authority("root")?.self_signed(&root_key)?;
+        let by_root = rcgen::Issuer::from_ca_cert_der(root.der(), &root_key)?;
+        let middle = authority("middle")?.signed_by(&middle_key, &by_root)?;
+        Ok(Self { root, middle, middle_key })
+    }
+
+    /// The Secret of a Certificate with `isCA: true`, its key and certificate new; and that certificate.
+    fn secret(&self) -> Result<(Value, String)> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let by_middle = rcgen::Issuer::from_ca_cert_der(self.middle.der(), &self.middle_key)?;
+        let own = authority("weft")?.signed_by(&key, &by_middle)?.pem();
+        let data = json!({
+            "tls.crt": format!("{own}{}", self.middle.pem()), "tls.key": key.serialize_pem(), "ca.crt": self.root.pem()
+        });
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "stringData": data,
+            "metadata": {"name": "weft-root", "namespace": "weft-system", "annotations": {
+                "cert-manager.io/certificate-name": "weft-root", "cert-manager.io/issuer-name": "middle"
+            }}
+        });
+        Ok((secret, own))
+    }
+}
+
+fn authority(name: &str) -> Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+    Ok(params)
+}
+
+/// Writes the root's Secret, in the place of the one there is.
+fn give_root(lab: &Lab, secret: &Value) -> Result<()> {
+    let api = lab.api().context("no API server")?;
+    let all = "/api/v1/namespaces/weft-system/secrets";
+    let (status, answer) = match api.get(&format!("{all}/weft-root")) {
+        Ok(_) => api.send("PUT", &format!("{all}/weft-root"), "application/json", Some(secret.to_string()))?,
+        Err(_) => api.send("POST", all, "application/json", Some(secret.to_string()))?,
+    };
+    ensure!(status < 300, "{status} {answer}");
+    Ok(())
+}
+
+#[test]
+fn issuer_signs_with_cert_managers_intermediate() -> Result<()> {
+    let manager = CertManager::new()?;
+    let (secret, own) = manager.secret()?;
+    let lab = Lab::cluster("cert-manager")?;
+    give_root(&lab, &secret)?;
+    let short = ["--certificate-lifetime", "12s"];
+    let mesh = Issued::up_in(lab, &["--root-given", "--issuer-lifetime-max", "12s"], &short)?;
+    mesh.serves()?;
+    ensure!(mesh.lab.published_roots()? == [manager.root.pem()], "published is {:?}", mesh.lab.published_roots()?);
+    let token = mesh.lab.agent_token(&mesh.a)?;
+    let chain = || -> Result<String> {
+        mesh.lab.request_certificate(&mesh.issuer, &token, &mesh.client.spiffe())?;
+        Ok(std::fs::read_to_string(mesh.lab.directory().join("requested/cert.pem"))?)
+    };
+    let shown = chain()?;
+    ensure!(shown.ends_with(&format!("{own}{}", manager.middle.pem())), "the chain is {shown}");
+    // Renewed with another key under the same root: nobody has to learn anything, and nothing is restarted.
+    let looping = mesh.app.start_loop(Calls::to(mesh.echo.v6()).times(0, 4), Duration::from_millis(5))?;
+    let (renewed, next) = manager.secret()?;
+    give_root(&mesh.lab, &renewed)?;
+    wait::until("the renewed authority to sign", Duration::from_secs(30), || {
+        ensure!(chain()?.contains(&next), "it is still the old one");
+        Ok(())
+    })?;
+    let due = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64() + 12.0;
+    wait::until("every certificate to be of the renewed authority", Duration::from_secs(60), || {
+        for (node, pod) in [(&mesh.a, &mesh.client), (&mesh.b, &mesh.server)] {
+            let expiry = mesh.expiry(node, pod)?;
+            ensure!(expiry > due, "that of {} expires at {expiry}, not after {due}", pod.spiffe());
+        }
+        Ok(())
+    })?;
+    mesh.serves()?;
+    // What nobody would believe is not signed with, and said: a chain that does not lead to the root.
+    let (mut astray, _) = CertManager::new()?.secret()?;
+    astray["stringData"]["ca.crt"] = manager.root.pem().into();
+    give_root(&mesh.lab, &astray)?;
+    wait::until("the issuer to complain", Duration::from_secs(30), || {
+        let log = mesh.issuer.process().log();
+        ensure!(log.contains("what it signs is not believed"), "{log}");
+        Ok(())
+    })?;
+    ensure!(mesh.issuer.metrics()?.sum("weft_controller_root_problem", &[]) == 1.0);
+    ensure!(chain()?.contains(&next), "it signs with what nobody believes");
+    let report = mesh.app.stop_loop(looping)?;
+    ensure!(report.failed() == 0 && report.ok > 100, "{report:?}");
+    mesh.serves()?;
     mesh.lab.finish()
 }
 

@@ -36,7 +36,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     // One endpoint, for a connection or for a request.
     ("dial", &["sys", "relay", "tunnel", "observe", "pod"]),
-    ("http", &["sys", "drain", "telemetry", "relay", "tunnel", "observe", "pod", "dial", "workers"]),
+    // Endpoints are asked how they are the same way as requests and connections reach them.
+    ("health", &["drain", "telemetry", "relay", "pod", "dial"]),
+    ("http", &["sys", "drain", "telemetry", "relay", "tunnel", "observe", "pod", "dial", "health", "workers"]),
     (
         "outbound",
         &[
@@ -52,6 +54,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "accept",
             "workers",
             "dial",
+            "health",
             "http",
         ],
     ),

@@ -3,11 +3,16 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
+    CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SerialNumber,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use time::OffsetDateTime;
-use weft_core::model::TrustDomain;
+use weft_core::model::{Identity, IdentityError, TrustDomain};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -34,6 +39,12 @@ pub enum SignerError {
     /// Its time is over, or has not come.
     #[error("the certificate is not valid at this time: renew it, and see whether the clock is right")]
     NotValid,
+    /// Who trusts the anchors only would not believe what it signs.
+    #[error(
+        "what it signs is not believed by those who trust its anchors: {0}; is every certificate between the two in \
+         tls.crt, and the root of tls.crt in ca.crt?"
+    )]
+    Unbelieved(String),
     /// It is another mesh's.
     #[error("it is the root of trust domain {found:?}, not of {own}")]
     OtherTrustDomain {
@@ -83,7 +94,9 @@ impl Signer {
         if !parsed.is_ca() {
             return Err(SignerError::NoAuthority);
         }
-        let key = KeyPair::from_pem(key).map_err(|e| SignerError::Key(e.to_string()))?;
+        // Whatever stands before the key, as OpenSSL writes the parameters of a curve, is passed over.
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| SignerError::Key(e.to_string()))?;
+        let key = KeyPair::try_from(&key).map_err(|e| SignerError::Key(e.to_string()))?;
         if parsed.public_key().subject_public_key.data[..] != *key.der_bytes() {
             return Err(SignerError::OtherKey);
         }
@@ -128,6 +141,35 @@ impl Signer {
         let mut params = CertificateParams::new(names).map_err(|e| SignerError::Certificate(e.to_string()))?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         self.finish(params, key, lifetime)
+    }
+
+    /// Signs for a workload of `own` as a trial, and verifies it as a peer does that trusts `anchors` and is sent
+    /// `intermediates`: what nobody would believe is better not signed.
+    ///
+    /// # Errors
+    /// [`SignerError::Unbelieved`], and those of [`Signer::sign`].
+    pub fn check(
+        &self,
+        own: &TrustDomain,
+        intermediates: &[CertificateDer<'static>],
+        anchors: &[CertificateDer<'static>],
+    ) -> Result<(), SignerError> {
+        let unbelieved = |e: &dyn std::fmt::Display| SignerError::Unbelieved(e.to_string());
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| SignerError::Key(e.to_string()))?;
+        let identity: Identity = format!("spiffe://{own}/ns/weft-system/sa/weft-controller")
+            .parse()
+            .map_err(|e: IdentityError| SignerError::Certificate(e.to_string()))?;
+        let params = request_params(&identity).map_err(SignerError::Certificate)?;
+        let leaf = self.finish(params, &key, BACKDATE)?;
+        let mut roots = RootCertStore::empty();
+        for anchor in anchors {
+            roots.add(anchor.clone()).map_err(|e| unbelieved(&e))?;
+        }
+        let provider = aws_lc_rs::default_provider().into();
+        let peer =
+            WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().map_err(|e| unbelieved(&e))?;
+        let verified = peer.verify_client_cert(&leaf.certificate, intermediates, UnixTime::now());
+        verified.map(drop).map_err(|e| unbelieved(&e))
     }
 
     fn finish(

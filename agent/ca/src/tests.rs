@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize,
+    SanType,
 };
-use rustls::pki_types::CertificateSigningRequestDer;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use weft_core::model::{Identity, TrustDomain};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -119,6 +120,86 @@ fn only_an_authority_of_this_mesh_signs() {
     let key = p256();
     let leaf = CertificateParams::default().self_signed(&key).unwrap();
     assert_eq!(Signer::read(leaf.der(), &key.serialize_pem(), &domain()).err(), Some(SignerError::NoAuthority));
+}
+
+/// An authority's certificate, signed by another's or by itself.
+fn authority(name: &str, key: &KeyPair, by: Option<&Issuer<'_, &KeyPair>>) -> rcgen::Certificate {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+    match by {
+        Some(issuer) => params.signed_by(key, issuer),
+        None => params.self_signed(key),
+    }
+    .unwrap()
+}
+
+/// The octets of the key in a PKCS #8 document: for RSA that is PKCS #1.
+fn within_pkcs8(key: &KeyPair) -> Vec<u8> {
+    use x509_parser::der_parser::parse_der;
+    let der = key.serialize_der();
+    let (_, document) = parse_der(&der).unwrap();
+    document.as_sequence().unwrap()[2].as_slice().unwrap().to_vec()
+}
+
+/// SEC 1 as Go and OpenSSL write a P-256 key: the scalar, the curve's name, the point.
+fn sec1(key: &KeyPair) -> Vec<u8> {
+    let inner = within_pkcs8(key);
+    let (_, fields) = x509_parser::der_parser::parse_der(&inner).unwrap();
+    let scalar = fields.as_sequence().unwrap()[1].as_slice().unwrap().to_vec();
+    let mut der = vec![0x30, 0x77, 0x02, 0x01, 0x01, 0x04, 0x20];
+    der.extend(scalar);
+    der.extend([0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0xa1, 0x44, 0x03, 0x42, 0x00]);
+    der.extend(key.public_key_raw());
+    der
+}
+
+#[test]
+fn keys_are_read_in_every_form_an_authority_s_secret_has_them_in() {
+    let text = |tag: &str, der: Vec<u8>| ::pem::encode(&::pem::Pem::new(tag, der));
+    let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    let (ec, p384, ed) = (p256(), KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384), KeyPair::generate_for(&PKCS_ED25519));
+    let (p384, ed) = (p384.unwrap(), ed.unwrap());
+    let parameters = text("EC PARAMETERS", vec![0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
+    for (form, key, text) in [
+        ("PKCS #8 of RSA", &rsa, rsa.serialize_pem()),
+        ("PKCS #1", &rsa, text("RSA PRIVATE KEY", within_pkcs8(&rsa))),
+        ("PKCS #8 of P-256", &ec, ec.serialize_pem()),
+        ("SEC 1", &ec, text("EC PRIVATE KEY", sec1(&ec))),
+        ("SEC 1 as OpenSSL writes it", &ec, parameters + &text("EC PRIVATE KEY", sec1(&ec))),
+        ("PKCS #8 of P-384", &p384, p384.serialize_pem()),
+        ("PKCS #8 of Ed25519", &ed, ed.serialize_pem()),
+    ] {
+        let root = authority("root", key, None).der().clone();
+        let signer = Signer::read(&root, &text, &domain()).unwrap_or_else(|e| panic!("{form}: {e}"));
+        signer.check(&domain(), &[], &[root]).unwrap_or_else(|e| panic!("{form}: {e}"));
+    }
+}
+
+#[test]
+fn an_intermediate_is_believed_with_its_chain_and_its_root_only() {
+    let keys = [(); 4].map(|()| p256());
+    let [root_key, middle_key, own_key, other_key] = &keys;
+    let root = authority("root", root_key, None);
+    let by_root = Issuer::from_ca_cert_der(root.der(), root_key).unwrap();
+    let middle = authority("middle", middle_key, Some(&by_root));
+    let by_middle = Issuer::from_ca_cert_der(middle.der(), middle_key).unwrap();
+    // Named as the one that signed it: by its names alone it would pass for a root.
+    let own = authority("middle", own_key, Some(&by_middle));
+    let signer = Signer::read(own.der(), &own_key.serialize_pem(), &domain()).unwrap();
+    let (root, middle, own) = (root.der().clone(), middle.der().clone(), own.der().clone());
+    let check = |chain: &[CertificateDer<'static>], anchor: &CertificateDer<'static>| {
+        signer.check(&domain(), chain, std::slice::from_ref(anchor))
+    };
+    assert_eq!(check(&[own.clone(), middle.clone()], &root), Ok(()));
+    assert_eq!(check(&[own.clone(), middle.clone(), root.clone()], &root), Ok(()), "a root more does no harm");
+    assert_eq!(check(std::slice::from_ref(&own), &middle), Ok(()), "an anchor need not be a root");
+    let other = authority("root", other_key, None).der().clone();
+    for (chain, anchor) in [(vec![own.clone()], &root), (vec![middle.clone()], &root), (vec![own, middle], &other)] {
+        assert!(matches!(check(&chain, anchor), Err(SignerError::Unbelieved(_))), "{} in the chain", chain.len());
+    }
 }
 
 #[test]

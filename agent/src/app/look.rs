@@ -9,7 +9,7 @@ use super::node::Node;
 use crate::sys;
 
 /// Every so many looks the pages of code are let go that were used since: takes some milliseconds. While everything is read
-/// for the first time, at every look.
+/// for the first time, at every look. More often gains nothing: what is used is back within 10 ms.
 const LET_CODE_GO_EVERY: u32 = 15;
 /// Every so many looks series of workloads that are gone are looked for, which takes a look at all workloads.
 const SWEEP_EVERY: u32 = 30;

@@ -30,6 +30,7 @@ use crate::config::{self, CaSource, Config};
 use crate::dial::{Budget, Dialer, Gates};
 use crate::direct::Direct;
 use crate::drain::Drain;
+use crate::health::Checks;
 use crate::http::Http;
 use crate::identity::ca::EmbeddedCa;
 use crate::identity::{Authority, Identities, RemoteCa, Settings};
@@ -254,12 +255,20 @@ fn make_parts(
         budget: Budget { attempts: config.connect_attempts, each: config.connect_timeout },
         gates: Gates::default(),
     });
+    let checks = Checks::new(
+        Arc::clone(&snapshots),
+        Arc::clone(&balancers),
+        Arc::clone(&dialer),
+        metrics.clone(),
+        drain.clone(),
+    );
     let http = Http::new(
         Arc::clone(&snapshots),
         Arc::clone(&balancers),
         Arc::clone(&dialer),
         metrics.clone(),
         drain.clone(),
+        Arc::clone(&checks),
         workers.count(),
     );
     let outbound = Outbound {
@@ -268,6 +277,8 @@ fn make_parts(
         drawn: ArcSwap::default(),
         dialer,
         http,
+        detected: Arc::default(),
+        checks,
         metrics: metrics.clone(),
         live: Arc::clone(&live),
         drain: drain.clone(),

@@ -125,6 +125,7 @@ impl Node {
         let (before, after) = self.store.apply(batch);
         self.parts.outbound.balancers.sync(&after);
         self.parts.outbound.http.sync(&after);
+        self.parts.outbound.detected.sync(&after);
         self.parts.metrics.snapshot_generation(after.generation());
         self.tell_destinations(&before, &after);
         if own {

@@ -22,6 +22,8 @@ pub(super) struct Tries {
     tried: Vec<SocketAddr>,
     /// What it has in common with those that are to go to the same endpoint.
     hash: Option<u64>,
+    /// The endpoint its session is with.
+    prefer: Option<SocketAddr>,
     /// Those that were connected to, and did not answer as was hoped: others are better, if there are any.
     answered: Vec<SocketAddr>,
     count: usize,
@@ -29,9 +31,9 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// None yet, of a request of this hash.
-    pub(super) fn of(hash: Option<u64>) -> Self {
-        Self { hash, ..Self::default() }
+    /// None yet, of a request of this hash, whose session is with that endpoint.
+    pub(super) fn of(hash: Option<u64>, prefer: Option<SocketAddr>) -> Self {
+        Self { hash, prefer, ..Self::default() }
     }
 
     /// It was connected to, and did not answer as was hoped.
@@ -73,6 +75,9 @@ impl Session {
             let mut pick = self.pick(snapshot, backend, &caller, tries)?;
             seen.attempts += 1;
             seen.picked(&pick.target);
+            if pick.is_checked() {
+                self.http.checks.used(&pick.backend, &self.client.pod);
+            }
             let server = match &pick.target.transport {
                 Transport::Hbone { server } if !pick.target.is_own(workload) => Some(server),
                 _ => None,
@@ -115,7 +120,8 @@ impl Session {
             let mut random = rand::random::<u64>;
             let picked = {
                 let tried = tries.all();
-                let request = Request { client: caller.own_address(), hash: tries.hash, besides: None, tried: &tried };
+                let (client, hash, prefer) = (caller.own_address(), tries.hash, tries.prefer);
+                let request = Request { client, hash, prefer, besides: None, tried: &tried };
                 self.http.balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random)
             };
             match picked {

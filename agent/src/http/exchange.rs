@@ -28,6 +28,7 @@ use super::near::Answering;
 use super::record::{Known, Seen};
 use super::retries::Retries;
 use super::routing::{Routing, Way, route};
+use super::session::{Given, Recall, Sticky};
 use super::upload::{Break, Upload};
 use super::wire::{Lent, Unsent};
 use super::{Client, Http, hop, near, upgrade};
@@ -175,8 +176,9 @@ impl Session {
         let (begun, snapshot) = (Instant::now(), (self.http.snapshots)());
         let client = &self.client;
         let claim = self.claim(request.version(), request.body())?;
+        let recall = Recall { snapshot: &snapshot, balancers: &self.http.balancers };
         let (mut going, way) = Going::fit(request, claim, |head| {
-            route(&snapshot, &client.pod.name.namespace, &client.service, head, rand::random())
+            route(&recall, &client.pod.name.namespace, &client.service, head, rand::random())
         })?;
         match way {
             Way::Answered(response) => {
@@ -193,6 +195,9 @@ impl Session {
                 let mut response = self.send(&snapshot, going, &routing, (limits, bounds), seen).await?;
                 response.body_mut().keep(place);
                 routing.edit_response(response.headers_mut());
+                if let Some(given) = response.extensions_mut().remove::<Given>() {
+                    given.add_to(response.headers_mut());
+                }
                 Ok(response)
             }
         }
@@ -209,11 +214,13 @@ impl Session {
     ) -> Result<Response<Download>, Ended> {
         let budget = || (self.http.ledgers.of(&routing.backend), bounds.retry_budget());
         let mut retries = Retries::new(routing.retry().or_else(|| bounds.retry()), budget);
-        let mut tries = Tries::of(bounds.hash(&going.request));
+        let session = routing.session.as_ref();
+        let mut tries = Tries::of(bounds.hash(&going.request), session.and_then(Sticky::endpoint));
+        let budget = &self.client.pod.budget;
         loop {
             let reaching = self.reach(snapshot, &routing.backend, going.http2(), &mut tries, seen);
             let Reached { mut pick, place, mut lent, server } = within(limits.whole, reaching).await??;
-            let again = going.again(&lent, retries.left());
+            let again = going.again(&lent, retries.left(), budget);
             let (sent_at, limit) = (Instant::now(), limits.of_try());
             let Going { request, progress, near } = going;
             let method = request.method().clone();
@@ -226,9 +233,12 @@ impl Session {
                     }
                     None => {
                         let deadline = limit.map(|(at, _)| at);
+                        let given = session.and_then(|session| session.give(&pick));
                         let mut held = Held::new(self, pick, ((place, lent), server), progress, seen.take(), deadline);
                         held.answered(sent_at, &response);
-                        return self.answered(response, &method, near, held);
+                        let mut response = self.answered(response, &method, near, held)?;
+                        given.map(|given| response.extensions_mut().insert(given));
+                        return Ok(response);
                     }
                 },
                 // The endpoint is not to be blamed, and nobody else to be asked.
@@ -279,14 +289,20 @@ impl Session {
                 Download::mesh(Bytes::new())
             }
             // Nobody asked for that.
-            (None, Some(_)) => return Err(Fault::Switched.into()),
-            (_, None) => {
-                let claim = self.claim(head.version, &incoming)?;
-                Download::endpoint(incoming, held, claim)
-            }
+            (None, Some(_)) => return Err(instead(held, Fault::Switched)),
+            (_, None) => match self.claim(head.version, &incoming) {
+                Ok(claim) => Download::endpoint(incoming, held, claim),
+                Err(fault) => return Err(instead(held, fault)),
+            },
         };
         Ok(Response::from_parts(head, body))
     }
+}
+
+/// The mesh answers in the place of the endpoint. What holds the request is what counts it from here on.
+fn instead(held: Box<Held>, fault: Fault) -> Ended {
+    held.failed(&fault);
+    fault.into()
 }
 
 /// A request that is sent again.

@@ -13,6 +13,7 @@ use super::hop;
 use super::replay::Reel;
 use super::upload::{Gate, Progress, Upload};
 use super::wire::Lent;
+use crate::tunnel::Budget;
 
 /// Says how many proxies of the mesh a request has passed: apps that hand on what they got hand on this, too.
 const HOPS: HeaderName = HeaderName::from_static("weft-hops");
@@ -62,14 +63,15 @@ impl Going {
 
     /// What it takes to send the same once more. Without a `retry` of its rule, only where the connection may turn out to be
     /// gone and the method says that it may be repeated; or of HTTP/2 and without a body, should the endpoint say that it
-    /// has not been looked at. A body that is larger than what is kept of it turns out not to be repeatable when it is.
-    pub(super) fn again(&mut self, lent: &Lent, retry: bool) -> Option<Again> {
+    /// has not been looked at. A body that is larger than what is kept of it, or than `budget` has room for, turns out not to
+    /// be repeatable when it is.
+    pub(super) fn again(&mut self, lent: &Lent, retry: bool, budget: &Arc<Budget>) -> Option<Again> {
         let empty = self.request.body().is_end_stream();
         let repeatable = retry || (self.http2() && empty) || (lent.is_used() && self.request.method().is_idempotent());
         if !repeatable || self.near.is_some() {
             return None;
         }
-        let reel = if empty { None } else { Some(self.request.body_mut().keep()?) };
+        let reel = if empty { None } else { Some(self.request.body_mut().keep(budget)?) };
         let (mut head, ()) = Request::new(()).into_parts();
         head.method = self.request.method().clone();
         head.uri = self.request.uri().clone();

@@ -12,6 +12,7 @@ use tokio::time::{Sleep, sleep_until};
 use weft_core::balance::Pick;
 use weft_core::model::Identity;
 
+use super::answer::Fault;
 use super::exchange::Session;
 use super::record::Seen;
 use super::upload::Progress;
@@ -78,6 +79,15 @@ impl Held {
         if let Some(mut seen) = self.seen.take() {
             seen.sent += self.progress.bytes();
             seen.broke(label, error.to_string());
+        }
+    }
+
+    /// The mesh answers in the place of the endpoint, whose answer cannot be passed on.
+    pub(super) fn failed(mut self: Box<Self>, fault: &Fault) {
+        self.lent = None;
+        if let Some(mut seen) = self.seen.take() {
+            seen.sent += self.progress.bytes();
+            seen.failed(fault);
         }
     }
 

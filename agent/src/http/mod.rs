@@ -23,6 +23,7 @@ mod replay;
 mod retries;
 mod routing;
 mod serve;
+mod session;
 mod upgrade;
 mod upload;
 mod upstream;
@@ -40,6 +41,7 @@ use weft_core::traffic::Ledgers;
 
 use crate::dial::Dialer;
 use crate::drain::Drain;
+use crate::health::Checks;
 use crate::observe::Meter;
 use crate::pod::{Pod, Snapshots};
 use crate::telemetry::Metrics;
@@ -56,6 +58,7 @@ pub struct Http {
     upstreams: Arc<Upstreams>,
     copies: Arc<Copies>,
     ledgers: Ledgers,
+    checks: Arc<Checks>,
 }
 
 /// An app's connection that is to be carried request by request.
@@ -83,6 +86,7 @@ impl Http {
         dialer: Arc<Dialer>,
         metrics: Metrics,
         drain: Drain,
+        checks: Arc<Checks>,
         workers: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -94,6 +98,7 @@ impl Http {
             upstreams: Upstreams::new(workers),
             copies: Arc::default(),
             ledgers: Ledgers::default(),
+            checks,
         })
     }
 

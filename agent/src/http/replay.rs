@@ -1,5 +1,7 @@
 //! A request's body that may have to be sent again: kept while it passes, as long as it is small. Whoever began to read it
 //! last gets it, from the beginning; those before get no more of it.
+//!
+//! What is kept is charged to its pod. A body for which there is no room goes on, and is not sent again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -9,9 +11,12 @@ use http::HeaderMap;
 use hyper::body::{Frame, SizeHint};
 
 use super::upload::{Broken, Intake, Next};
+use crate::tunnel::Budget;
 
 /// What is kept of a body, in bytes. One that is longer is not sent again.
 const KEPT_MAX: usize = 64 * 1024;
+/// The least room made for one.
+const KEPT_MIN: usize = 1024;
 
 /// A body and what is kept of it.
 pub(super) struct Reel(Mutex<State>);
@@ -19,11 +24,49 @@ pub(super) struct Reel(Mutex<State>);
 struct State {
     intake: Intake,
     /// What has come so far; `None` once that is too much, or nobody may want it again.
-    kept: Option<Vec<u8>>,
+    kept: Option<Kept>,
     trailers: Option<HeaderMap>,
     ended: bool,
     /// The number of the last reader.
     readers: u32,
+}
+
+/// The beginning of a body. Room for it is charged to a budget.
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    budget: Arc<Budget>,
+    room: usize,
+}
+
+impl Kept {
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self { bytes: Vec::new(), budget: Arc::clone(budget), room: 0 }
+    }
+
+    /// Keeps a further piece; `false` if that is more than there may be, of this body or of all together.
+    fn keep(&mut self, data: &[u8]) -> bool {
+        let length = self.bytes.len() + data.len();
+        if length > KEPT_MAX {
+            return false;
+        }
+        if length > self.room {
+            let room = length.next_power_of_two().max(KEPT_MIN);
+            if !self.budget.claim(room - self.room) {
+                return false;
+            }
+            self.bytes.reserve_exact(room - self.bytes.len());
+            self.room = room;
+        }
+        self.bytes.extend_from_slice(data);
+        true
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.budget.disclaim(self.room);
+    }
 }
 
 /// One reading of it.
@@ -36,9 +79,9 @@ pub(super) struct Reader {
 }
 
 impl Reel {
-    pub(super) fn new(intake: Intake) -> Arc<Self> {
-        let ended = intake.is_end_stream();
-        Arc::new(Self(Mutex::new(State { intake, kept: Some(Vec::new()), trailers: None, ended, readers: 0 })))
+    pub(super) fn new(intake: Intake, budget: &Arc<Budget>) -> Arc<Self> {
+        let (ended, kept) = (intake.is_end_stream(), Some(Kept::new(budget)));
+        Arc::new(Self(Mutex::new(State { intake, kept, trailers: None, ended, readers: 0 })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,12 +114,8 @@ impl State {
 
     /// Keeps what has come.
     fn keep(&mut self, data: &Bytes) {
-        if let Some(kept) = &mut self.kept {
-            if kept.len() + data.len() > KEPT_MAX {
-                self.release();
-            } else {
-                kept.extend_from_slice(data);
-            }
+        if self.kept.as_mut().is_some_and(|kept| !kept.keep(data)) {
+            self.release();
         }
     }
 }
@@ -94,9 +133,9 @@ impl Reader {
         if state.readers != self.number {
             return Poll::Ready(Err(Broken::Superseded));
         }
-        if let Some(kept) = state.kept.as_ref().filter(|kept| self.at < kept.len()) {
-            let again = Bytes::copy_from_slice(&kept[self.at..]);
-            self.at = kept.len();
+        if let Some(kept) = state.kept.as_ref().filter(|kept| self.at < kept.bytes.len()) {
+            let again = Bytes::copy_from_slice(&kept.bytes[self.at..]);
+            self.at = kept.bytes.len();
             return Poll::Ready(Ok((Some(Frame::data(again)), state.ended && state.trailers.is_none())));
         }
         if state.ended {
@@ -123,13 +162,13 @@ impl Reader {
 
     pub(super) fn is_end_stream(&self) -> bool {
         let state = self.reel.state();
-        let left = state.kept.as_ref().is_some_and(|kept| self.at < kept.len());
+        let left = state.kept.as_ref().is_some_and(|kept| self.at < kept.bytes.len());
         state.ended && !left && (self.trailers || state.trailers.is_none())
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         let state = self.reel.state();
-        let left = state.kept.as_ref().map_or(0, |kept| kept.len().saturating_sub(self.at)) as u64;
+        let left = state.kept.as_ref().map_or(0, |kept| kept.bytes.len().saturating_sub(self.at)) as u64;
         let coming = if state.ended { SizeHint::with_exact(0) } else { state.intake.size_hint() };
         let mut hint = SizeHint::new();
         hint.set_lower(coming.lower() + left);
@@ -137,5 +176,28 @@ impl Reader {
             hint.set_upper(upper + left);
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_charged_and_given_back() {
+        // An eighth of it is for bodies: four of the largest.
+        let budget = Arc::new(Budget::new(8 * 4 * KEPT_MAX));
+        let mut small = Kept::new(&budget);
+        assert!(small.keep(b"a few") && small.keep(b" bytes") && small.bytes == b"a few bytes");
+        assert_eq!((budget.claimed(), small.bytes.capacity()), (KEPT_MIN, KEPT_MIN));
+        assert!(!small.keep(&[0; KEPT_MAX]), "too long");
+        drop(small);
+        assert_eq!(budget.claimed(), 0);
+        let mut whole: Vec<_> = (0..5).map(|_| Kept::new(&budget)).collect();
+        let kept = |one: &mut Kept| (0..4).all(|_| one.keep(&[0; KEPT_MAX / 4]));
+        assert_eq!(whole.iter_mut().map(kept).collect::<Vec<_>>(), [true, true, true, true, false]);
+        assert!(whole[0].bytes.capacity() == KEPT_MAX && budget.claimed() == 4 * KEPT_MAX);
+        whole.clear();
+        assert_eq!(budget.claimed(), 0);
     }
 }

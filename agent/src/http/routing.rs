@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use weft_core::http::{Filters, Preflight, Retry, Routed, Timeouts};
 use weft_core::model::{Name, Traffic};
 use weft_core::route::ServicePortKey;
-use weft_core::snapshot::Snapshot;
 use weft_core::traffic::RuleKey;
 
 use super::answer::Fault;
 use super::hop::BadRequest;
+use super::session::{Recall, Sticky};
 
 /// What becomes of a request.
 pub(super) enum Way {
@@ -28,6 +28,8 @@ pub(super) struct Routing {
     /// The service port that gets it.
     pub(super) backend: ServicePortKey,
     rule: Option<Rule>,
+    /// How its client keeps its endpoint, if it does.
+    pub(super) session: Option<Sticky>,
 }
 
 struct Rule {
@@ -43,15 +45,16 @@ struct Rule {
 /// # Errors
 /// [`Fault`] where a request goes to nobody.
 pub(super) fn route(
-    snapshot: &Snapshot,
+    recall: &Recall<'_>,
     client: &Name,
     dialled: &ServicePortKey,
     head: &mut Parts,
     random: u64,
 ) -> Result<Way, Fault> {
-    let routes = snapshot.http_routes(&dialled.service, dialled.port);
+    let routes = recall.snapshot.http_routes(&dialled.service, dialled.port);
     let Some(router) = routes.and_then(|routes| routes.for_client(client)) else {
-        return Ok(Way::To(Routing { backend: dialled.clone(), rule: None }));
+        let session = recall.of_port(dialled, &head.headers);
+        return Ok(Way::To(Routing { backend: dialled.clone(), rule: None, session }));
     };
     let chosen = router.find(head).ok_or(Fault::NoRoute)?;
     let (routed, rule) = (chosen.routed, &chosen.routed.rule);
@@ -60,16 +63,22 @@ pub(super) fn route(
     {
         return Ok(Way::Answered(answer));
     }
-    let target = routed.target(random)?;
+    let place = (dialled.family, chosen.condition.path.cookie_path());
+    let (target, session) = match recall.of_rule(routed, place, &head.headers) {
+        Some((target, session)) => (target, Some(session)),
+        None => {
+            let target = routed.target(random)?;
+            (target, recall.of_target(routed, &target, place, &head.headers))
+        }
+    };
     let origin = rule.filters.cors.as_ref().and_then(|_| head.headers.get(ORIGIN).cloned());
     for filters in [&rule.filters, target.filters] {
         filters.edit_request(chosen.condition, head)?;
     }
-    let backend = rule.backends.iter().position(|backend| std::ptr::eq(&backend.backend, target.backend));
     let key =
         ServicePortKey { service: target.backend.service.clone(), port: target.backend.port, family: dialled.family };
-    let rule = Rule { routed: Arc::clone(routed), backend: backend.unwrap_or_default(), origin };
-    Ok(Way::To(Routing { backend: key, rule: Some(rule) }))
+    let rule = Rule { routed: Arc::clone(routed), backend: target.index, origin };
+    Ok(Way::To(Routing { backend: key, rule: Some(rule), session }))
 }
 
 /// What a rule answers itself: a preflight, or another place to go.

@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::claim::{Claim, settle};
 use super::replay::{Reader, Reel};
+use crate::tunnel::Budget;
 
 /// Pieces of a body that a copy may be behind. One that falls further behind is broken off: nobody waits for it.
 const BEHIND_MAX: usize = 32;
@@ -197,11 +198,11 @@ impl Upload {
         Self { gate: Some((gate, None)), ..self }
     }
 
-    /// Keeps what passes from now on, so that it can be sent again; `None` of one that cannot.
-    pub(super) fn keep(&mut self) -> Option<Arc<Reel>> {
+    /// Keeps what passes from now on, so that it can be sent again, as far as the budget has room; `None` of one that cannot.
+    pub(super) fn keep(&mut self, budget: &Arc<Budget>) -> Option<Arc<Reel>> {
         match std::mem::replace(&mut self.source, Source::None) {
             Source::App(intake) => {
-                let reel = Reel::new(intake);
+                let reel = Reel::new(intake, budget);
                 self.source = Source::Kept(reel.reader());
                 Some(reel)
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use weft_core::model::{Identity, Workload};
@@ -105,10 +106,16 @@ impl Inbound {
         let tunnel = to.as_ref().is_ok_and(|to| to.port() == HBONE_PORT);
         let load = if tunnel { Load::Tunnel } else { Load::Connection };
         self.workers.carry(&self.drain, tcp, load, async move |tcp| match to {
-            Ok(_) if tunnel => Box::pin(inbound.tunnel(&pod, tcp, leaving)).await,
-            Ok(to) if !to.ip().is_loopback() => inbound.plaintext(&pod, tcp, socket::canonical(source), to).await,
+            Ok(_) if tunnel => Some(async move { inbound.tunnel(&pod, tcp, leaving).await }.boxed()),
+            Ok(to) if !to.ip().is_loopback() => {
+                let source = socket::canonical(source);
+                inbound.plaintext(&pod, tcp, source, to).await.map(|open| open.run().boxed())
+            }
             // Dialled from inside the pod, at the listener's own address: nobody's traffic.
-            _ => inbound.metrics.inbound_rejected("own_listener"),
+            _ => {
+                inbound.metrics.inbound_rejected("own_listener");
+                None
+            }
         });
     }
 
@@ -141,9 +148,9 @@ impl Inbound {
         if !pod.reached.load(Ordering::Relaxed) {
             pod.reached.store(true, Ordering::Relaxed);
         }
-        // In a box, for what follows needs a fraction of it and may last for days.
-        if let Some(open) = Box::pin(self.admit(pod, incoming)).await {
-            open.run().await;
+        // In a task of its own, which needs a fraction of this one's memory and may last for days.
+        if let Some(open) = self.admit(pod, incoming).await {
+            tokio::spawn(open.run());
         }
     }
 
@@ -177,19 +184,26 @@ impl Inbound {
     }
 
     /// Plaintext that the kernel left to be judged.
-    async fn plaintext(&self, pod: &Pod, client: TcpStream, source: SocketAddr, destination: SocketAddr) {
+    async fn plaintext(
+        &self,
+        pod: &Pod,
+        client: TcpStream,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Option<Open<()>> {
         let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Plaintext, false);
         let _ = socket::set_oob_inline(&client);
         let _ = client.set_nodelay(true);
         let asked = Asked { pod, peer: None, source, destination };
-        match Box::pin(self.deliver(&asked, &mut seen)).await {
+        match self.deliver(&asked, &mut seen).await {
             Err(why) => {
                 let _ = socket::reset_on_close(&client);
                 drop(client);
                 seen.failed(why.label(), why.text());
+                None
             }
             Ok(Delivered { app, registered, kill }) => {
-                Open::new(client, Far::Tcp(app), seen, (registered, kill), ()).run().await;
+                Some(Open::new(client, Far::Tcp(app), seen, (registered, kill), ()))
             }
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Dialled {
     pub(super) target: Target,
     /// Keeps the endpoint's in-flight count while the connection lives.
     pub(super) pick: Option<Pick>,
+    /// The service port whose app has said nothing so far, where it is to be found out what it speaks.
+    pub(super) silent: Option<ServicePortKey>,
     /// The same of its place among those that are open.
     pub(super) place: Option<Place>,
 }
@@ -58,7 +60,7 @@ impl Dial<'_> {
         loop {
             seen.record.attempts += 1;
             match self.dialer().dial(&self.caller, &target).await {
-                Ok(upstream) => return Ok(Dialled { upstream, target, pick: None, place: None }),
+                Ok(upstream) => return Ok(Dialled { upstream, target, pick: None, silent: None, place: None }),
                 Err(error) if error.passes() && self.may_try_again(seen) => {}
                 Err(error) => return Err(error),
             }
@@ -86,7 +88,7 @@ impl Dial<'_> {
             let mut random = rand::random::<u64>;
             let balancers = &self.outbound.balancers;
             let client = self.caller.own_address();
-            let request = Request { client, hash: None, besides: besides.as_ref(), tried: &tried };
+            let request = Request { client, besides: besides.as_ref(), tried: &tried, ..Request::default() };
             let picked = balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random);
             let mut pick = match picked {
                 Ok(pick) => pick,
@@ -108,7 +110,8 @@ impl Dial<'_> {
                 Ok(upstream) => {
                     pick.connected(begun.elapsed(), Instant::now());
                     keep_alive(&upstream, pick.keepalive());
-                    return Ok(Dialled { upstream, target: pick.target.clone(), pick: Some(pick), place: None });
+                    let target = pick.target.clone();
+                    return Ok(Dialled { upstream, target, pick: Some(pick), silent: None, place: None });
                 }
                 Err(error) => {
                     if error.is_endpoints_fault() {

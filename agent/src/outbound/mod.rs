@@ -4,6 +4,7 @@
 //! is [`weft_core::route::plan`]'s decision, and which endpoint gets it [`weft_core::balance`]'s. Nothing of the app's
 //! bytes is read before an endpoint is connected, so that another can be tried without the app noticing.
 
+mod detect;
 mod dial;
 
 use std::collections::HashMap;
@@ -15,13 +16,14 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use weft_abi::Marks;
-use weft_core::balance::{Balancers, Pick};
+use weft_core::balance::{Balancers, InFlight, Pick};
 use weft_core::model::Workload;
-use weft_core::route::{Plan, ServicePortKey, Transport, plan, protocol};
+use weft_core::route::{Plan, Protocol, ServicePortKey, Transport, plan, protocol};
 use weft_core::snapshot::Snapshot;
 
 use crate::dial::{Caller, Dialer, Place, Refused, watch};
 use crate::drain::Drain;
+use crate::health::Checks;
 use crate::http::{Client, Http};
 use crate::live::{Connection, Live, Open, Registered};
 use crate::observe::{Meter, Observed};
@@ -32,7 +34,10 @@ use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
 use crate::workers::{Load, Workers};
 
+use detect::Found;
 use dial::{Dial, Dialled};
+
+pub use detect::Detected;
 
 /// The outbound half; one for all pods of the node.
 pub struct Outbound {
@@ -46,6 +51,10 @@ pub struct Outbound {
     pub dialer: Arc<Dialer>,
     /// Carries the connections that speak HTTP.
     pub http: Arc<Http>,
+    /// What service ports speak, where that is to be found out.
+    pub detected: Arc<Detected>,
+    /// Asks endpoints how they are.
+    pub checks: Arc<Checks>,
     /// Counters.
     pub metrics: Metrics,
     /// Open connections.
@@ -57,7 +66,7 @@ pub struct Outbound {
 }
 
 /// What is kept to a connection's end: its endpoint's in-flight count, and its place among those that are open.
-type Kept = (Option<Pick>, Option<Place>);
+type Kept = (Option<InFlight>, Option<Place>);
 
 /// A connection that is ready to be carried.
 enum Carried {
@@ -65,6 +74,23 @@ enum Carried {
     Bytes(Open<Kept>),
     /// Request by request.
     Requests(TcpStream, Box<Client>, Registered),
+}
+
+impl Carried {
+    /// Carries it to its end.
+    async fn run(self, outbound: Arc<Outbound>) {
+        match self {
+            Self::Bytes(open) => {
+                drop(outbound);
+                open.run().await;
+            }
+            Self::Requests(app, client, registered) => {
+                // In a box: connections carried byte by byte, which are most, need a fraction of it.
+                Box::pin(async move { outbound.http.serve(*client, app).await }).await;
+                drop(registered);
+            }
+        }
+    }
 }
 
 /// What was found at the other end of an app's connection.
@@ -81,21 +107,8 @@ impl Outbound {
     pub fn serve(self: &Arc<Self>, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) {
         let (outbound, pod) = (Arc::clone(self), Arc::clone(pod));
         self.workers.carry(&self.drain, app, Load::Connection, async move |app| {
-            outbound.carry(&pod, app, socket::canonical(client)).await;
+            outbound.open(&pod, app, socket::canonical(client)).await.map(|carried| carried.run(outbound))
         });
-    }
-
-    async fn carry(&self, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) {
-        // In a box, for what follows needs a fraction of it and may last for days.
-        match Box::pin(self.open(pod, app, client)).await {
-            Some(Carried::Bytes(open)) => open.run().await,
-            Some(Carried::Requests(app, client, registered)) => {
-                // Likewise: connections carried byte by byte, which are most, need a fraction of it.
-                Box::pin(self.http.serve(*client, app)).await;
-                drop(registered);
-            }
-            None => {}
-        }
     }
 
     async fn open(&self, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) -> Option<Carried> {
@@ -134,14 +147,25 @@ impl Outbound {
         }
         let workload = workload.ok_or(Refused::UnknownPod)?;
         let plan = plan(snapshot, workload, destination);
-        if let Plan::Balanced(service) = &plan
-            && protocol(snapshot, service, Some(&workload.name.namespace)).is_http()
-        {
-            return Ok(Connected::Requests(service.clone()));
+        let mut silent = None;
+        if let Plan::Balanced(service) = &plan {
+            let found = match protocol(snapshot, service, Some(&workload.name.namespace)) {
+                Protocol::Http(_) => Found::Http,
+                Protocol::Opaque(_) => Found::Other,
+                Protocol::Detected => {
+                    let found = self.detected.look(app, snapshot, service).await;
+                    self.metrics.detected(found.label());
+                    found
+                }
+            };
+            if found == Found::Http {
+                return Ok(Connected::Requests(service.clone()));
+            }
+            silent = Some(service.clone()).filter(|_| found == Found::Silent);
         }
         let drawn = socket::mark(app).is_ok_and(Marks::is_drawn);
         let dial = Dial { outbound: self, caller: Caller { pod, workload, client }, destination, drawn };
-        let dialled = dial.run(snapshot, plan, seen).await?;
+        let dialled = Dialled { silent, ..dial.run(snapshot, plan, seen).await? };
         let identity = match &dialled.target.transport {
             Transport::Hbone { server } => Some(server),
             Transport::Plaintext => None,
@@ -194,7 +218,14 @@ impl Outbound {
     }
 
     /// Enters it among the live ones. What is kept to its end is the endpoint's in-flight count.
-    fn opened(&self, pod: &Pod, app: TcpStream, client: SocketAddr, dialled: Dialled, seen: Observed) -> Open<Kept> {
+    fn opened(
+        &self,
+        pod: &Arc<Pod>,
+        app: TcpStream,
+        client: SocketAddr,
+        dialled: Dialled,
+        seen: Observed,
+    ) -> Open<Kept> {
         let kill = self.drain.kill_token();
         let peer = match dialled.target.transport {
             Transport::Hbone { server } => Some(server),
@@ -215,7 +246,13 @@ impl Outbound {
         let registered = self.live.register(connection, kill.clone());
         if let Some(pick) = &dialled.pick {
             self.watch(&pick.backend, &seen.meter, &kill);
+            if pick.is_checked() {
+                self.checks.used(&pick.backend, pod);
+            }
         }
-        Open::new(app, dialled.upstream, seen, (registered, kill), (dialled.pick, dialled.place))
+        if let Some(service) = dialled.silent {
+            self.detected.listen(&(self.snapshots)(), service, &seen.meter.traffic);
+        }
+        Open::new(app, dialled.upstream, seen, (registered, kill), (dialled.pick.map(Pick::stand), dialled.place))
     }
 }

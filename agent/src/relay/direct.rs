@@ -1,7 +1,6 @@
 //! TCP to TCP: pass-through of unmeshed destinations, and delivery of plaintext.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -26,8 +25,8 @@ pub async fn tcp_to_tcp(near: TcpStream, far: TcpStream, traffic: &Traffic, kill
 }
 
 async fn join(near: &TcpStream, far: &TcpStream, traffic: &Traffic, kill: &CancellationToken) -> End {
-    let mut there = pin!(pump(near, far, &traffic.sent));
-    let mut back = pin!(pump(far, near, &traffic.received));
+    let mut there = pin!(pump(near, far, |bytes| traffic.count_sent(bytes)));
+    let mut back = pin!(pump(far, near, |bytes| traffic.count_received(bytes)));
     let (mut sent, mut received) = (false, false);
     while !(sent && received) {
         tokio::select! {
@@ -50,7 +49,7 @@ async fn join(near: &TcpStream, far: &TcpStream, traffic: &Traffic, kill: &Cance
     End::Fin
 }
 
-async fn pump(from: &TcpStream, to: &TcpStream, count: &AtomicU64) -> Result<(), Failed> {
+async fn pump(from: &TcpStream, to: &TcpStream, count: impl Fn(usize)) -> Result<(), Failed> {
     let mut pace = Pace::new();
     loop {
         from.readable().await.map_err(|_| Failed::From)?;
@@ -65,7 +64,7 @@ async fn pump(from: &TcpStream, to: &TcpStream, count: &AtomicU64) -> Result<(),
                 }
                 Ok(filled) => {
                     write_all(from, to, &buffer).await?;
-                    count.fetch_add(filled as u64, Ordering::Relaxed);
+                    count(filled);
                     pace.step(filled).await;
                     if buffer.capacity() < pace.size() {
                         buffer = pace.buffer(usize::MAX);

@@ -136,7 +136,7 @@ async fn download(near: &TcpStream, recv: &mut RecvStream, traffic: &Traffic) ->
                 near.writable().await.map_err(|_| Side::Near)?;
             }
         }
-        traffic.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        traffic.count_received(data.len());
         // The window opens by what the app has taken, so a slow app holds at most one window here.
         recv.flow_control().release_capacity(data.len()).map_err(|_| Side::Far)?;
         turns.step().await;

@@ -10,7 +10,7 @@ mod socket;
 mod weft;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -29,6 +29,8 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 pub struct Traffic {
     sent: AtomicU64,
     received: AtomicU64,
+    /// The far side's bytes were first.
+    far_first: AtomicBool,
 }
 
 impl Traffic {
@@ -39,7 +41,15 @@ impl Traffic {
 
     /// Counts bytes to the near side that somebody else moves.
     pub fn count_received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        if self.received.fetch_add(bytes as u64, Ordering::Relaxed) == 0 && self.sent() == 0 && bytes > 0 {
+            self.far_first.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the far side spoke first.
+    #[must_use]
+    pub fn is_far_first(&self) -> bool {
+        self.far_first.load(Ordering::Relaxed)
     }
 
     /// Bytes from the near side to the far side.

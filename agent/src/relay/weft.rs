@@ -40,7 +40,7 @@ impl App for Near {
             [piece] => write_some(&self.tcp, piece)?,
             pieces => write_some_vectored(&self.tcp, pieces)?,
         };
-        self.traffic.received.fetch_add(written as u64, Ordering::Relaxed);
+        self.traffic.count_received(written);
         Ok(written)
     }
 

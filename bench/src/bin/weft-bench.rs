@@ -136,6 +136,7 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
         rounds: arguments.rounds.unwrap_or(if quick { 3 } else { 5 }),
         window: Duration::from_millis(arguments.window.unwrap_or(if quick { 250 } else { 2000 })),
         idle: if quick { 2_000 } else { 10_000 },
+        watch: if quick { 0 } else { 30 },
         bursts: if quick { 40 } else { 200 },
         cases: wanted.map(|case| case.name.to_owned()).collect(),
     })

@@ -39,6 +39,9 @@ struct Run {
     /// In their place: how much the watches of so many agents cost the API server
     #[arg(long)]
     agents: Option<usize>,
+    /// In their place: how long so many new pods, one after another, are not captured
+    #[arg(long)]
+    enrol: Option<usize>,
     /// Where the result is written
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
@@ -54,6 +57,12 @@ enum Role {
         #[arg(long)]
         name: String,
     },
+    /// A client that prints when it is captured
+    #[command(hide = true)]
+    Dial {
+        #[arg(long)]
+        to: SocketAddr,
+    },
     /// A client that prints who answers
     #[command(hide = true)]
     Watch {
@@ -67,6 +76,7 @@ fn main() -> Result<ExitCode> {
     match role {
         Some(Role::Serve { listen, name }) => probe::serve(listen, &name)?,
         Some(Role::Watch { to }) => probe::watch(to)?,
+        Some(Role::Dial { to }) => probe::dial(to)?,
         None => return measure(&run),
     }
     Ok(ExitCode::SUCCESS)
@@ -74,10 +84,16 @@ fn main() -> Result<ExitCode> {
 
 fn measure(run: &Run) -> Result<ExitCode> {
     let say = |what: &str| eprintln!("==> {what}");
+    std::fs::create_dir_all(&run.output)?;
     if let Some(agents) = run.agents {
         let report = scale::crowd(&scale::Crowd::of(agents), &say)?;
-        std::fs::create_dir_all(&run.output)?;
         std::fs::write(run.output.join("crowd.json"), serde_json::to_string_pretty(&report)?)?;
+        print!("{}", report.render());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(pods) = run.enrol {
+        let report = scale::enrol(pods, &say)?;
+        std::fs::write(run.output.join("enrol.json"), serde_json::to_string_pretty(&report)?)?;
         print!("{}", report.render());
         return Ok(ExitCode::SUCCESS);
     }

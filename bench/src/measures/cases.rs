@@ -4,7 +4,7 @@
 //! queue's: 1,000 requests a second on one connection, 4,000 over thirty-two.
 
 use super::Better::{Higher, Lower};
-use super::{Case, Metric, Work};
+use super::{Among, Case, Metric, Work};
 use crate::load::Outcome;
 use crate::subjects::Layer;
 
@@ -71,6 +71,8 @@ pub const CASES: &[Case] = &[
         Work::Window(&["mixed", "--flows", "4", "--rate", "200"]),
         true,
     ),
+    case("fairness-pods", "fairness", "two pods of one node, one flow beside four", Work::Shares(Among::Pods), false),
+    case("fairness-tunnels", "fairness", "two tunnels of one pod, two flows each", Work::Shares(Among::Tunnels), false),
     requests(
         "http-memory",
         "http",
@@ -190,6 +192,10 @@ pub const METRICS: &[Metric] = &[
     p50("mixed"),
     p99("mixed"),
     speed("mixed"),
+    speed("fairness-pods"),
+    share("fairness-pods", "pod of one flow / pod of four"),
+    speed("fairness-tunnels"),
+    share("fairness-tunnels", "one tunnel / the other"),
     Metric { case: "http-memory", name: "idle", unit: "kB/connection", better: Lower, of: |o| value(o, "idle_kb") },
     rate("http1-rate"),
     each("http1-rate"),
@@ -263,6 +269,10 @@ const fn whole(case: &'static str) -> Metric {
 
 const fn fairness(case: &'static str) -> Metric {
     Metric { case, name: "fairness", unit: "slowest flow / fastest", better: Higher, of: |o| value(o, "fairness") }
+}
+
+const fn share(case: &'static str, unit: &'static str) -> Metric {
+    Metric { case, name: "share", unit, better: Higher, of: |o| value(o, "share") }
 }
 
 fn value(outcome: &Outcome, name: &str) -> Option<f64> {

@@ -41,26 +41,42 @@ fn resident_in(cgroups: &[impl AsRef<Path>]) -> Result<Vec<Resident>> {
     cgroups.iter().map(|cgroup| of(cgroup.as_ref())).collect()
 }
 
-/// What is resident once that no longer changes: whoever has just started may still be about to give something back.
-fn at_rest(cgroups: &[impl AsRef<Path>]) -> Result<Vec<Resident>> {
+/// What is resident once that no longer changes, or hardly: whoever has just started may still be about to give something
+/// back, and whoever gives back what it does not use holds now more, now less. The median of `watch` looks after that.
+fn at_rest(cgroups: &[impl AsRef<Path>], watch: usize) -> Result<Vec<Resident>> {
     let mut seen = vec![resident_in(cgroups)?];
-    for _ in 0..LOOKS {
+    let look = |seen: &mut Vec<Vec<Resident>>| -> Result<()> {
         std::thread::sleep(LOOK);
         seen.push(resident_in(cgroups)?);
+        Ok(())
+    };
+    for _ in 0..LOOKS {
+        look(&mut seen)?;
         if seen.len() >= SAME && seen[seen.len() - SAME..].iter().all(|one| Some(one) == seen.last()) {
             break;
         }
     }
-    seen.pop().ok_or_else(|| anyhow::anyhow!("nothing was measured"))
+    let mut watched = Vec::new();
+    for _ in 0..watch {
+        look(&mut watched)?;
+    }
+    let watched = if watched.is_empty() { seen.split_off(seen.len() - 1) } else { watched };
+    Ok((0..cgroups.len())
+        .map(|cgroup| {
+            let mut resident: Vec<Resident> = watched.iter().map(|look| look[cgroup]).collect();
+            resident.sort_by_key(|one| one.all);
+            resident[resident.len() / 2]
+        })
+        .collect())
 }
 
-/// Opens `count` connections, and yields what they add to heap and stacks at rest.
+/// Opens `count` connections, and yields what they add to heap and stacks at rest, which is looked at `watch` times.
 ///
 /// # Errors
 /// When the client does not open them.
-pub fn idle(lab: &Lab, subject: &Subject, arguments: &[&str], count: usize) -> Result<Outcome> {
+pub fn idle(lab: &Lab, subject: &Subject, arguments: &[&str], count: usize, watch: usize) -> Result<Outcome> {
     let sum = |of: fn(&Resident) -> u64, resident: &[Resident]| resident.iter().map(of).sum::<u64>() as f64;
-    let rest = at_rest(&subject.proxies)?;
+    let rest = at_rest(&subject.proxies, watch)?;
     let largest = rest.iter().map(|one| one.all).max().unwrap_or_default();
     let command =
         load(&[&["idle", "--to", &subject.to.to_string(), "--count", &count.to_string()], arguments].concat())?;

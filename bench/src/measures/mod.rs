@@ -3,6 +3,7 @@
 mod cases;
 mod memory;
 mod run;
+mod shares;
 
 use crate::load::Outcome;
 use crate::subjects::Layer;
@@ -10,6 +11,7 @@ use crate::subjects::Layer;
 pub use cases::{CASES, METRICS};
 pub use memory::idle;
 pub use run::{connect_cost, window};
+pub use shares::{Among, shares};
 
 /// One run of the load.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,8 @@ pub enum Work {
     /// Memory at rest and with idle connections, which `weft-load idle` opens with these arguments; once a run, before anything
     /// else has been through the proxies.
     Memory(&'static [&'static str]),
+    /// How two who want all there is share it; once a round, of Weft alone.
+    Shares(Among),
     /// The cost of `connect()` outside the mesh; once a round, for the kernel and not for a subject.
     ConnectCost,
 }

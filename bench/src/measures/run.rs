@@ -10,10 +10,10 @@ use crate::load::Outcome;
 use crate::subjects::{Stage, Subject};
 
 /// Time a client gets beyond its window: for connections to open, and for failures to become failures.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The cgroup of the clients, below their pod's.
-const CLIENTS: &str = "load";
+pub(super) const CLIENTS: &str = "load";
 
 /// A port nobody listens on.
 const CLOSED: &str = "127.0.0.1:9";
@@ -60,7 +60,7 @@ pub(super) fn load(arguments: &[&str]) -> Result<Vec<String>> {
 }
 
 /// Waits for a client to end, and reads what it found.
-fn finished(process: &Process, deadline: Duration) -> Result<Outcome> {
+pub(super) fn finished(process: &Process, deadline: Duration) -> Result<Outcome> {
     let status = process.wait(deadline).or_else(|late| process.kill().and(Err(late)))?;
     if !status.success() {
         bail!("{}", process.log().trim());

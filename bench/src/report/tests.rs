@@ -13,7 +13,8 @@ use crate::rounds::{Sample, Settings, rotated};
 use crate::subjects::Layer;
 
 fn report(samples: Vec<Sample>) -> Report {
-    let settings = Settings { rounds: 3, window: Duration::from_secs(1), idle: 10, bursts: 1, cases: Vec::new() };
+    let settings =
+        Settings { rounds: 3, window: Duration::from_secs(1), idle: 10, watch: 0, bursts: 1, cases: Vec::new() };
     Report { machine: Machine::default(), settings, absent: vec![("ztunnel".into(), "no binary".into())], samples }
 }
 

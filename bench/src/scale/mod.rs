@@ -6,6 +6,8 @@
 
 mod churn;
 mod crowd;
+mod enrol;
+mod maps;
 mod objects;
 pub mod probe;
 mod report;
@@ -17,6 +19,7 @@ use anyhow::{Context, Result};
 
 pub use churn::Written;
 pub use crowd::{Crowd, CrowdReport, crowd};
+pub use enrol::{EnrolReport, enrol};
 pub use objects::Size;
 pub use report::{Bar, ScaleReport};
 use stage::Stage;
@@ -53,6 +56,7 @@ pub fn run(settings: &Settings, say: &dyn Fn(&str)) -> Result<ScaleReport> {
     let agent = stage.start_agent(&mut report)?;
     std::thread::sleep(REST);
     report.memory_settled = stage::memory(&agent, "VmRSS")?;
+    report.maps = maps::held(agent.process().pid())?;
     report.cpu_idle = stage.cpu_share(&agent, REST)?;
     say("changing endpoints");
     stage.churn(&agent, settings, &mut report)?;

@@ -1,5 +1,5 @@
-//! What runs in pods while endpoints change: servers that say who they are, and a client that dials a Service on and on and
-//! notes when somebody else begins to answer.
+//! What runs in pods: servers that say who they are, a client that dials a Service on and on and notes when somebody else begins
+//! to answer, and one that dials until the kernel captures what it dials.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Socket, Type};
 
 /// Time a connection gets.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,6 +49,25 @@ pub fn watch(to: SocketAddr) -> Result<()> {
         if who != last {
             println!("{began} {who}");
             last = who;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Dials `to` until the kernel has marked a connection, which captures it, and prints when that one began.
+///
+/// # Errors
+/// When a socket cannot be made or read.
+pub fn dial(to: SocketAddr) -> Result<()> {
+    println!("dials");
+    loop {
+        let began = monotonic()?;
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        // Whatever becomes of it: the mark is set, or not, before the first packet is sent.
+        let _ = socket.connect_timeout(&to.into(), PATIENCE);
+        if socket.mark()? != 0 {
+            println!("{began} marked");
+            return Ok(());
         }
         std::thread::sleep(PAUSE);
     }

@@ -30,6 +30,8 @@ pub struct ScaleReport {
     pub memory_peak: u64,
     /// Resident at the end.
     pub memory_after: u64,
+    /// Kernel memory of its eBPF maps, in bytes.
+    pub maps: u64,
     /// The share of one core used while nothing happened.
     pub cpu_idle: f64,
     /// The share of one core used while endpoints changed.
@@ -77,7 +79,7 @@ impl Default for Settings {
 }
 
 /// The value below which a share of all lies.
-fn quantile(values: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = (sorted.len() as f64 * share).ceil() as usize;
@@ -140,6 +142,7 @@ impl ScaleReport {
             ("resident, settled", mb(self.memory_settled)),
             ("resident, most of all", mb(self.memory_peak)),
             ("resident, at the end", mb(self.memory_after)),
+            ("kernel memory of its maps", mb(self.maps)),
             ("CPU, nothing changes", format!("{:.2} % of a core", self.cpu_idle * 100.0)),
             ("CPU, endpoints change", format!("{:.2} % of a core", self.cpu_churn * 100.0)),
             ("changes then", churn(&self.churn)),

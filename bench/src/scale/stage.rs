@@ -195,14 +195,14 @@ impl Stage {
     }
 }
 
-fn ensure_listens(pod: &Pod) -> Result<()> {
+pub(super) fn ensure_listens(pod: &Pod) -> Result<()> {
     let ports = pod.listening_ports()?;
     ensure!(ports.contains(&PORT), "only {ports:?} are open");
     Ok(())
 }
 
 /// This program, to be run inside pods.
-fn instrument() -> Result<String> {
+pub(super) fn instrument() -> Result<String> {
     Ok(binary("weft-scale")?.display().to_string())
 }
 

@@ -17,7 +17,7 @@ use anyhow::Result;
 use weft_tests::lab::Pod;
 
 pub use peers::versions;
-pub use stage::Stage;
+pub use stage::{Server, Stage};
 
 /// What a subject is compared as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

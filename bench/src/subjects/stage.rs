@@ -35,12 +35,16 @@ pub struct Stage {
     pub agents: Vec<Agent>,
     /// A client in the mesh, on the first node.
     pub client: Pod,
+    /// Its neighbour in the mesh.
+    pub second: Pod,
     /// A client outside the mesh, on the first node.
     pub outside: Pod,
     /// A server in the mesh on the client's node.
     pub near: Server,
     /// A server in the mesh on the other node.
     pub far: Server,
+    /// Another there.
+    pub far_second: Server,
     /// A server outside the mesh on the client's node.
     pub plain_near: Server,
     /// A server outside the mesh on the other node.
@@ -63,16 +67,18 @@ impl Stage {
             calm(node)?;
         }
         let client = lab.pod(&a, "client").create()?;
+        let second = lab.pod(&a, "second").create()?;
         let outside = lab.pod(&a, "outside").namespace(OUTSIDE).create()?;
         let near = Server::start(&lab, &a, "near", None)?;
         let far = Server::start(&lab, &b, "far", None)?;
+        let far_second = Server::start(&lab, &b, "far-second", None)?;
         let plain_near = Server::start(&lab, &a, "plain-near", Some(OUTSIDE))?;
         let plain_far = Server::start(&lab, &b, "plain-far", Some(OUTSIDE))?;
         let plain_web = plain_far.http(&lab, "plain-web", OUTSIDE)?;
         let web = routed(&lab, &far)?;
         let agents = lab.start_agents()?;
         lab.mesh()?;
-        Ok(Self { lab, agents, client, outside, near, far, plain_near, plain_far, web, plain_web })
+        Ok(Self { lab, agents, client, second, outside, near, far, far_second, plain_near, plain_far, web, plain_web })
     }
 }
 

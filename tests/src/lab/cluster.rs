@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use gateway_api::apis::experimental::{grpcroutes::GrpcRoute, httproutes::HttpRoute, tcproutes::TcpRoute};
+use gateway_api::apis::experimental::{
+    grpcroutes::GrpcRoute, httproutes::HttpRoute, referencegrants::ReferenceGrant, tcproutes::TcpRoute,
+};
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 use weft_apiserver::contract::Target;
@@ -43,7 +45,7 @@ impl std::fmt::Debug for ApiServer {
 
 impl Lab {
     /// An empty lab with an API server and a controller, which its agents will follow in the place of a directory of
-    /// manifests. The kinds of `weft.dev` are installed from `weft crds`, and Gateway API's kinds of routes.
+    /// manifests. The kinds of `weft.dev` are installed from `weft crds`, and Gateway API's kinds of routes and grants.
     ///
     /// # Errors
     /// As [`Lab::new`], and when the server does not start.
@@ -119,8 +121,8 @@ impl Lab {
         let crds = super::run_command(&[binary("weft")?.display().to_string(), "crds".into()], "")?;
         let mut definitions: Vec<Value> = serde_saphyr::from_multiple(&crds).context("the output of weft crds")?;
         ensure!(!definitions.is_empty(), "weft crds prints nothing");
-        for routes in [TcpRoute::crd(), HttpRoute::crd(), GrpcRoute::crd()] {
-            definitions.push(serde_json::to_value(routes)?);
+        for kind in [TcpRoute::crd(), HttpRoute::crd(), GrpcRoute::crd(), ReferenceGrant::crd()] {
+            definitions.push(serde_json::to_value(kind)?);
         }
         for definition in &definitions {
             api.put(definition)?;
@@ -364,8 +366,10 @@ fn place_of(object: &Value) -> Result<(String, String)> {
         "HTTPRoute" => ("/apis/gateway.networking.k8s.io/v1", "httproutes"),
         "GRPCRoute" => ("/apis/gateway.networking.k8s.io/v1", "grpcroutes"),
         "TCPRoute" => ("/apis/gateway.networking.k8s.io/v1alpha2", "tcproutes"),
+        "ReferenceGrant" => ("/apis/gateway.networking.k8s.io/v1", "referencegrants"),
         "AuthorizationPolicy" => ("/apis/weft.dev/v1alpha1", "authorizationpolicies"),
         "PeerAuthentication" => ("/apis/weft.dev/v1alpha1", "peerauthentications"),
+        "XBackendTrafficPolicy" => ("/apis/gateway.networking.x-k8s.io/v1alpha1", "xbackendtrafficpolicies"),
         "TrafficPolicy" => ("/apis/weft.dev/v1alpha1", "trafficpolicies"),
         other => bail!("the lab does not know where {other:?} is served"),
     };

@@ -1,6 +1,7 @@
 //! Services, their EndpointSlices, and what a cluster without a mesh does for them: kube-proxy's rules in nftables, so
 //! that pods outside the mesh reach the same VIPs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ struct Inner {
     port: u16,
     target_port: u16,
     app_protocol: Option<String>,
+    annotations: BTreeMap<String, String>,
 }
 
 /// A pod behind a Service.
@@ -53,6 +55,7 @@ pub struct ServiceSpec<'a> {
     port: u16,
     target_port: u16,
     app_protocol: Option<String>,
+    annotations: BTreeMap<String, String>,
     pods: Vec<Endpoint>,
 }
 
@@ -65,6 +68,7 @@ impl<'a> ServiceSpec<'a> {
             port: 80,
             target_port: 8080,
             app_protocol: None,
+            annotations: BTreeMap::new(),
             pods: Vec::new(),
         }
     }
@@ -87,6 +91,13 @@ impl<'a> ServiceSpec<'a> {
     #[must_use]
     pub fn speaks(mut self, app_protocol: &str) -> Self {
         self.app_protocol = Some(app_protocol.to_owned());
+        self
+    }
+
+    /// With an annotation.
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -119,6 +130,7 @@ impl<'a> ServiceSpec<'a> {
                 port: self.port,
                 target_port: self.target_port,
                 app_protocol: self.app_protocol,
+                annotations: self.annotations,
             }),
             endpoints: self.pods,
         };
@@ -162,7 +174,7 @@ impl Service {
         json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": inner.name, "namespace": inner.namespace},
+            "metadata": {"name": inner.name, "namespace": inner.namespace, "annotations": inner.annotations},
             "spec": {
                 "clusterIP": inner.v4, "clusterIPs": [inner.v4.to_string(), inner.v6.to_string()],
                 "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack",
@@ -260,7 +272,7 @@ impl Lab {
     pub fn split(&self, name: &str, parent: &Service, backends: &[(&Service, u32)]) -> Result<()> {
         let refs: Vec<_> = backends
             .iter()
-            .map(|(service, weight)| json!({"group": "", "kind": "Service", "name": service.name(), "port": service.inner.port, "weight": weight}))
+            .map(|(service, weight)| json!({"group": "", "kind": "Service", "namespace": service.namespace(), "name": service.name(), "port": service.inner.port, "weight": weight}))
             .collect();
         self.manifests.put(json!({
             "apiVersion": "gateway.networking.k8s.io/v1alpha2",

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,6 +36,7 @@ impl Copy {
             update(&root().join(file), &tree.join(file))?;
         }
         seed(&base.join("target/debug"))?;
+        lend_tools(&tree)?;
         Ok(Self { base, tree, programs_fit: Cell::new(false) })
     }
 
@@ -131,6 +133,16 @@ fn remove_others(tree: &Path, files: &[&Path]) -> Result<()> {
                 fs::remove_file(&path)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Programs that `cargo xtask setup` has installed below `target`: journeys look for them in their own tree's.
+fn lend_tools(tree: &Path) -> Result<()> {
+    let there = tree.join("target/tools");
+    if there.symlink_metadata().is_err() {
+        fs::create_dir_all(tree.join("target"))?;
+        symlink(root().join("target/tools"), &there).with_context(|| there.display().to_string())?;
     }
     Ok(())
 }

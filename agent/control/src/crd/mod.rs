@@ -25,8 +25,9 @@ pub use authorization_policy::{
 pub use peer_authentication::{Mtls, MtlsModeName, PeerAuthentication, PeerAuthenticationSpec, PortKey};
 pub use traffic_policy::{AlgorithmName, HashOn, LoadBalancer, TargetRef, TrafficPolicy, TrafficPolicySpec};
 pub use traffic_settings::{
-    FailureStatuses, FaultAbort, FaultDelay, FaultSpec, KeepaliveSpec, LimitsSpec, OutlierDetection, RateLimitSpec,
-    RetryBudgetSpec, RetrySpec, SuccessRateSpec,
+    FailureStatuses, FallbackSpec, FaultAbort, FaultDelay, FaultSpec, GrpcCheckSpec, HealthCheckSpec, HttpCheckSpec,
+    KeepaliveSpec, LimitsSpec, OutlierDetection, RateLimitSpec, RetryBudgetSpec, RetrySpec, SpilloverSpec,
+    SuccessRateSpec, TcpCheckSpec,
 };
 pub use workload_slice::{PODS_MAX, SlicePod, SliceWorkload, WorkloadSlice, WorkloadSliceSpec};
 

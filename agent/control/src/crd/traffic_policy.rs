@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::traffic_settings::{
-    FaultSpec, KeepaliveSpec, LimitsSpec, OutlierDetection, RateLimitSpec, RetryBudgetSpec, RetrySpec,
+    FallbackSpec, FaultSpec, HealthCheckSpec, KeepaliveSpec, LimitsSpec, OutlierDetection, RateLimitSpec,
+    RetryBudgetSpec, RetrySpec, SpilloverSpec,
 };
 
 /// Settings of the Services or routes it targets. Of several policies the one for a port or rule comes before one for all, and
@@ -50,6 +51,17 @@ pub struct TrafficPolicySpec {
     /// When an endpoint is left out for what its connections and answers say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierDetection>,
+    /// When far endpoints get a part of what near ones would, where a Service prefers those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spillover: Option<SpilloverSpec>,
+    /// Which Service stands in while no endpoint of the targets is ready, and neither ejected nor unhealthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackSpec>,
+    /// How endpoints are asked how they are: by each agent, for the Services its own pods use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("[has(self.tcp), has(self.http), has(self.grpc)].filter(x, x).size() == 1")
+        .message("healthCheck is one of tcp, http and grpc"))]
+    pub health_check: Option<HealthCheckSpec>,
     /// Whether failed requests are sent again, where the rule of their route says nothing about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,

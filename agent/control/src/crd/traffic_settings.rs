@@ -177,3 +177,94 @@ pub struct KeepaliveSpec {
     #[schemars(range(min = 1, max = 127))]
     pub probes: Option<u32>,
 }
+
+/// How endpoints are asked how they are: by one of `tcp`, `http` and `grpc`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HealthCheckSpec {
+    /// By whether they accept a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpCheckSpec>,
+    /// By a GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCheckSpec>,
+    /// By a call of `grpc.health.v1.Health/Check`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcCheckSpec>,
+    /// From one check of an endpoint to the next, as `10s`, which it is without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
+    pub interval: Option<String>,
+    /// How long an answer may take, the connection included; `1s` without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
+    pub timeout: Option<String>,
+    /// So many good checks in a row make it healthy that was not; 1 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy_threshold: Option<u32>,
+    /// So many bad ones in a row make it unhealthy; 3 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub unhealthy_threshold: Option<u32>,
+}
+
+/// Endpoints are well that accept a connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = open)]
+pub struct TcpCheckSpec {}
+
+/// An API server takes no schema that says there are no other fields; it drops those it does not know.
+fn open(schema: &mut schemars::Schema) {
+    schema.remove("additionalProperties");
+}
+
+/// Endpoints are well that answer a GET as they should.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpCheckSpec {
+    /// The path, and a query if need be.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/"))]
+    pub path: String,
+    /// The host; the endpoint's address without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Which statuses are good; those from 200 to 399 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(range(min = 100, max = 599)))]
+    pub statuses: Option<Vec<u16>>,
+}
+
+/// Endpoints are well that say of a service that it serves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcCheckSpec {
+    /// The service; without it the server as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub service: Option<String>,
+}
+
+/// When far endpoints get a part of what near ones would.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SpilloverSpec {
+    /// Near endpoints get everything while so many of a hundred are well, by weight; 71 without it. Of what they are short of, far
+    /// ones get as much.
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy_percent: u32,
+}
+
+/// A Service of the policy's own namespace that stands in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FallbackSpec {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its port, as clients dial it.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+}

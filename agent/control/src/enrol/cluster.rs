@@ -102,6 +102,7 @@ impl Cluster {
             mesh: Some(MeshLabel::Enabled),
             labels: Labels::default(),
             fast_path: true,
+            detect: None,
         };
         let deltas = self.deltas.iter().cloned().chain([Delta::Put(Resource::Namespace(label))]);
         (self.snapshot.apply(deltas), namespaces)

@@ -56,15 +56,16 @@ impl Known {
 
     /// These are all there are.
     pub fn keep_only(&mut self, objects: &[ObjectRef], deltas: &mut Vec<Delta>) {
-        let present: HashSet<Key> = objects.iter().filter_map(key_of).collect();
+        // By reference: there are tens of thousands, at the moment an agent's memory is greatest.
+        let present: HashSet<(&str, &str)> = objects.iter().map(|object| (&*object.namespace, &*object.name)).collect();
         self.keys.retain(|key| {
-            let stays = present.contains(key);
+            let stays = present.contains(&place_of(key));
             if !stays {
                 deltas.push(Delta::Remove(key.clone()));
             }
             stays
         });
-        self.problems.retain(|object, _| key_of(object).is_some_and(|key| present.contains(&key)));
+        self.problems.retain(|object, _| present.contains(&(&*object.namespace, &*object.name)));
     }
 
     /// Whether nothing is in force.
@@ -101,9 +102,27 @@ impl Known {
     }
 }
 
+/// Namespace and name of the object that became what a key names; no namespace where its kind has none.
+fn place_of(key: &Key) -> (&str, &str) {
+    let name = match key {
+        Key::Namespace(name) => return ("", name.as_str()),
+        Key::Node(name) | Key::Liveness(name) | Key::Peers(name) => return ("", name),
+        Key::HttpRoute(id) => &id.name,
+        Key::TrafficPolicy(id) => &id.name,
+        Key::Workload(name)
+        | Key::Service(name)
+        | Key::EndpointSlice(name)
+        | Key::TcpRoute(name)
+        | Key::ReferenceGrant(name)
+        | Key::AuthorizationPolicy(name)
+        | Key::PeerAuthentication(name) => name,
+    };
+    (name.namespace.as_str(), name.name.as_str())
+}
+
 /// The key of the resource an object becomes; `None` for names Kubernetes would not give.
 fn key_of(object: &ObjectRef) -> Option<Key> {
-    use weft_core::model::{HttpKind, HttpRouteId, Name, ObjectName};
+    use weft_core::model::{HttpKind, HttpRouteId, Name, ObjectName, TrafficKind, TrafficPolicyId};
     if object.kind == Kind::Namespace {
         return Name::new(&object.name).ok().map(Key::Namespace);
     }
@@ -121,7 +140,8 @@ fn key_of(object: &ObjectRef) -> Option<Key> {
         Kind::ReferenceGrant => Key::ReferenceGrant(name),
         Kind::AuthorizationPolicy => Key::AuthorizationPolicy(name),
         Kind::PeerAuthentication => Key::PeerAuthentication(name),
-        Kind::TrafficPolicy => Key::TrafficPolicy(name),
+        Kind::TrafficPolicy => Key::TrafficPolicy(TrafficPolicyId { kind: TrafficKind::Weft, name }),
+        Kind::BackendTrafficPolicy => Key::TrafficPolicy(TrafficPolicyId { kind: TrafficKind::Gateway, name }),
         // What slices say is merged with the Pods (`peers`); accounts become nothing.
         Kind::Namespace | Kind::Node | Kind::ServiceAccount | Kind::WorkloadSlice => return None,
     })

@@ -13,6 +13,7 @@ mod known;
 mod lines;
 mod live;
 mod merge;
+mod meta;
 mod peers;
 mod read;
 mod trim;
@@ -43,7 +44,7 @@ pub use watch::{Interest, News};
 
 /// The kinds an agent watches: of Pods those of its node, of Nodes that one, of WorkloadSlices the controller's, all
 /// of the others.
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Namespace,
     Kind::Node,
     Kind::Pod,
@@ -57,6 +58,7 @@ const KINDS: [Kind; 13] = [
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
     Kind::TrafficPolicy,
+    Kind::BackendTrafficPolicy,
 ];
 /// News the watches may be ahead of the merge: a WorkloadSlice is 50 kB of them.
 const NEWS: usize = 32;

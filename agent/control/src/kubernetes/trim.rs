@@ -3,98 +3,15 @@
 //!
 //! They become the typed objects that manifests are read into, so that both go through the same conversions.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::read::{INITIAL_EVENTS_END, RouteFacts};
+pub(super) use super::meta::Meta;
+use super::meta::unselected;
+use super::read::RouteFacts;
 use crate::crd::WorkloadSliceSpec;
 use crate::resource::gateway::Parent;
-
-/// The part of `metadata` that is used.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Meta {
-    pub(super) name: String,
-    pub(super) namespace: String,
-    pub(super) uid: String,
-    pub(super) resource_version: String,
-    pub(super) labels: Option<BTreeMap<String, String>>,
-    #[serde(deserialize_with = "used")]
-    pub(super) annotations: Option<BTreeMap<String, String>>,
-    owner_references: Option<Vec<Owner>>,
-}
-
-/// Whether an annotation is one the mesh reads. Others can be most of an object: what was applied last, whole.
-fn is_used(key: &str) -> bool {
-    ["weft.dev/", "service.kubernetes.io/topology-"].iter().any(|prefix| key.starts_with(prefix))
-        || key == INITIAL_EVENTS_END
-}
-
-fn used<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
-    struct Used;
-    impl<'de> Visitor<'de> for Used {
-        type Value = Option<BTreeMap<String, String>>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a map of strings")
-        }
-
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut annotations = BTreeMap::new();
-            while let Some(key) = map.next_key::<String>()? {
-                if is_used(&key) {
-                    annotations.insert(key, map.next_value()?);
-                } else {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-            Ok(Some(annotations))
-        }
-    }
-    deserializer.deserialize_any(Used)
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Owner {
-    kind: String,
-    name: String,
-    controller: Option<bool>,
-}
-
-impl Meta {
-    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
-        self.annotations.as_ref()?.get(key).map(String::as_str)
-    }
-
-    fn whole(self) -> ObjectMeta {
-        let owner = |owner: Owner| OwnerReference {
-            kind: owner.kind,
-            name: owner.name,
-            controller: owner.controller,
-            ..OwnerReference::default()
-        };
-        ObjectMeta {
-            name: Some(self.name),
-            namespace: Some(self.namespace),
-            uid: Some(self.uid),
-            labels: self.labels,
-            annotations: self.annotations,
-            owner_references: self.owner_references.map(|owners| owners.into_iter().map(owner).collect()),
-            ..ObjectMeta::default()
-        }
-    }
-}
 
 /// `v1 Pod`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -187,6 +104,7 @@ impl From<Node> for core::Node {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Service {
+    #[serde(deserialize_with = "unselected")]
     pub(super) metadata: Meta,
     spec: ServiceSpec,
 }
@@ -234,6 +152,7 @@ impl From<Service> for core::Service {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct EndpointSlice {
+    #[serde(deserialize_with = "unselected")]
     pub(super) metadata: Meta,
     address_type: String,
     endpoints: Option<Vec<Endpoint>>,

@@ -155,6 +155,16 @@ impl<'a> Review<'a> {
     }
 
     fn traffic_policy(&mut self, place: &Place<'a>, policy: &TrafficPolicy) {
+        if let Some(to) = &policy.traffic.fallback {
+            let known =
+                self.services.get(&to.service).is_some_and(|known| known.ports.iter().any(|p| p.port == to.port));
+            if !known {
+                self.warn(
+                    place,
+                    format!("falls back to Service {} port {}, which does not exist", to.service, to.port),
+                );
+            }
+        }
         for target in &policy.targets {
             match target {
                 TrafficTarget::Service(service, section) => match (self.services.get(service), section) {

@@ -112,6 +112,7 @@ pub(crate) fn selector_of(body: Body<'_>) -> Selector {
 pub(crate) fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Result<Option<Resource>, Unreadable> {
     use gateway_api::apis::experimental::{
         grpcroutes::GrpcRoute, httproutes::HttpRoute, referencegrants::ReferenceGrant, tcproutes::TcpRoute,
+        xbackendtrafficpolicies::XBackendTrafficPolicy,
     };
     Ok(match kind {
         Kind::Namespace => resource::namespace::convert(&body.read::<Namespace>()?, findings).map(Resource::Namespace),
@@ -136,6 +137,10 @@ pub(crate) fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Re
         }
         Kind::TrafficPolicy => resource::traffic_policy::convert(&body.read::<crd::TrafficPolicy>()?, findings)
             .map(Resource::TrafficPolicy),
+        Kind::BackendTrafficPolicy => {
+            resource::backend_traffic_policy::convert(&body.read::<XBackendTrafficPolicy>()?, findings)
+                .map(Resource::TrafficPolicy)
+        }
         Kind::WorkloadSlice => {
             resource::workload_slice::convert(&body.read::<crd::WorkloadSlice>()?, findings).map(Resource::Liveness)
         }

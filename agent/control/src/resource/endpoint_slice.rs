@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1 as api;
-use weft_core::model::{EndpointAddress, EndpointSlice, Hints, ObjectName, SlicePort};
+use weft_core::model::{EndpointAddress, EndpointSlice, Hints, ObjectName, Place, SlicePort};
 
 use super::Findings;
 
@@ -66,15 +66,17 @@ fn endpoint(index: usize, endpoint: &api::Endpoint, findings: &mut Findings) -> 
         ready,
         serving: conditions.and_then(|c| c.serving).unwrap_or(true),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
-        node: endpoint.node_name.as_deref().map(Into::into),
-        zone: endpoint.zone.as_deref().map(Into::into),
-        hints: endpoint.hints.as_ref().and_then(hints),
+        place: Arc::new(Place {
+            node: endpoint.node_name.as_deref().map(Into::into),
+            zone: endpoint.zone.as_deref().map(Into::into),
+            hints: endpoint.hints.as_ref().and_then(hints),
+        }),
     })
 }
 
 /// Hints that name nobody are none.
-fn hints(hints: &api::EndpointHints) -> Option<Arc<Hints>> {
+fn hints(hints: &api::EndpointHints) -> Option<Hints> {
     let zones: Vec<Arc<str>> = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str().into()).collect();
     let nodes: Vec<Arc<str>> = hints.for_nodes.iter().flatten().map(|node| node.name.as_str().into()).collect();
-    (!zones.is_empty() || !nodes.is_empty()).then(|| Arc::new(Hints { zones, nodes }))
+    (!zones.is_empty() || !nodes.is_empty()).then_some(Hints { zones, nodes })
 }

@@ -19,16 +19,15 @@ pub fn convert(object: &api::GrpcRoute, findings: &mut Findings) -> Option<HttpR
     if object.spec.hostnames.as_ref().is_some_and(|names| !names.is_empty()) {
         findings.warning("spec.hostnames", "say nothing about calls to a Service: they are told apart by its address");
     }
-    let mut rules = Vec::new();
+    let (id, mut rules) = (HttpRouteId { kind: HttpKind::Grpc, name: name? }, Vec::new());
     for (index, given) in object.spec.rules.iter().flatten().enumerate() {
         let path = format!("spec.rules[{index}]");
         let matches = http_match::of_grpc(&path, given.matches.as_ref(), findings);
         // All but the matches is as an HTTPRoute's.
         let rest = api::GrpcRouteRules { matches: None, ..given.clone() };
         if let Some(rest) = findings.keep::<HttpRouteRules, _>(&path, gateway::same(&rest)) {
-            rules.push(Arc::new(http_route::rule(&path, namespace, matches, &rest, findings)));
+            rules.push(Arc::new(http_route::rule(&id, &path, matches, &rest, findings)));
         }
     }
-    let id = HttpRouteId { kind: HttpKind::Grpc, name: name? };
     Some(HttpRoute { id, parents, rules, created: super::created(&object.metadata) })
 }

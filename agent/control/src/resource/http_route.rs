@@ -15,7 +15,7 @@ use weft_core::model::{
 };
 
 use super::http_filter::{self, Place};
-use super::{Findings, gateway, http_match};
+use super::{Findings, gateway, http_match, session};
 
 /// Converts an HTTPRoute. Parents that are no Service (a Gateway) are somebody else's.
 pub fn convert(object: &api::HttpRoute, findings: &mut Findings) -> Option<HttpRoute> {
@@ -29,32 +29,33 @@ pub fn convert(object: &api::HttpRoute, findings: &mut Findings) -> Option<HttpR
         findings
             .warning("spec.hostnames", "say nothing about requests to a Service: they are told apart by its address");
     }
-    let mut rules = Vec::new();
+    let (id, mut rules) = (HttpRouteId { kind: HttpKind::Http, name: name? }, Vec::new());
     for (index, given) in object.spec.rules.iter().flatten().enumerate() {
         let path = format!("spec.rules[{index}]");
         let matches = http_match::of_http(&path, given.matches.as_ref(), findings);
-        rules.push(Arc::new(rule(&path, namespace, matches, given, findings)));
+        rules.push(Arc::new(rule(&id, &path, matches, given, findings)));
     }
-    let id = HttpRouteId { kind: HttpKind::Http, name: name? };
     Some(HttpRoute { id, parents, rules, created: super::created(&object.metadata) })
 }
 
-/// A rule whose conditions are known.
+/// A rule of `route` whose conditions are known.
 pub(super) fn rule(
+    route: &HttpRouteId,
     path: &str,
-    namespace: &str,
     matches: Vec<HttpMatch>,
     given: &api::HttpRouteRules,
     findings: &mut Findings,
 ) -> HttpRule {
     let mut own = Findings::default();
+    let (namespace, given_name) = (route.name.namespace.as_str(), given.name.as_deref());
     let place = Place { path, namespace, matches: &matches, backend: false };
     let filters = http_filter::convert(&place, given.filters.as_ref(), &mut own);
     let timeouts = timeouts(path, given.timeouts.as_ref(), &mut own);
     let retry = given.retry.as_ref().and_then(|given| retry(&format!("{path}.retry"), given, &mut own));
-    if given.session_persistence.is_some() {
-        own.error(format!("{path}.sessionPersistence"), "is not supported");
-    }
+    let session = given.session_persistence.as_ref().and_then(|given| {
+        let owner = format!("{route} {}", given_name.unwrap_or(path));
+        session::convert(&format!("{path}.sessionPersistence"), given, &owner, &mut own)
+    });
     let (mut backends, mut foreign) = (Vec::new(), Vec::new());
     for (index, given) in given.backend_refs.iter().flatten().enumerate() {
         let path = format!("{path}.backendRefs[{index}]");
@@ -78,8 +79,18 @@ pub(super) fn rule(
         findings.warning(finding.path, format!("{}; the rule's requests are refused", finding.reason));
         Some(said.map_or(text.clone(), |said| format!("{said}; {text}")))
     });
-    let name = given.name.as_deref().map(Into::into);
-    HttpRule { name, matches, filters, backends, foreign, timeouts, retry, unsupported: unsupported.map(Into::into) }
+    let name = given_name.map(Into::into);
+    HttpRule {
+        name,
+        matches,
+        filters,
+        backends,
+        foreign,
+        timeouts,
+        retry,
+        session,
+        unsupported: unsupported.map(Into::into),
+    }
 }
 
 fn timeouts(path: &str, given: Option<&api::HttpRouteRulesTimeouts>, findings: &mut Findings) -> Timeouts {
@@ -118,7 +129,7 @@ fn retry(path: &str, given: &api::HttpRouteRulesRetry, findings: &mut Findings) 
     Some(Retry { attempts: attempts?, statuses, backoff })
 }
 
-fn duration(path: &str, text: &str, findings: &mut Findings) -> Option<Duration> {
+pub(super) fn duration(path: &str, text: &str, findings: &mut Findings) -> Option<Duration> {
     let parsed = gateway_api::Duration::from_str(text);
     let parsed = parsed.map_err(|error| format!("{text:?} is not a duration as 10s or 1m30s: {error}"));
     findings.keep(path, parsed).map(|parsed| Duration::new(parsed.as_secs(), parsed.subsec_nanos()))

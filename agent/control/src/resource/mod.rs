@@ -6,6 +6,7 @@
 //! becomes something even when it is wrong: a policy that refuses.
 
 pub mod authorization_policy;
+pub mod backend_traffic_policy;
 pub mod endpoint_slice;
 pub mod gateway;
 pub mod grpc_route;
@@ -18,6 +19,7 @@ pub mod peer_authentication;
 pub mod pod;
 pub mod reference_grant;
 pub mod service;
+mod session;
 pub mod tcp_route;
 pub mod traffic_policy;
 pub mod workload_slice;
@@ -43,6 +45,9 @@ pub const NETNS_ANNOTATION: &str = "weft.dev/netns";
 
 /// `weft.dev/fast-path`, on a Namespace or Service: `disabled` keeps connections off the same-node fast path.
 pub const FAST_PATH_ANNOTATION: &str = "weft.dev/fast-path";
+
+/// `weft.dev/l7`, on a Namespace or Service: `enabled` has the mesh find out what ports without `appProtocol` speak.
+pub const L7_ANNOTATION: &str = "weft.dev/l7";
 
 /// The kinds the mesh reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -73,13 +78,15 @@ pub enum Kind {
     PeerAuthentication,
     /// `weft.dev TrafficPolicy`.
     TrafficPolicy,
+    /// `gateway.networking.x-k8s.io XBackendTrafficPolicy`.
+    BackendTrafficPolicy,
     /// `weft.dev WorkloadSlice`.
     WorkloadSlice,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -93,6 +100,7 @@ impl Kind {
         Self::AuthorizationPolicy,
         Self::PeerAuthentication,
         Self::TrafficPolicy,
+        Self::BackendTrafficPolicy,
         Self::WorkloadSlice,
     ];
 
@@ -113,6 +121,7 @@ impl Kind {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::BackendTrafficPolicy => "XBackendTrafficPolicy",
             Self::WorkloadSlice => "WorkloadSlice",
         }
     }
@@ -126,6 +135,7 @@ impl Kind {
             Self::TcpRoute => ("gateway.networking.k8s.io", &["v1alpha2"]),
             Self::HttpRoute => ("gateway.networking.k8s.io", &["v1", "v1beta1"]),
             Self::GrpcRoute => ("gateway.networking.k8s.io", &["v1"]),
+            Self::BackendTrafficPolicy => ("gateway.networking.x-k8s.io", &["v1alpha1"]),
             Self::ReferenceGrant => ("gateway.networking.k8s.io", &["v1", "v1beta1", "v1alpha2"]),
             Self::AuthorizationPolicy | Self::PeerAuthentication | Self::TrafficPolicy | Self::WorkloadSlice => {
                 (super::crd::GROUP, &[super::crd::VERSION])
@@ -150,6 +160,7 @@ impl Kind {
             Self::AuthorizationPolicy => "authorizationpolicies",
             Self::PeerAuthentication => "peerauthentications",
             Self::TrafficPolicy => "trafficpolicies",
+            Self::BackendTrafficPolicy => "xbackendtrafficpolicies",
             Self::WorkloadSlice => "workloadslices",
         }
     }
@@ -267,6 +278,19 @@ pub(crate) fn fast_path(metadata: &ObjectMeta, findings: &mut Findings) -> bool 
             let path = format!("metadata.annotations[{FAST_PATH_ANNOTATION}]");
             findings.error(path, format!("{other:?} is neither \"enabled\" nor \"disabled\""));
             false
+        }
+    }
+}
+
+/// `weft.dev/l7`: whether it is to be found out what ports speak that nothing is said of.
+pub(crate) fn detect(metadata: &ObjectMeta, findings: &mut Findings) -> Option<bool> {
+    match metadata.annotations.as_ref()?.get(L7_ANNOTATION)?.as_str() {
+        "enabled" => Some(true),
+        "disabled" => Some(false),
+        other => {
+            let path = format!("metadata.annotations[{L7_ANNOTATION}]");
+            findings.error(path, format!("{other:?} is neither \"enabled\" nor \"disabled\""));
+            None
         }
     }
 }

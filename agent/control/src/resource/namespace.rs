@@ -11,5 +11,6 @@ pub fn convert(object: &api::Namespace, findings: &mut Findings) -> Option<Names
     let mesh = super::mesh_label(metadata, findings);
     let name = findings.keep("metadata.name", Name::new(metadata.name.as_deref().unwrap_or_default()))?;
     let fast_path = super::fast_path(metadata, findings);
-    Some(Namespace { name, mesh, labels: super::labels(metadata), fast_path })
+    let detect = super::detect(metadata, findings);
+    Some(Namespace { name, mesh, labels: super::labels(metadata), fast_path, detect })
 }

@@ -28,6 +28,7 @@ pub fn convert(object: &api::Service, findings: &mut Findings) -> Option<Service
         ports,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         fast_path,
+        detect: super::detect(&object.metadata, findings),
         local_only,
         prefers,
         affinity,

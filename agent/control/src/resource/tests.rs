@@ -219,7 +219,7 @@ fn endpoint_slices() {
     let (first, second) = (&found.endpoints[0], &found.endpoints[1]);
     assert_eq!((first.address.to_string().as_str(), first.ready, first.serving), ("10.0.0.1", true, true));
     assert_eq!((second.ready, second.serving, second.terminating), (false, true, true));
-    assert_eq!((first.hints.clone(), second.hints.clone()), (None, None));
+    assert_eq!((first.place.hints.clone(), second.place.hints.clone()), (None, None));
 
     let found = good::<EndpointSlice, _>(
         &slice(
@@ -229,9 +229,9 @@ fn endpoint_slices() {
         ),
         endpoint_slice::convert,
     );
-    let hints = found.endpoints[0].hints.clone().unwrap();
+    let hints = found.endpoints[0].place.hints.clone().unwrap();
     assert_eq!((hints.zones.len(), &*hints.nodes[0]), (2, "n"));
-    assert_eq!(found.endpoints[1].hints, None, "hints that name nobody are none");
+    assert_eq!(found.endpoints[1].place.hints, None, "hints that name nobody are none");
     assert!(found.endpoints[1].serving, "what is not said to be not serving is serving");
 
     let (_, errors, _) = convert::<EndpointSlice, _>(

@@ -1,16 +1,22 @@
 //! `weft.dev TrafficPolicy`.
 
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, StatusCode};
 use weft_core::model::{
-    Algorithm, Fault, HashKey, HttpKind, HttpRouteId, Keepalive, Limits, ObjectName, Outlier, Rate, Retry, RetryBudget,
-    SuccessRate, Traffic, TrafficPolicy, TrafficTarget,
+    Algorithm, Fallback, Fault, HashKey, HealthCheck, HealthProbe, HttpKind, HttpRouteId, Keepalive, Limits,
+    ObjectName, Outlier, Rate, Retry, RetryBudget, SuccessRate, Traffic, TrafficKind, TrafficPolicy, TrafficPolicyId,
+    TrafficTarget,
 };
 use weft_core::parse_duration;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Findings;
 use crate::crd;
+
+/// Checks more often than this cost an endpoint more than they tell.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Converts a TrafficPolicy.
 pub fn convert(object: &crd::TrafficPolicy, findings: &mut Findings) -> Option<TrafficPolicy> {
@@ -23,7 +29,7 @@ pub fn convert(object: &crd::TrafficPolicy, findings: &mut Findings) -> Option<T
     if object.spec.target_refs.is_empty() {
         findings.error("spec.targetRefs", "is empty: name the Services the policy is for");
     }
-    let traffic = traffic(&object.spec, findings);
+    let traffic = traffic(&object.spec, namespace, findings);
     if targets.iter().any(|target| matches!(target, TrafficTarget::Route(..))) {
         let of_routes = Traffic {
             fault: traffic.fault,
@@ -38,7 +44,8 @@ pub fn convert(object: &crd::TrafficPolicy, findings: &mut Findings) -> Option<T
             );
         }
     }
-    Some(TrafficPolicy { name: name?, targets, traffic: Box::new(traffic) })
+    let id = TrafficPolicyId { kind: TrafficKind::Weft, name: name? };
+    Some(TrafficPolicy { id, targets, traffic: Box::new(traffic) })
 }
 
 fn target(path: &str, namespace: &str, given: &crd::TargetRef, findings: &mut Findings) -> Option<TrafficTarget> {
@@ -59,7 +66,7 @@ fn target(path: &str, namespace: &str, given: &crd::TargetRef, findings: &mut Fi
     }
 }
 
-fn traffic(spec: &crd::TrafficPolicySpec, findings: &mut Findings) -> Traffic {
+fn traffic(spec: &crd::TrafficPolicySpec, namespace: &str, findings: &mut Findings) -> Traffic {
     let mut read = Reader(findings);
     let balancer = spec.load_balancer.as_ref();
     Traffic {
@@ -74,6 +81,13 @@ fn traffic(spec: &crd::TrafficPolicySpec, findings: &mut Findings) -> Traffic {
         limits: spec.limits.as_ref().map(|given| read.limits(given)),
         idle: read.positive("spec.idleTimeout", spec.idle_timeout.as_ref()),
         keepalive: spec.tcp_keepalive.as_ref().map(|given| read.keepalive(given)),
+        healthy_percent: spec
+            .spillover
+            .as_ref()
+            .map(|given| read.number("spec.spillover.healthyPercent", given.healthy_percent, 1, 100)),
+        fallback: spec.fallback.as_ref().and_then(|given| read.fallback(namespace, given)),
+        health: spec.health_check.as_ref().and_then(|given| read.health(given)).map(Arc::new),
+        session: None,
     }
 }
 
@@ -192,6 +206,58 @@ impl Reader<'_> {
         };
         let (connections, requests) = (number("connections", given.connections), number("requests", given.requests));
         Limits { connections, requests, pending: given.pending.unwrap_or(0) }
+    }
+
+    fn fallback(&mut self, namespace: &str, given: &crd::FallbackSpec) -> Option<Fallback> {
+        let service = self.0.keep("spec.fallback.name", ObjectName::new(namespace, &given.name));
+        let port = self.0.port("spec.fallback.port", i32::from(given.port));
+        Some(Fallback { service: service?, port: port? })
+    }
+
+    fn health(&mut self, given: &crd::HealthCheckSpec) -> Option<HealthCheck> {
+        let at = |field: &str| format!("spec.healthCheck.{field}");
+        let probe = match (&given.tcp, &given.http, &given.grpc) {
+            (Some(_), None, None) => HealthProbe::Tcp,
+            (None, Some(given), None) => HealthProbe::Http {
+                path: self.path(&at("http.path"), &given.path)?,
+                host: match &given.host {
+                    Some(host) => Some(self.host(&at("http.host"), host)?),
+                    None => None,
+                },
+                statuses: self.statuses(&at("http.statuses"), given.statuses.as_deref().unwrap_or_default()),
+            },
+            (None, None, Some(given)) => {
+                HealthProbe::Grpc { service: given.service.as_deref().unwrap_or_default().into() }
+            }
+            _ => return self.0.keep("spec.healthCheck", Err("is one of tcp, http and grpc")),
+        };
+        let mut time = |field: &str, given: Option<&String>, usual: u64| {
+            self.positive(&at(field), given).unwrap_or(Duration::from_secs(usual))
+        };
+        let (interval, timeout) =
+            (time("interval", given.interval.as_ref(), 10), time("timeout", given.timeout.as_ref(), 1));
+        if interval < LEAST_INTERVAL {
+            self.0.error(at("interval"), format!("is shorter than {LEAST_INTERVAL:?}"));
+        }
+        let healthy = self.number(&at("healthyThreshold"), given.healthy_threshold.unwrap_or(1), 1, 100);
+        let unhealthy = self.number(&at("unhealthyThreshold"), given.unhealthy_threshold.unwrap_or(3), 1, 100);
+        Some(HealthCheck { probe, interval, timeout, healthy, unhealthy })
+    }
+
+    fn path(&mut self, at: &str, given: &str) -> Option<Arc<str>> {
+        let read = given.parse::<PathAndQuery>().ok().filter(|_| given.starts_with('/'));
+        self.0.keep(at, read.ok_or_else(|| format!("{given:?} is not a path"))).map(|_| given.into())
+    }
+
+    fn host(&mut self, at: &str, given: &str) -> Option<Arc<str>> {
+        let read = given.parse::<Authority>().map_err(|_| format!("{given:?} is not a host"));
+        self.0.keep(at, read).map(|_| given.into())
+    }
+
+    fn statuses(&mut self, at: &str, given: &[u16]) -> Vec<StatusCode> {
+        let read = |code: &u16| StatusCode::from_u16(*code).ok().filter(|_| (100..600).contains(code));
+        let mut status = |code| self.0.keep(at, read(code).ok_or_else(|| format!("{code} is not a status")));
+        given.iter().filter_map(&mut status).collect()
     }
 
     fn keepalive(&mut self, given: &crd::KeepaliveSpec) -> Keepalive {

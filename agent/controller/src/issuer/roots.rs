@@ -151,7 +151,7 @@ impl Roots {
         }
         self.published = published;
         let held = self.authority.now().map(|state| Arc::clone(&state.signing));
-        let same = held.as_ref().is_some_and(|held| held.signer.certificate() == found.signer.certificate());
+        let same = held.as_ref().is_some_and(|held| held.is_same(&found));
         let signing = match held {
             Some(held) if same => held,
             _ if may_sign(&found.own_anchors, &self.published, now, terms) => {
@@ -227,7 +227,18 @@ impl Roots {
             _ if signer.is_root() => vec![first.clone()],
             _ => return Err(unusable("tls.crt is an intermediate's, and there is no ca.crt with its root".into())),
         };
-        let intermediates = if signer.is_root() { Vec::new() } else { chain };
+        // Whose certificate is an anchor itself need not show it.
+        let intermediates = if own_anchors.contains(first) { Vec::new() } else { chain };
+        signer.check(&self.trust_domain, &intermediates, &own_anchors).map_err(|error| unusable(error.to_string()))?;
         Ok(Signing { signer, intermediates, own_anchors })
+    }
+}
+
+impl Signing {
+    /// Whether signatures of both are verified in the same way.
+    fn is_same(&self, other: &Self) -> bool {
+        self.signer.certificate() == other.signer.certificate()
+            && self.intermediates == other.intermediates
+            && self.own_anchors == other.own_anchors
     }
 }

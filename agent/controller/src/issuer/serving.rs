@@ -39,6 +39,8 @@ impl ServingKey {
 
     /// Whether it need not be renewed, and is of the root that signs.
     pub(super) fn is_fresh(&self, signing: &Signing) -> bool {
-        self.signed_by == *signing.signer.certificate() && SystemTime::now() < self.due
+        self.signed_by == *signing.signer.certificate()
+            && self.certified.cert[1..] == signing.intermediates[..]
+            && SystemTime::now() < self.due
     }
 }

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Random;
 use super::member::Member;
-use super::slow_start::{SlowStart, WHOLE};
+use super::slow_start::WHOLE;
 use super::spill::Spill;
 use super::weights::{Weights, below, exclude};
+use super::{Random, Settings};
 use crate::snapshot::{EndpointSet, Fitness, Proximity};
 
 /// An algorithm: chooses a position of the lane, none of `excluded` (ascending, without repetition).
@@ -26,10 +26,12 @@ pub(super) struct Lane {
     pub(super) weights: Weights,
     /// The rest in the order in which they are turned to, with a rank: equal ranks are as good as each other.
     reserve: Vec<(u8, Arc<Member>)>,
-    /// The fittest endpoints, ejected ones among them: those ejection is counted over.
+    /// The fittest endpoints, ejected and unhealthy ones among them: those ejection is counted over.
     tier: Vec<Arc<Member>>,
     /// Ejected ones that are due for a probe.
     probes: Vec<Arc<Member>>,
+    /// Somebody is ready, neither ejected nor unhealthy.
+    pub(super) well: bool,
     /// When this changes by itself.
     pub(super) expires: Option<Instant>,
 }
@@ -41,23 +43,25 @@ impl Lane {
         set: &EndpointSet,
         members: &[Arc<Member>],
         besides: &[SocketAddr],
-        slow_start: SlowStart,
+        settings: &Settings,
         now: Instant,
     ) -> Self {
         let open = || set.endpoints.iter().zip(members).filter(|(endpoint, _)| endpoint.weight.0 > 0);
         let Some(best) = open().map(|(endpoint, _)| endpoint.fitness).min() else { return Self::default() };
         let tier: Vec<_> = open().filter(|(endpoint, _)| endpoint.fitness == best).collect();
-        let serving = tier.iter().filter(|(_, member)| member.outlier(|o| o.serves())).count();
+        let serving = tier.iter().filter(|(_, member)| member.serves()).count();
         let panic = serving * 2 < tier.len();
-        let mut lane = Self { tier: tier.iter().map(|(_, member)| (*member).clone()).collect(), ..Self::default() };
+        let well = best == Fitness::Ready && serving > 0;
+        let mut lane =
+            Self { well, tier: tier.iter().map(|(_, member)| (*member).clone()).collect(), ..Self::default() };
         let mut able = Vec::with_capacity(tier.len());
         let mut spill = Spill::default();
         for (endpoint, member) in tier {
             // Nearness is a question among those that are ready: who has none takes what there is.
             let proximity = if best == Fitness::Ready { endpoint.proximity } else { Proximity::Anywhere };
             let weight = u64::from(endpoint.weight.0);
-            if panic || member.outlier(|o| o.serves()) {
-                let (share, changes) = slow_start.share(member.joined, now);
+            if panic || member.serves() {
+                let (share, changes) = settings.slow_start.share(member.joined, now);
                 lane.expire(changes);
                 able.push(Able { member, proximity, weight, share });
             } else {
@@ -71,18 +75,18 @@ impl Lane {
             }
             lane.reserve.push((rank::unfit(endpoint.fitness), member.clone()));
         }
-        lane.admit(&able, spill, besides);
+        lane.admit(&able, spill, besides, settings.healthy_percent);
         lane.reserve.sort_by_key(|(rank, _)| *rank);
         lane
     }
 
     /// Makes members of those that get something, with the weights they are drawn by.
-    fn admit(&mut self, able: &[Able<'_>], mut spill: Spill, besides: &[SocketAddr]) {
+    fn admit(&mut self, able: &[Able<'_>], mut spill: Spill, besides: &[SocketAddr], healthy_percent: Option<u32>) {
         // Plain weights where every share is whole, so that round robin's cycle stays short.
         let growing = able.iter().any(|one| one.share < WHOLE);
         let drawn = |one: &Able<'_>| if growing { one.weight * one.share } else { one.weight };
         able.iter().for_each(|one| spill.healthy(one.proximity, one.weight, drawn(one)));
-        let spill = spill.fill();
+        let spill = spill.fill(healthy_percent);
         let (near, far): (Vec<_>, Vec<_>) = able.iter().partition(|one| spill.takes(one.proximity));
         self.reserve.extend(far.iter().map(|one| (rank::far(one.proximity), one.member.clone())));
         let own: Vec<_> = near.iter().map(|one| (one.proximity, drawn(one))).collect();
@@ -98,10 +102,10 @@ impl Lane {
         self.weights = Weights::new(weights);
     }
 
-    /// Puts an ejected endpoint in reserve, and up for a probe if it is due.
+    /// Puts an ejected or unhealthy endpoint in reserve, and up for a probe if it is due.
     fn leave_out(&mut self, member: &Arc<Member>, now: Instant) {
         self.reserve.push((rank::EJECTED, member.clone()));
-        match member.outlier(|outlier| outlier.due()) {
+        match member.due() {
             Some(due) if due <= now => self.probes.push(member.clone()),
             due => self.expire(due),
         }
@@ -114,6 +118,12 @@ impl Lane {
     /// The position of an address, if it is eligible.
     pub(super) fn position(&self, address: &SocketAddr) -> Option<usize> {
         self.members.binary_search_by(|member| member.address.cmp(address)).ok()
+    }
+
+    /// Who is fit and not ejected at an address, however far and whatever has been drawn.
+    pub(super) fn fit(&self, address: &SocketAddr) -> Option<&Arc<Member>> {
+        let held = || self.reserve.iter().find(|(rank, member)| *rank < rank::EJECTED && member.address == *address);
+        self.position(address).map(|at| &self.members[at]).or_else(|| held().map(|(_, member)| member))
     }
 
     /// Whether nobody may be picked at all.
@@ -155,7 +165,7 @@ impl Lane {
     /// candidate, whose lock the caller holds.
     pub(super) fn spares(&self, candidate: &Arc<Member>) -> bool {
         let is_candidate = |member: &&Arc<Member>| Arc::ptr_eq(member, candidate);
-        let out = self.tier.iter().filter(|m| !is_candidate(m) && !m.outlier(|o| o.serves())).count();
+        let out = self.tier.iter().filter(|m| !is_candidate(m) && !m.serves()).count();
         self.tier.iter().any(|m| is_candidate(&m)) && (out + 1) * 2 <= self.tier.len()
     }
 }
@@ -175,7 +185,7 @@ mod rank {
 
     /// Had its chance in the kernel's draw.
     pub(super) const BESIDES: u8 = 0;
-    /// Ejected: better than one that says of itself that it should get nothing.
+    /// Ejected or unhealthy: better than one that says of itself that it should get nothing.
     pub(super) const EJECTED: u8 = 4;
 
     /// Farther than needed, the nearest first.

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::checks::Checked;
 use super::ewma::{Ewma, Timing};
 use super::lock;
 use super::outlier::Outlier;
-use crate::model::SuccessRate;
+use crate::model::{HealthCheck, SuccessRate};
 use crate::route::Target;
 use crate::snapshot::Snapshot;
 
@@ -41,6 +42,7 @@ struct Dialled {
 pub(super) struct Condition {
     ewma: Ewma,
     pub(super) outlier: Outlier,
+    checked: Checked,
 }
 
 impl Member {
@@ -101,6 +103,41 @@ impl Member {
         condition.ewma.observe(took, now);
         let suspect = condition.outlier.is_suspect();
         (condition.outlier.succeeded(rate, now), suspect)
+    }
+
+    /// It was checked. Returns whether that makes it healthy or unhealthy, and whether it readmits it.
+    pub(super) fn checked(&self, good: bool, settings: &HealthCheck, now: Instant) -> (bool, bool) {
+        let mut condition = lock(&self.condition);
+        let changes = condition.checked.note(good, settings);
+        let proven = condition.checked.is_proven(settings) && !condition.outlier.serves();
+        (changes, proven && condition.outlier.succeeded(None, now))
+    }
+
+    /// It is not checked any more. Returns whether it was unhealthy.
+    pub(super) fn unchecked(&self) -> bool {
+        !std::mem::take(&mut lock(&self.condition).checked).is_healthy()
+    }
+
+    /// Whether checks, if there are any, find it well.
+    pub(super) fn is_healthy(&self) -> bool {
+        lock(&self.condition).checked.is_healthy()
+    }
+
+    /// Whether it takes part in balancing.
+    pub(super) fn serves(&self) -> bool {
+        let condition = lock(&self.condition);
+        condition.outlier.serves() && condition.checked.is_healthy()
+    }
+
+    /// When a connection is to find out whether it is well again; `None` where checks do that.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let condition = lock(&self.condition);
+        condition.outlier.due().filter(|_| condition.checked.is_healthy())
+    }
+
+    /// It was ejected: good checks before that say nothing.
+    pub(super) fn ejected(&self) {
+        lock(&self.condition).checked.begin_anew();
     }
 
     /// Reads or drives its ejection.

@@ -15,10 +15,12 @@
 //! clients keep their endpoints (`session`), a client goes where it went last, and else where rendezvous hashing
 //! sends it, whatever the algorithm.
 //!
-//! Eligible are the endpoints of non-zero weight that are ready and not ejected (see [`outlier`]). Others get something
-//! only when nothing else is left, in this order: far, ejected, draining, not ready. If fewer than half of the ready ones are
-//! not ejected, ejection is ignored: so many failures say more about the path than about the endpoints. Weight 0 gets
-//! nothing ever.
+//! Where none of a service's endpoints is well and its TrafficPolicy names another that stands in, that one's are meant.
+//!
+//! Eligible are the endpoints of non-zero weight that are ready, not ejected (see [`outlier`]) and, where they are checked,
+//! healthy. Others get something only when nothing else is left, in this order: far, ejected or unhealthy, draining, not ready.
+//! If fewer than half of the ready ones are neither, that is ignored: so many failures say more about the path than about
+//! the endpoints. Weight 0 gets nothing ever.
 //!
 //! State lives per service port behind one short lock and survives snapshots: what is known of an endpoint stays as long
 //! as the same pod has the same address. Picking takes time and randomness as arguments and, but for retries, allocates
@@ -32,6 +34,7 @@
 //! [`Algorithm::LeastRequest`]: crate::model::Algorithm::LeastRequest
 //! [`Algorithm::PeakEwma`]: crate::model::Algorithm::PeakEwma
 
+mod checks;
 mod ewma;
 mod hashing;
 mod lane;
@@ -49,6 +52,7 @@ mod session;
 mod slow_start;
 mod spill;
 mod splitter;
+mod token;
 mod two_choices;
 mod weights;
 
@@ -58,17 +62,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::model::Traffic;
+use crate::model::{HealthCheck, Traffic};
 use crate::route::ServicePortKey;
-use crate::snapshot::{BranchFault, EndpointSet, Snapshot};
+use crate::snapshot::{BranchFault, EndpointSet, Fitness, Snapshot};
 use pool::Pool;
 use session::Sessions;
 use splitter::Splitter;
 
 pub use hashing::hash_of;
 pub use outlier::OutlierSettings;
-pub use pick::Pick;
+pub use pick::{InFlight, Pick};
 pub use slow_start::SlowStart;
+pub use token::{Times, Token};
 
 /// A source of random numbers, uniform over all of `u64`.
 pub type Random<'a> = &'a mut dyn FnMut() -> u64;
@@ -80,6 +85,8 @@ pub struct Settings {
     pub outlier: OutlierSettings,
     /// How fast the weight of a new endpoint grows.
     pub slow_start: SlowStart,
+    /// Near endpoints get everything while so many of a hundred are well; 5/7 of them where absent.
+    pub healthy_percent: Option<u32>,
 }
 
 impl Settings {
@@ -89,6 +96,7 @@ impl Settings {
         if let Some(window) = traffic.slow_start {
             settings.slow_start = SlowStart { window };
         }
+        settings.healthy_percent = traffic.healthy_percent.or(settings.healthy_percent);
         if let Some(set) = traffic.outlier {
             let own = &mut settings.outlier;
             own.failures = set.failures.unwrap_or(own.failures);
@@ -145,6 +153,9 @@ impl PickError {
     }
 }
 
+/// An endpoint to be checked, and the pod that has its address.
+pub type Checkable = (SocketAddr, Option<Arc<str>>);
+
 /// The balancing state of every service port in use. Shared by all connections; survives snapshots.
 #[derive(Debug, Default)]
 pub struct Balancers {
@@ -170,6 +181,8 @@ pub struct Request<'a> {
     pub hash: Option<u64>,
     /// Endpoints that were tried for it.
     pub tried: &'a [SocketAddr],
+    /// Where it is to go if that endpoint may have anything: the one its session is with.
+    pub prefer: Option<SocketAddr>,
 }
 
 impl Balancers {
@@ -201,12 +214,57 @@ impl Balancers {
         pool.shares(&set, snapshot.generation(), now)
     }
 
+    /// The endpoint of a service port that a token of the session `session` is for, if it is still there.
+    #[must_use]
+    pub fn held_by(
+        &self,
+        snapshot: &Snapshot,
+        key: &ServicePortKey,
+        session: &str,
+        token: &Token,
+    ) -> Option<SocketAddr> {
+        let (pool, set) = self.endpoints(snapshot, key)?;
+        pool.held_by(&set, key, session, token)
+    }
+
     /// A connection that the kernel sent to `address` by itself was refused.
     pub fn refused(&self, key: &ServicePortKey, address: SocketAddr, now: Instant, jitter: u64) {
         self.pool(key).refused(address, now, jitter);
     }
 
-    /// Rises whenever connections made an endpoint eligible or suspect, or made it stop being that: [`Self::shares`] may
+    /// The endpoints of a service port that are worth checking, each with the UID of its pod.
+    #[must_use]
+    pub fn to_check(&self, snapshot: &Snapshot, key: &ServicePortKey) -> Vec<Checkable> {
+        let Some((_, set)) = self.endpoints(snapshot, key) else { return Vec::new() };
+        let open = set.endpoints.iter().filter(|one| one.fitness != Fitness::Unready && one.weight.0 > 0);
+        open.map(|one| (one.address, one.uid.clone())).collect()
+    }
+
+    /// An endpoint has been checked. Returns what it is from now on, healthy or not, if that is new; an ejected one that has
+    /// proven itself is readmitted.
+    pub fn checked(
+        &self,
+        key: &ServicePortKey,
+        endpoint: &Checkable,
+        good: bool,
+        settings: &HealthCheck,
+        now: Instant,
+    ) -> Option<bool> {
+        self.pool(key).checked(endpoint, good, settings, now)
+    }
+
+    /// The endpoints of a service port are no longer checked: what checks have said is forgotten.
+    pub fn unchecked(&self, key: &ServicePortKey) {
+        self.pool(key).unchecked();
+    }
+
+    /// How many endpoints of a service port are unhealthy now.
+    #[must_use]
+    pub fn unhealthy(&self, key: &ServicePortKey) -> usize {
+        self.pool(key).unhealthy()
+    }
+
+    /// Rises whenever connections or checks made an endpoint eligible or suspect, or made it stop being that: [`Self::shares`] may
     /// differ.
     #[must_use]
     pub fn changes(&self) -> u64 {

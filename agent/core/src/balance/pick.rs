@@ -8,8 +8,26 @@ use http::StatusCode;
 
 use super::member::Member;
 use super::pool::{Chosen, Judging, Pool};
+use super::token::{Holder, Times, Token};
 use crate::model::Keepalive;
 use crate::route::{ServicePortKey, Target};
+
+/// A connection to an endpoint that counts until this is dropped: what is left of a [`Pick`] once the connection stands.
+#[derive(Debug)]
+pub struct InFlight(Arc<Member>);
+
+impl InFlight {
+    fn new(member: &Arc<Member>) -> Self {
+        member.begin();
+        Self(Arc::clone(member))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
 
 /// A picked endpoint. To be kept as long as the connection lasts: dropping it ends its being in flight.
 pub struct Pick {
@@ -44,6 +62,19 @@ impl Pick {
         self.judging.keepalive.as_ref()
     }
 
+    /// Whether the endpoints of its service port are to be asked how they are, as long as they are used.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.judging.checked
+    }
+
+    /// What leads to this endpoint again, in the session `session`.
+    #[must_use]
+    pub fn token(&self, session: &str, times: Times) -> Token {
+        let holder = Holder { address: self.member.address, uid: self.member.uid.as_ref() };
+        holder.token(&self.backend, session, times)
+    }
+
     /// A response with this status has come after so long.
     pub fn answered(&mut self, status: StatusCode, took: Duration, now: Instant) {
         // What a gateway says of somebody behind it; of others where that is asked for.
@@ -58,6 +89,12 @@ impl Pick {
     /// The connection could not be made.
     pub fn failed(&mut self, now: Instant) {
         self.pool.failed(&self.member, std::mem::take(&mut self.probing), now, self.jitter);
+    }
+
+    /// Has the connection count beyond this pick, which takes ten times the memory.
+    #[must_use]
+    pub fn stand(self) -> InFlight {
+        InFlight::new(&self.member)
     }
 
     /// Connections to this endpoint, by way of this service port, that are being made or stand; this one included.

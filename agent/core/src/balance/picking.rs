@@ -22,6 +22,8 @@ struct Draw<'a, 'r> {
     besides: Option<&'a Arc<[SocketAddr]>>,
     hash: Option<u64>,
     tried: &'a [SocketAddr],
+    /// A service that stands in for another has nobody standing in for it: two could stand in for each other.
+    stands_in: bool,
     now: Instant,
     random: Random<'r>,
 }
@@ -31,6 +33,15 @@ struct Kept<'a> {
     key: &'a ServicePortKey,
     client: IpAddr,
     keep: Duration,
+}
+
+impl<'a> Draw<'a, '_> {
+    /// What a pool is asked.
+    fn ask(&self, key: &ServicePortKey, algorithm: Algorithm) -> Ask<'a> {
+        let traffic = self.snapshot.traffic(&key.service, key.port);
+        let (besides, hash, tried, now) = (self.besides, self.hash, self.tried, self.now);
+        Ask { algorithm, traffic, client: None, hash, besides, tried, now }
+    }
 }
 
 impl Balancers {
@@ -62,8 +73,12 @@ impl Balancers {
         now: Instant,
         random: Random<'_>,
     ) -> Result<Pick, PickError> {
-        let Request { client, besides, hash, tried } = *request;
-        let mut draw = Draw { snapshot, client, kept: None, besides, hash, tried, now, random };
+        let Request { client, besides, hash, tried, prefer } = *request;
+        let mut draw = Draw { snapshot, client, kept: None, besides, hash, tried, stands_in: false, now, random };
+        let prefer = prefer.filter(|address| !tried.contains(address));
+        if let Some(pick) = prefer.and_then(|address| self.pick_again_at(&mut draw, key, (address, true))) {
+            return Ok(pick);
+        }
         let algorithm = snapshot.algorithm(&key.service, key.port);
         let Some(split) = snapshot.split(key) else {
             return self.pick_endpoint(&mut draw, key, algorithm.unwrap_or_default());
@@ -109,7 +124,7 @@ impl Balancers {
         let sessions = entry(&self.sessions, key, Sessions::default);
         let held = sessions.recall(client, keep, draw.now);
         let pick = match held.filter(|(backend, address)| !draw.tried.contains(address) && sends_to(backend)) {
-            Some((backend, address)) => self.pick_again_at(draw, &backend, address),
+            Some((backend, address)) => self.pick_again_at(draw, &backend, (address, false)),
             None => None,
         };
         let pick = match pick {
@@ -120,10 +135,16 @@ impl Balancers {
         Ok(pick)
     }
 
-    /// The endpoint at `address`, if it may be picked.
-    fn pick_again_at(&self, draw: &mut Draw<'_, '_>, backend: &ServicePortKey, address: SocketAddr) -> Option<Pick> {
+    /// The endpoint at an address, if it may be picked, be it `far` away or not.
+    fn pick_again_at(
+        &self,
+        draw: &mut Draw<'_, '_>,
+        backend: &ServicePortKey,
+        (address, far): (SocketAddr, bool),
+    ) -> Option<Pick> {
         let (pool, set) = self.endpoints(draw.snapshot, backend)?;
-        let chosen = pool.take(&set, draw.snapshot.generation(), address, draw.now, &mut *draw.random)?;
+        let ask = draw.ask(backend, Algorithm::default());
+        let chosen = pool.take(&set, draw.snapshot.generation(), (address, far), &ask, &mut *draw.random)?;
         Some(Pick::new(chosen.member.target(draw.snapshot), backend.clone(), pool, chosen))
     }
 
@@ -190,6 +211,35 @@ impl Balancers {
     ) -> Result<Pick, PickError> {
         let unknown = || PickError::UnknownService(key.clone());
         let (pool, set) = self.endpoints(draw.snapshot, key).ok_or_else(unknown)?;
+        let Some(fallback) = self.fallback(draw, key) else { return self.pick_own(draw, key, (pool, set), algorithm) };
+        let ask = draw.ask(key, algorithm);
+        let own = if pool.is_any_well(&set, draw.snapshot.generation(), &ask) {
+            self.pick_own(draw, key, (pool.clone(), set.clone()), algorithm)
+        } else {
+            Err(PickError::NoEndpoints(key.clone()))
+        };
+        own.or_else(|_| {
+            draw.stands_in = true;
+            let stands_in = self.pick_endpoint(draw, &fallback, algorithm);
+            // Nobody stands in: better an endpoint that is not well than none.
+            stands_in.or_else(|_| self.pick_own(draw, key, (pool, set), algorithm))
+        })
+    }
+
+    /// Who stands in for a service port, where that is set.
+    fn fallback(&self, draw: &Draw<'_, '_>, key: &ServicePortKey) -> Option<ServicePortKey> {
+        let traffic = draw.snapshot.traffic(&key.service, key.port)?;
+        let to = traffic.fallback.as_ref().filter(|_| !draw.stands_in)?;
+        Some(ServicePortKey { service: to.service.clone(), port: to.port, family: key.family })
+    }
+
+    fn pick_own(
+        &self,
+        draw: &mut Draw<'_, '_>,
+        key: &ServicePortKey,
+        (pool, set): (Arc<Pool>, Arc<EndpointSet>),
+        algorithm: Algorithm,
+    ) -> Result<Pick, PickError> {
         match (set.affinity, draw.client) {
             (Some(keep), Some(client)) => {
                 let kept = Kept { key, client, keep };
@@ -213,8 +263,7 @@ fn pick_of(
     client: Option<IpAddr>,
 ) -> Result<Pick, PickError> {
     let hash = draw.hash.or_else(|| draw.client.filter(|_| algorithm.is_hash()).map(rendezvous::of_client));
-    let traffic = draw.snapshot.traffic(&key.service, key.port);
-    let ask = Ask { algorithm, traffic, client, hash, besides: draw.besides, tried: draw.tried, now: draw.now };
+    let ask = Ask { client, hash, ..draw.ask(key, algorithm) };
     let chosen = pool.pick(set, draw.snapshot.generation(), &ask, &mut *draw.random);
     let chosen = chosen.map_err(|why| why.of(key, set))?;
     let target = chosen.member.target(draw.snapshot);

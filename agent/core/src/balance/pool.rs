@@ -18,8 +18,9 @@ use super::peak_ewma::PeakEwma;
 use super::random::WeightedRandom;
 use super::rendezvous;
 use super::round_robin::RoundRobin;
-use super::{PickError, Random, Settings, lock};
-use crate::model::{Algorithm, Keepalive, Service, SuccessRate, Traffic};
+use super::token::{Marks, Token};
+use super::{Checkable, PickError, Random, Settings, lock};
+use crate::model::{Algorithm, HealthCheck, Keepalive, Service, SuccessRate, Traffic};
 use crate::route::ServicePortKey;
 use crate::snapshot::EndpointSet;
 
@@ -37,6 +38,8 @@ pub(super) struct Pool {
     stale: AtomicBool,
     /// The endpoints, and what they are of.
     known: Mutex<Option<Resolved>>,
+    /// By which tokens name them.
+    marks: Mutex<Marks>,
     state: Mutex<State>,
 }
 
@@ -108,6 +111,8 @@ pub(super) struct Judging {
     pub(super) server_errors: bool,
     pub(super) success_rate: Option<SuccessRate>,
     pub(super) keepalive: Option<Keepalive>,
+    /// It is asked how it is.
+    pub(super) checked: bool,
 }
 
 /// Why a pool picked nothing.
@@ -134,7 +139,8 @@ impl Pool {
     /// A pool that has seen no snapshot.
     pub(super) fn new(common: Arc<Settings>, changes: Arc<AtomicU64>) -> Self {
         let state = Mutex::new(State { settings: common.clone(), ..State::default() });
-        Self { common, changes, stale: AtomicBool::new(false), known: Mutex::default(), state }
+        let (known, marks) = (Mutex::default(), Mutex::default());
+        Self { common, changes, stale: AtomicBool::new(false), known, marks, state }
     }
 
     /// The endpoints of a service in this revision. They are worked out for each newer one, and keep their identity if they
@@ -197,22 +203,43 @@ impl Pool {
         state.choose(ask, random)
     }
 
-    /// The endpoint at `address`, if it is eligible in a snapshot of this generation.
+    /// The endpoint at `address`, if it is eligible in a snapshot of this generation, or at least fit where it may be `far`.
     pub(super) fn take(
         &self,
         set: &Arc<EndpointSet>,
         generation: u64,
-        address: SocketAddr,
-        now: Instant,
+        (address, far): (SocketAddr, bool),
+        ask: &Ask<'_>,
         random: Random<'_>,
     ) -> Option<Chosen> {
         let mut state = lock(&self.state);
-        if !self.refresh(&mut state, set, generation, now) {
+        self.tune(&mut state, ask.traffic);
+        if !self.refresh(&mut state, set, generation, ask.now) {
             return None;
         }
         let lane = &state.whole.lane;
-        let position = lane.position(&address)?;
-        Some(Chosen::new(lane.members[position].clone(), false, state.judging, random))
+        let near = || lane.position(&address).map(|at| &lane.members[at]);
+        let member = if far { lane.fit(&address) } else { near() }?.clone();
+        Some(Chosen::new(member, false, state.judging, random))
+    }
+
+    /// Whether any endpoint is ready, and neither ejected nor unhealthy.
+    pub(super) fn is_any_well(&self, set: &Arc<EndpointSet>, generation: u64, ask: &Ask<'_>) -> bool {
+        let mut state = lock(&self.state);
+        self.tune(&mut state, ask.traffic);
+        self.refresh(&mut state, set, generation, ask.now);
+        state.whole.lane.well
+    }
+
+    /// The endpoint of `set` that a token is for.
+    pub(super) fn held_by(
+        &self,
+        set: &Arc<EndpointSet>,
+        key: &ServicePortKey,
+        session: &str,
+        token: &Token,
+    ) -> Option<SocketAddr> {
+        lock(&self.marks).find(set, key, session, token)
     }
 
     /// Who is eligible and did not fail last, with their weights, and the sum of the weights of all who are eligible. Where
@@ -245,8 +272,9 @@ impl Pool {
             state.tuned = traffic.cloned();
             let keepalive = traffic.and_then(|traffic| traffic.keepalive);
             let outlier = traffic.and_then(|traffic| traffic.outlier).unwrap_or_default();
-            state.judging =
-                Judging { server_errors: outlier.server_errors, success_rate: outlier.success_rate, keepalive };
+            let (server_errors, success_rate) = (outlier.server_errors, outlier.success_rate);
+            let checked = traffic.is_some_and(|traffic| traffic.health.is_some());
+            state.judging = Judging { server_errors, success_rate, keepalive, checked };
             state.settings = traffic.map_or_else(|| self.common.clone(), |traffic| Arc::new(self.common.with(traffic)));
             self.stale.store(true, Ordering::Relaxed);
         }
@@ -285,10 +313,43 @@ impl Pool {
             (outlier.failed(&state.settings.outlier, probe, now, jitter, spares), !suspect)
         };
         match member.outlier(news) {
-            (true, _) => self.unsettle(),
+            (true, _) => {
+                member.ejected();
+                self.unsettle();
+            }
             (false, true) => drop(self.changes.fetch_add(1, Ordering::Relaxed)),
             (false, false) => {}
         }
+    }
+
+    /// An endpoint was checked; what it is from now on, if that is new.
+    pub(super) fn checked(
+        &self,
+        (address, uid): &Checkable,
+        good: bool,
+        settings: &HealthCheck,
+        now: Instant,
+    ) -> Option<bool> {
+        let state = lock(&self.state);
+        let member = state.members.iter().find(|member| member.address == *address && member.uid == *uid)?;
+        let (changes, readmits) = member.checked(good, settings, now);
+        if changes || readmits {
+            self.unsettle();
+        }
+        changes.then_some(good)
+    }
+
+    /// Endpoints are not checked any more.
+    pub(super) fn unchecked(&self) {
+        let unwell = lock(&self.state).members.iter().filter(|member| member.unchecked()).count();
+        if unwell > 0 {
+            self.unsettle();
+        }
+    }
+
+    /// How many endpoints checks find unhealthy.
+    pub(super) fn unhealthy(&self) -> usize {
+        lock(&self.state).members.iter().filter(|member| !member.is_healthy()).count()
     }
 
     /// A probe ended without saying anything.
@@ -313,7 +374,7 @@ impl Pool {
         let expired = state.whole.lane.expires.is_some_and(|at| at <= now);
         if stale || expired || !(same || older) {
             let Some((held, _)) = &state.adopted else { return !older };
-            let lane = Lane::new(held, &state.members, &[], state.settings.slow_start, now);
+            let lane = Lane::new(held, &state.members, &[], &state.settings, now);
             state.whole = Chooser { lane, ..Chooser::default() };
             state.rest = None;
         }
@@ -358,7 +419,7 @@ impl State {
             return;
         }
         let Some((set, _)) = &self.adopted else { return };
-        let lane = Lane::new(set, &self.members, besides, self.settings.slow_start, now);
+        let lane = Lane::new(set, &self.members, besides, &self.settings, now);
         self.rest = Some((besides.clone(), Chooser { lane, ..Chooser::default() }));
     }
 

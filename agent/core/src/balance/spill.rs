@@ -8,7 +8,7 @@
 
 use crate::snapshot::Proximity;
 
-/// A level takes everything while this share of it is well.
+/// A level takes everything while this share of it is well, unless it is set otherwise.
 const ENOUGH: (u128, u128) = (5, 7);
 /// Everything.
 const ALL: u128 = 1_000_000;
@@ -48,11 +48,11 @@ impl Spill {
         level.drawn += u128::from(drawn);
     }
 
-    /// Fills the levels.
-    pub(super) fn fill(mut self) -> Self {
+    /// Fills the levels. Each takes everything while so many of a hundred are well.
+    pub(super) fn fill(mut self, healthy_percent: Option<u32>) -> Self {
         let mut left = ALL;
+        let (enough, of) = healthy_percent.map_or(ENOUGH, |percent| (u128::from(percent.max(1)), 100));
         for level in self.levels.iter_mut().filter(|level| level.drawn > 0) {
-            let (enough, of) = ENOUGH;
             level.share = (ALL * of * level.healthy / (enough * level.whole)).min(left);
             left -= level.share;
         }
@@ -110,7 +110,7 @@ mod tests {
             (0..well).for_each(|_| spill.healthy(proximity, 1, 1));
             (0..well).for_each(|_| members.push((proximity, 1)));
         }
-        let spill = spill.fill();
+        let spill = spill.fill(None);
         members.retain(|(proximity, _)| spill.takes(*proximity));
         let weights = spill.weights(&members);
         let total: u64 = weights.iter().sum();

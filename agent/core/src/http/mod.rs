@@ -2,7 +2,7 @@
 //!
 //! Everything here is a function of the request's head; time and randomness come in as arguments, bodies are never seen.
 //! `router` says which rule, `routes` which routers a service port has and for whom, `edit` and `cors` what is
-//! done to heads on their way.
+//! done to heads on their way, `session` how a client shows where it went before.
 
 mod again;
 mod cors;
@@ -11,6 +11,7 @@ mod fit;
 mod hash;
 mod location;
 mod router;
+mod session;
 
 pub use crate::model::{
     Cors, Filters, ForeignBackend, HeaderEdits, HeaderMatch, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId,

@@ -62,6 +62,8 @@ pub struct Chosen<'a> {
 /// The backend for a request.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Target<'a> {
+    /// Its place among the rule's.
+    pub index: usize,
     /// The Service port.
     pub backend: &'a BackendRef,
     /// What is done to the requests that go there, besides the rule's filters.
@@ -207,7 +209,7 @@ impl Routed {
         }
         // Multiplied, not divided: the high half of the product is uniform below the sum.
         let mut left = ((u128::from(random) * u128::from(self.weights)) >> 64) as u64;
-        for (backend, fault) in self.rule.backends.iter().zip(&self.faults) {
+        for (index, (backend, fault)) in self.rule.backends.iter().zip(&self.faults).enumerate() {
             let weight = u64::from(backend.backend.weight.0);
             if left >= weight {
                 left -= weight;
@@ -215,7 +217,7 @@ impl Routed {
             }
             let backend_ref = &backend.backend;
             return match fault {
-                None => Ok(Target { backend: backend_ref, filters: &backend.filters }),
+                None => Ok(Target { index, backend: backend_ref, filters: &backend.filters }),
                 Some(fault) => {
                     let (route, backend) = (self.id.0.clone(), backend_ref.clone());
                     Err(Refusal::Backend { route, backend, fault: *fault })
@@ -230,6 +232,13 @@ impl Routed {
             left -= weight;
         }
         Err(Refusal::Nowhere(self.id.0.clone()))
+    }
+
+    /// The backends that requests may go to, whatever their weights: those who went there before may.
+    pub fn targets(&self) -> impl Iterator<Item = Target<'_>> {
+        let all = self.rule.backends.iter().zip(&self.faults).enumerate();
+        let open = all.filter(|(_, (_, fault))| fault.is_none() && self.rule.unsupported.is_none());
+        open.map(|(index, (backend, _))| Target { index, backend: &backend.backend, filters: &backend.filters })
     }
 
     /// Who gets a copy of a request; `random` gives numbers uniform over all of `u64`.

@@ -12,6 +12,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::name::ObjectName;
 use super::route::{BackendRef, ParentRef};
+use super::session::SessionPersistence;
 use super::workload::Weight;
 
 /// Which kind a route is of. Of several kinds for one port the one that says most about its requests decides, in this order.
@@ -96,6 +97,8 @@ pub struct HttpRule {
     pub timeouts: Timeouts,
     /// Whether they are tried again.
     pub retry: Option<Retry>,
+    /// How clients keep their endpoint, where its backends are concerned.
+    pub session: Option<Arc<SessionPersistence>>,
     /// Why its requests are refused all: it asks for something that cannot be done here.
     pub unsupported: Option<Arc<str>>,
 }

@@ -4,6 +4,7 @@
 //! here has been checked; checking, with file and line, is the source's job.
 
 mod authorization;
+mod health;
 mod http_route;
 mod identity;
 mod name;
@@ -12,10 +13,12 @@ mod policy;
 mod pool;
 mod route;
 mod service;
+mod session;
 mod traffic;
 mod workload;
 
 pub use authorization::{Action, AuthorizationPolicy, AuthorizationRule, Match, PeerMatch, PortMatch, Scope};
+pub use health::{HealthCheck, HealthProbe};
 pub use http_route::{
     Cors, Filters, ForeignBackend, HeaderEdits, HeaderMatch, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId,
     HttpRule, Mirror, OriginMatch, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Retry, Rewrite, TextMatch,
@@ -27,9 +30,10 @@ pub use peer::{Peer, Roles};
 pub use policy::{MtlsMode, PeerAuthentication};
 pub use pool::Pool;
 pub use route::{BackendRef, GrantKind, ParentRef, ReferenceGrant, TcpRoute};
-pub use service::{EndpointAddress, EndpointSlice, Hints, Preference, Service, ServicePort, SlicePort};
+pub use service::{EndpointAddress, EndpointSlice, Hints, Place, Preference, Service, ServicePort, SlicePort};
+pub use session::{Carrier, SessionPersistence};
 pub use traffic::{
-    Algorithm, Fault, HashKey, Keepalive, Limits, Outlier, Rate, RetryBudget, SuccessRate, Traffic, TrafficPolicy,
-    TrafficTarget,
+    Algorithm, Fallback, Fault, HashKey, Keepalive, Limits, Outlier, Rate, RetryBudget, SuccessRate, Traffic,
+    TrafficKind, TrafficPolicy, TrafficPolicyId, TrafficTarget,
 };
 pub use workload::{MeshLabel, Namespace, Node, NodeLiveness, OFF_LABEL, Weight, Workload};

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::name::Name;
-use super::service::{EndpointSlice, Service};
+use super::service::{EndpointSlice, Place, Service};
 use super::workload::Workload;
 
 /// Texts held once. Those nobody else holds any more are let go now and then.
@@ -14,6 +14,10 @@ pub struct Pool {
     held: HashSet<Arc<str>>,
     /// How many there may be before it is looked for those to be let go.
     limit: usize,
+    /// Where endpoints are: a few for each node.
+    places: HashSet<Arc<Place>>,
+    /// As `limit`, of places.
+    places_limit: usize,
 }
 
 /// The least [`Pool::limit`].
@@ -31,6 +35,23 @@ impl Pool {
             self.limit = (self.held.len() * 2).max(LIMIT);
         }
         self.held.insert(text.clone());
+    }
+}
+
+impl Pool {
+    /// As [`Self::share`], with the texts within.
+    fn share_place(&mut self, place: &mut Arc<Place>) {
+        if let Some(held) = self.places.get(place) {
+            *place = held.clone();
+            return;
+        }
+        let own = Arc::make_mut(place);
+        own.node.iter_mut().chain(&mut own.zone).for_each(|text| self.share(text));
+        if self.places.len() >= self.places_limit {
+            self.places.retain(|held| Arc::strong_count(held) > 1);
+            self.places_limit = (self.places.len() * 2).max(LIMIT);
+        }
+        self.places.insert(place.clone());
     }
 }
 
@@ -64,15 +85,13 @@ impl Service {
 }
 
 impl EndpointSlice {
-    /// Shares its Service's name, and the names of ports, nodes and zones.
+    /// Shares its Service's name, the names of ports, and the places of endpoints.
     pub fn share(&mut self, pool: &mut Pool) {
         for name in [&mut self.name.namespace, &mut self.service.namespace, &mut self.service.name] {
             name.share(pool);
         }
         self.ports.iter_mut().for_each(|port| pool.share(&mut port.name));
-        for endpoint in &mut self.endpoints {
-            endpoint.node.iter_mut().chain(&mut endpoint.zone).for_each(|text| pool.share(text));
-        }
+        self.endpoints.iter_mut().for_each(|endpoint| pool.share_place(&mut endpoint.place));
     }
 }
 
@@ -90,5 +109,31 @@ mod tests {
         texts.truncate(1);
         pool.share(&mut "other".into());
         assert_eq!(pool.held.len(), 2);
+    }
+
+    #[test]
+    fn endpoints_of_one_place_share_it() {
+        let slice = || {
+            let place = Place { node: Some("n1".into()), zone: Some("z1".into()), hints: None };
+            let mut slice = crate::testing::slice("a/s", &["10.0.0.1", "10.0.0.2"]);
+            slice.endpoints.iter_mut().for_each(|endpoint| endpoint.place = Arc::new(place.clone()));
+            slice
+        };
+        let (mut pool, mut one, mut other) = (Pool::default(), slice(), slice());
+        one.share(&mut pool);
+        other.share(&mut pool);
+        assert_eq!(other, slice());
+        assert!(Arc::ptr_eq(&one.endpoints[0].place, &other.endpoints[1].place));
+        drop((one, other));
+        let mut elsewhere = slice();
+        elsewhere.endpoints.iter_mut().for_each(|endpoint| Arc::make_mut(&mut endpoint.place).node = Some("n2".into()));
+        pool.places_limit = 1;
+        elsewhere.share(&mut pool);
+        assert_eq!(pool.places.len(), 1, "a place nobody is at any more goes");
+    }
+
+    #[test]
+    fn an_endpoint_takes_half_a_cache_line() {
+        assert!(size_of::<super::super::service::EndpointAddress>() <= 32);
     }
 }

@@ -31,6 +31,8 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// Connections to it may take the same-node fast path (`weft.dev/fast-path: disabled` says they may not).
     pub fast_path: bool,
+    /// `weft.dev/l7`: whether it is to be found out what its ports speak; its namespace says where it does not.
+    pub detect: Option<bool>,
     /// `internalTrafficPolicy: Local`: only endpoints of the client's own node.
     pub local_only: bool,
     /// `trafficDistribution`: which endpoints are preferred where their slices give no hints.
@@ -76,16 +78,23 @@ pub struct EndpointAddress {
     pub serving: bool,
     /// `conditions.terminating`.
     pub terminating: bool,
+    /// Where it is: the same for many, and held once.
+    pub place: Arc<Place>,
+}
+
+/// Where an endpoint is, and for whom.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
+pub struct Place {
     /// `nodeName`.
     pub node: Option<Arc<str>>,
     /// `zone`.
     pub zone: Option<Arc<str>>,
     /// `hints`, where there are any.
-    pub hints: Option<Arc<Hints>>,
+    pub hints: Option<Hints>,
 }
 
 /// Whom an endpoint is meant for, as the EndpointSlice's author says.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Hints {
     /// `forZones`.
     pub zones: Vec<Arc<str>>,

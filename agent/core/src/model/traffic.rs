@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
+use super::health::HealthCheck;
 use super::http_route::{HttpRouteId, Retry};
 use super::name::ObjectName;
+use super::session::SessionPersistence;
 
 /// How a service's endpoints are chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -48,11 +50,29 @@ pub enum HashKey {
     Query(Arc<str>),
 }
 
-/// `weft.dev/v1alpha1 TrafficPolicy`, and what else sets the same.
-#[derive(Clone, PartialEq, Debug)]
-pub struct TrafficPolicy {
+/// Which kind a policy is of, the one whose word goes first first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum TrafficKind {
+    /// `weft.dev TrafficPolicy`.
+    Weft,
+    /// `gateway.networking.x-k8s.io XBackendTrafficPolicy`.
+    Gateway,
+}
+
+/// The name of a policy among those of both kinds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct TrafficPolicyId {
+    /// Its kind.
+    pub kind: TrafficKind,
     /// Namespace and name.
     pub name: ObjectName,
+}
+
+/// A `TrafficPolicy`, or what of Gateway API sets the same.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TrafficPolicy {
+    /// Kind, namespace and name.
+    pub id: TrafficPolicyId,
     /// What it is for, all of its own namespace.
     pub targets: Vec<TrafficTarget>,
     /// What it sets.
@@ -93,6 +113,14 @@ pub struct Traffic {
     pub idle: Option<Duration>,
     /// TCP's keepalive.
     pub keepalive: Option<Keepalive>,
+    /// Near endpoints get everything while so many of a hundred are well.
+    pub healthy_percent: Option<u32>,
+    /// The Service port whose endpoints stand in while none of its own is well.
+    pub fallback: Option<Fallback>,
+    /// How endpoints are asked how they are.
+    pub health: Option<Arc<HealthCheck>>,
+    /// How clients keep their endpoint, where the rule of their route does not say.
+    pub session: Option<Arc<SessionPersistence>>,
 }
 
 impl Traffic {
@@ -101,7 +129,8 @@ impl Traffic {
     pub fn is_of_requests(&self) -> bool {
         let hashes = self.hash_key.as_ref().is_some_and(|key| *key != HashKey::SourceIp);
         let limits = self.limits.is_some_and(|limits| limits.requests.is_some());
-        hashes || limits || self.fault.is_some() || self.rate_limit.is_some() || self.retry.is_some()
+        let alone = self.fault.is_some() || self.rate_limit.is_some() || self.retry.is_some();
+        hashes || limits || alone || self.session.is_some()
     }
 
     /// What this one does not set, another does.
@@ -119,8 +148,21 @@ impl Traffic {
             limits: self.limits.or(other.limits),
             idle: self.idle.or(other.idle),
             keepalive: self.keepalive.or(other.keepalive),
+            healthy_percent: self.healthy_percent.or(other.healthy_percent),
+            fallback: self.fallback.clone().or_else(|| other.fallback.clone()),
+            health: self.health.clone().or_else(|| other.health.clone()),
+            session: self.session.clone().or_else(|| other.session.clone()),
         }
     }
+}
+
+/// A Service port that stands in for another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fallback {
+    /// The Service.
+    pub service: ObjectName,
+    /// Its port.
+    pub port: u16,
 }
 
 /// When an endpoint is ejected; what is absent is as it is without.

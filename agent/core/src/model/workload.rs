@@ -28,6 +28,8 @@ pub struct Namespace {
     /// Connections of its pods and to its Services may take the same-node fast path (`weft.dev/fast-path: disabled` says
     /// they may not).
     pub fast_path: bool,
+    /// `weft.dev/l7`: whether it is to be found out what the ports of its Services speak.
+    pub detect: Option<bool>,
 }
 
 /// On the namespace the mesh itself is in: `true` takes every pod of the cluster out of the mesh.

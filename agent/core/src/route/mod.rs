@@ -3,6 +3,7 @@
 //! What is refused here is refused because no answer could be right: a pod's own address (the connection would come
 //! back), addresses no connection can have, the tunnel's own port, and a port its service does not have.
 
+mod detect;
 mod protocol;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use crate::reason::reasons;
 use crate::snapshot::{Family, Snapshot};
 
 pub use crate::snapshot::ServicePortKey;
+pub use detect::{LOOKED_AT, Said, said};
 pub use protocol::{HttpBecause, OpaqueBecause, Protocol, protocol};
 
 /// The port HBONE is served on, at every live pod's address.

@@ -1,7 +1,7 @@
 //! What a service port speaks, as far as the mesh goes by it: HTTP is carried request by request, all else byte by byte.
 //!
-//! Only what was said counts, by `appProtocol` or by a route, never what bytes look like. Which version of HTTP a connection speaks its first bytes tell:
-//! clients of one port may differ.
+//! Only what was said counts, by `appProtocol` or by a route, never what bytes look like; unless `weft.dev/l7: enabled` asks to
+//! go by those. Which version of HTTP a connection speaks its first bytes tell: clients of one port may differ.
 
 use crate::model::{Name, ServicePort};
 use crate::reason::reasons;
@@ -14,6 +14,8 @@ pub enum Protocol {
     Http(HttpBecause),
     /// Byte by byte.
     Opaque(OpaqueBecause),
+    /// As the first bytes of each have it.
+    Detected,
 }
 
 reasons! {
@@ -41,6 +43,8 @@ reasons! {
         Encrypted = "encrypted", "its appProtocol is encrypted from end to end";
         /// Some other protocol.
         Other = "other_protocol", "its appProtocol is none of HTTP";
+        /// It is to be found out, but is known.
+        ServerFirst = "server_first_port", "servers speak first on this port, by convention";
         /// There is no such port, or none any more.
         Unknown = "unknown_port", "no Service has it";
     }
@@ -53,10 +57,14 @@ impl Protocol {
         matches!(self, Self::Http(_))
     }
 
-    /// The word in metrics and views: `http` or `tcp`.
+    /// The word in metrics and views: `http`, `tcp` or `detected`.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        if self.is_http() { "http" } else { "tcp" }
+        match self {
+            Self::Http(_) => "http",
+            Self::Opaque(_) => "tcp",
+            Self::Detected => "detected",
+        }
     }
 
     /// Why, as a metric label.
@@ -65,6 +73,7 @@ impl Protocol {
         match self {
             Self::Http(because) => because.label(),
             Self::Opaque(because) => because.label(),
+            Self::Detected => "asked_for",
         }
     }
 }
@@ -74,6 +83,7 @@ impl std::fmt::Display for Protocol {
         match self {
             Self::Http(because) => because.fmt(f),
             Self::Opaque(because) => because.fmt(f),
+            Self::Detected => f.write_str("weft.dev/l7: enabled asks to tell by the first bytes of each connection"),
         }
     }
 }
@@ -82,6 +92,9 @@ impl std::fmt::Display for Protocol {
 const HTTP: &[&str] = &["http", "http/1.1", "kubernetes.io/ws"];
 const HTTP2: &[&str] = &["kubernetes.io/h2c", "h2c", "http2"];
 const GRPC: &[&str] = &["grpc", "grpc-web"];
+/// Ports whose servers speak first, or whose clients speak no HTTP: SMTP, MySQL, PostgreSQL, Redis, memcached, Elasticsearch's
+/// transport, submission of mail, Galera's group communication.
+const SERVER_FIRST: &[u16] = &[25, 3306, 5432, 6379, 11_211, 9300, 587, 4444];
 const ENCRYPTED: &[&str] = &["https", "tls", "h2", "http/2", "kubernetes.io/wss"];
 
 /// What the port `key` names speaks with the clients of a namespace; without one, with any.
@@ -105,8 +118,19 @@ pub fn protocol(snapshot: &Snapshot, key: &ServicePortKey, client: Option<&Name>
         {
             Protocol::Http(HttpBecause::Policy)
         }
-        Protocol::Opaque(_) => declared,
+        Protocol::Opaque(OpaqueBecause::Undeclared) if is_asked(snapshot, key) => {
+            let known = SERVER_FIRST.contains(&key.port);
+            if known { Protocol::Opaque(OpaqueBecause::ServerFirst) } else { Protocol::Detected }
+        }
+        Protocol::Opaque(_) | Protocol::Detected => declared,
     }
+}
+
+/// Whether it is asked for that the mesh finds out what a port speaks. A Service's word goes before its namespace's.
+fn is_asked(snapshot: &Snapshot, key: &ServicePortKey) -> bool {
+    let of_service = snapshot.service(&key.service).and_then(|service| service.detect);
+    let of_namespace = || snapshot.namespace(&key.service.namespace).and_then(|namespace| namespace.detect);
+    of_service.or_else(of_namespace).unwrap_or(false)
 }
 
 /// What a port's `appProtocol` says. Names are compared without regard to case, as Istio does and people expect.

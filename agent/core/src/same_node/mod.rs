@@ -15,7 +15,7 @@ use crate::balance::Balancers;
 use crate::model::{Algorithm, ObjectName, Service, Workload};
 use crate::policy::{Admission, admission};
 use crate::reason::reasons;
-use crate::route::{HBONE_PORT, protocol, service_port_at};
+use crate::route::{HBONE_PORT, Protocol, protocol, service_port_at};
 use crate::snapshot::{Family, ServicePortKey, Snapshot};
 
 /// A pod of this node that its agent serves.
@@ -72,10 +72,12 @@ reasons! {
         Affinity = "session_affinity", "sessionAffinity: ClientIP";
         /// The kernel measures nothing.
         Algorithm = "algorithm", "its TrafficPolicy's algorithm needs what only the proxy measures";
-        /// The kernel counts and times nothing.
-        Bounded = "limits", "its TrafficPolicy limits its connections or their idle time";
+        /// The kernel counts, times and asks nothing.
+        Bounded = "limits", "its TrafficPolicy limits its connections or their idle time, or has its endpoints checked";
         /// The kernel knows no requests.
         Http = "http", "its connections are carried request by request";
+        /// The kernel looks at no bytes.
+        Detected = "detected", "its connections are looked at to tell what they speak";
         /// The kernel knows no branches.
         Route = "route", "a route divides its connections";
     }
@@ -89,7 +91,8 @@ pub fn proxy_only(snapshot: &Snapshot, service: &Service, key: &ServicePortKey) 
     let traffic = snapshot.traffic(&service.name, key.port);
     let algorithm = traffic.and_then(|traffic| traffic.algorithm);
     let drawn = matches!(algorithm, None | Some(Algorithm::Random | Algorithm::RoundRobin));
-    let bounded = traffic.is_some_and(|traffic| traffic.limits.is_some() || traffic.idle.is_some());
+    let bounded =
+        traffic.is_some_and(|traffic| traffic.limits.is_some() || traffic.idle.is_some() || traffic.health.is_some());
     let held_back = !service.fast_path || namespace.is_some_and(|namespace| !namespace.fast_path);
     match () {
         () if held_back => Some(ProxyOnly::Annotation),
@@ -97,6 +100,7 @@ pub fn proxy_only(snapshot: &Snapshot, service: &Service, key: &ServicePortKey) 
         () if !drawn => Some(ProxyOnly::Algorithm),
         () if bounded => Some(ProxyOnly::Bounded),
         () if protocol(snapshot, key, None).is_http() => Some(ProxyOnly::Http),
+        () if protocol(snapshot, key, None) == Protocol::Detected => Some(ProxyOnly::Detected),
         () if snapshot.split(key).is_some() => Some(ProxyOnly::Route),
         () => None,
     }

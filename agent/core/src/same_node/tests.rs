@@ -197,7 +197,8 @@ fn what_the_kernel_cannot_do_is_left_to_the_proxy() {
     assert!(!has(&put(&base, Resource::TcpRoute(route("a/r", "a/s", &[("a/s:80", 1)])))), "a route divides it");
     let disabled = crate::model::Service { fast_path: false, ..service("a/s", "10.9.0.1", 80) };
     assert!(!has(&put(&base, Resource::Service(disabled))), "the service says no");
-    let namespace = Namespace { name: Name::new("a").unwrap(), mesh: None, labels: labels(&[]), fast_path: false };
+    let namespace =
+        Namespace { name: Name::new("a").unwrap(), mesh: None, labels: labels(&[]), fast_path: false, detect: None };
     let off = planned(&put(&base, Resource::Namespace(namespace)), &locals);
     assert_eq!(off, SameNode::default(), "the namespace says no");
     assert!(!has(&put(&base, Resource::Liveness(live(&[])))), "nobody is live");
@@ -240,11 +241,11 @@ fn an_address_that_is_a_services_too_is_the_services() {
 
 #[test]
 fn near_endpoints_are_drawn_and_sessions_are_left_to_the_proxy() {
-    use crate::model::{EndpointAddress, EndpointSlice, Preference, Service};
+    use crate::model::{EndpointAddress, EndpointSlice, Place, Preference, Service};
     let (base, locals) = mesh(&[1, 1], 1);
     // `mesh` is nowhere; the same on node n1.
     let on = |node: &str, n: usize| EndpointAddress {
-        node: Some(node.into()),
+        place: std::sync::Arc::new(Place { node: Some(node.into()), ..Place::default() }),
         ..crate::testing::ready(&format!("10.0.0.{}", n + 1))
     };
     let resources = base.workloads().map(|w| Resource::Workload((*w).clone())).chain([

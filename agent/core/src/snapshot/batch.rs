@@ -10,7 +10,7 @@ use super::peers::PeerSlice;
 use super::{Delta, Family, Key, Primary, Resource, ServicePortKey, Snapshot};
 use crate::model::{
     AuthorizationPolicy, EndpointSlice, HttpRoute, HttpRouteId, Name, Node, NodeLiveness, ObjectName,
-    PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrafficTarget, Workload,
+    PeerAuthentication, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrafficPolicyId, TrafficTarget, Workload,
 };
 
 /// What has to be computed anew.
@@ -61,7 +61,7 @@ impl Batch {
             Resource::ReferenceGrant(r) => self.grant(&r.name.clone(), Some(r)),
             Resource::AuthorizationPolicy(r) => self.authorization(&r.name.clone(), Some(r)),
             Resource::PeerAuthentication(r) => self.authentication(&r.name.clone(), Some(r)),
-            Resource::TrafficPolicy(r) => self.traffic(&r.name.clone(), Some(r)),
+            Resource::TrafficPolicy(r) => self.traffic(&r.id.clone(), Some(r)),
         }
     }
 
@@ -302,16 +302,16 @@ impl Batch {
     }
 
     /// A target outside the policy's namespace is none: a tenant must not tune another's services.
-    fn traffic(&mut self, name: &ObjectName, new: Option<TrafficPolicy>) {
+    fn traffic(&mut self, id: &TrafficPolicyId, new: Option<TrafficPolicy>) {
         let tables = &mut self.next.primary;
-        if unchanged(tables.traffic.get(name), new.as_ref()) {
+        if unchanged(tables.traffic.get(id), new.as_ref()) {
             return;
         }
-        if let Some(old) = tables.traffic.remove(name) {
+        if let Some(old) = tables.traffic.remove(id) {
             for target in &old.targets {
                 match target {
-                    TrafficTarget::Service(service, _) => tables.traffic_for.remove(service, name),
-                    TrafficTarget::Route(id, _) => tables.traffic_for_routes.remove(id, name),
+                    TrafficTarget::Service(service, _) => tables.traffic_for.remove(service, id),
+                    TrafficTarget::Route(route, _) => tables.traffic_for_routes.remove(route, id),
                 }
                 self.marks.splits.extend(concerned(tables, target));
             }
@@ -319,17 +319,17 @@ impl Batch {
         if let Some(new) = new.map(Arc::new) {
             for target in &new.targets {
                 match target {
-                    TrafficTarget::Service(service, _) if service.namespace == name.namespace => {
+                    TrafficTarget::Service(service, _) if service.namespace == id.name.namespace => {
                         tables.traffic_for.insert(service.clone(), new.clone());
                     }
-                    TrafficTarget::Route(id, _) if id.name.namespace == name.namespace => {
-                        tables.traffic_for_routes.insert(id.clone(), new.clone());
+                    TrafficTarget::Route(route, _) if route.name.namespace == id.name.namespace => {
+                        tables.traffic_for_routes.insert(route.clone(), new.clone());
                     }
                     _ => continue,
                 }
                 self.marks.splits.extend(concerned(tables, target));
             }
-            tables.traffic.insert(name.clone(), new);
+            tables.traffic.insert(id.clone(), new);
         }
     }
 }

@@ -109,7 +109,7 @@ struct Listed<'a> {
 impl Listed<'_> {
     /// The node it is on: as its slice says, or else the pod.
     fn node(&self) -> Option<&Arc<str>> {
-        self.endpoint.node.as_ref().or_else(|| self.pod.as_ref().map(Known::node))
+        self.endpoint.place.node.as_ref().or_else(|| self.pod.as_ref().map(Known::node))
     }
 }
 

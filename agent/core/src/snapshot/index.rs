@@ -12,29 +12,38 @@ use imbl::OrdMap;
 
 use crate::model::{
     AuthorizationPolicy, EndpointSlice, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute,
-    TrafficPolicy, Workload,
+    TrafficPolicy, TrafficPolicyId, Workload,
 };
 
 /// Something with the name of a Kubernetes object.
 pub(super) trait Named {
-    /// Its namespace and name.
-    fn object(&self) -> &ObjectName;
+    /// Namespace and name, and whatever else it takes.
+    type Name: Ord;
+
+    /// Its name.
+    fn object(&self) -> &Self::Name;
+}
+
+impl Named for TrafficPolicy {
+    type Name = TrafficPolicyId;
+
+    fn object(&self) -> &TrafficPolicyId {
+        &self.id
+    }
 }
 
 macro_rules! named {
-    ($($kind:ty),*) => { $(impl Named for $kind { fn object(&self) -> &ObjectName { &self.name } })* };
+    ($($kind:ty),*) => {
+        $(impl Named for $kind {
+            type Name = ObjectName;
+
+            fn object(&self) -> &ObjectName {
+                &self.name
+            }
+        })*
+    };
 }
-named!(
-    AuthorizationPolicy,
-    Backed,
-    EndpointSlice,
-    PeerAuthentication,
-    ReferenceGrant,
-    Service,
-    TcpRoute,
-    TrafficPolicy,
-    Workload
-);
+named!(AuthorizationPolicy, Backed, EndpointSlice, PeerAuthentication, ReferenceGrant, Service, TcpRoute, Workload);
 
 /// An address as a key: the v6 one, or the v4 one mapped into v6. Two thirds of the size an `IpAddr` takes beside a pointer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -143,7 +152,7 @@ impl<K: Ord + Clone, V: Named> Index<K, V> {
     }
 
     /// Takes the object called `name` from under `key`.
-    pub(super) fn remove(&mut self, key: &K, name: &ObjectName) {
+    pub(super) fn remove(&mut self, key: &K, name: &V::Name) {
         let Some(list) = self.lists.get_mut(key) else { return };
         match list {
             List::One(only) if only.object() == name => _ = self.lists.remove(key),

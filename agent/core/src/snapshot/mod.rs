@@ -31,7 +31,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::model::{
     Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, HttpRoute, HttpRouteId, Identity, MeshLabel, Name,
     Namespace, Node, NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute,
-    Traffic, TrafficPolicy, TrustDomain, Workload,
+    Traffic, TrafficPolicy, TrafficPolicyId, TrustDomain, Workload,
 };
 use index::{Address, Backed, Index, Revised};
 use peers::Peers;
@@ -69,7 +69,7 @@ struct Primary {
     grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,
     authorization: OrdMap<ObjectName, Arc<AuthorizationPolicy>>,
     authentication: OrdMap<ObjectName, Arc<PeerAuthentication>>,
-    traffic: OrdMap<ObjectName, Arc<TrafficPolicy>>,
+    traffic: OrdMap<TrafficPolicyId, Arc<TrafficPolicy>>,
 
     workloads_at: Index<IpAddr, Workload>,
     workloads_by_uid: Index<Arc<str>, Workload>,

@@ -27,7 +27,7 @@ fn holds(snapshot: &Snapshot, resource: &Resource) -> bool {
         Resource::ReferenceGrant(r) => same(tables.grants.get(&r.name), r),
         Resource::AuthorizationPolicy(r) => same(tables.authorization.get(&r.name), r),
         Resource::PeerAuthentication(r) => same(tables.authentication.get(&r.name), r),
-        Resource::TrafficPolicy(r) => same(tables.traffic.get(&r.name), r),
+        Resource::TrafficPolicy(r) => same(tables.traffic.get(&r.id), r),
     }
 }
 

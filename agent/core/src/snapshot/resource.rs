@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::peers::PeerSlice;
 use crate::model::{
     AuthorizationPolicy, EndpointSlice, HttpRoute, HttpRouteId, Name, Namespace, Node, NodeLiveness, ObjectName,
-    PeerAuthentication, Pool, ReferenceGrant, Service, TcpRoute, TrafficPolicy, Workload,
+    PeerAuthentication, Pool, ReferenceGrant, Service, TcpRoute, TrafficPolicy, TrafficPolicyId, Workload,
 };
 
 /// One checked object of the configuration.
@@ -69,7 +69,7 @@ pub enum Key {
     /// An mTLS policy.
     PeerAuthentication(ObjectName),
     /// A balancing policy.
-    TrafficPolicy(ObjectName),
+    TrafficPolicy(TrafficPolicyId),
 }
 
 impl Resource {
@@ -99,7 +99,7 @@ impl Resource {
             Self::ReferenceGrant(r) => Key::ReferenceGrant(r.name.clone()),
             Self::AuthorizationPolicy(r) => Key::AuthorizationPolicy(r.name.clone()),
             Self::PeerAuthentication(r) => Key::PeerAuthentication(r.name.clone()),
-            Self::TrafficPolicy(r) => Key::TrafficPolicy(r.name.clone()),
+            Self::TrafficPolicy(r) => Key::TrafficPolicy(r.id.clone()),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Naive {
                         EndpointAddress { terminating: true, serving: true, .. } => Fitness::Draining,
                         _ => Fitness::Unready,
                     };
-                    let node = e.node.clone().or_else(|| self.owner(e.address).map(|owner| owner.node.clone()));
+                    let node = e.place.node.clone().or_else(|| self.owner(e.address).map(|owner| owner.node.clone()));
                     found.entry((e.address, wanted.port)).or_default().push((fitness, node));
                 }
             }
@@ -237,7 +237,8 @@ fn labels_decide_who_is_to_be_enrolled() {
     ];
     for (namespace, on_pod, wanted) in cases {
         let w = Workload { mesh: on_pod, ..pod("a/p", "10.0.0.1") };
-        let namespace = Namespace { name: name("a"), mesh: namespace, labels: labels(&[]), fast_path: true };
+        let namespace =
+            Namespace { name: name("a"), mesh: namespace, labels: labels(&[]), fast_path: true, detect: None };
         let s = snapshot([Resource::Namespace(namespace.clone())]);
         assert_eq!(s.wants_mesh(&w), wanted, "{:?} {on_pod:?}", namespace.mesh);
         assert!(!s.wants_mesh(&Workload { host_network: true, ..w.clone() }), "never on the host's network");

@@ -68,7 +68,7 @@ impl Hint {
 
 /// The proximity of each of `all`, in their order.
 pub(super) fn proximities(snapshot: &Snapshot, prefers: Preference, all: &[Placed<'_>]) -> Vec<Proximity> {
-    if prefers == Preference::None && all.iter().all(|placed| placed.endpoint.hints.is_none()) {
+    if prefers == Preference::None && all.iter().all(|placed| placed.endpoint.place.hints.is_none()) {
         return vec![Proximity::Anywhere; all.len()];
     }
     let hints = Hints { snapshot, prefers, zone: snapshot.zone() };
@@ -97,7 +97,7 @@ impl Hints<'_> {
     /// ready endpoints only: where the others belong follows from where they are.
     fn node(&self, placed: &Placed<'_>) -> Hint {
         let here = &self.snapshot.here().node;
-        match &placed.endpoint.hints {
+        match &placed.endpoint.place.hints {
             Some(hints) if !hints.nodes.is_empty() => Hint::of(hints.nodes.contains(here)),
             None if self.prefers == Preference::SameNode || !placed.ready => {
                 placed.node.map_or(Hint::Absent, |node| Hint::of(node == here))
@@ -108,11 +108,11 @@ impl Hints<'_> {
 
     fn zone(&self, placed: &Placed<'_>) -> Hint {
         let is_here = |zone: &Arc<str>| Some(zone) == self.zone;
-        match &placed.endpoint.hints {
+        match &placed.endpoint.place.hints {
             Some(hints) if !hints.zones.is_empty() => Hint::of(hints.zones.iter().any(is_here)),
             None if self.prefers != Preference::None || !placed.ready => {
                 let of_node = || self.snapshot.zone_of(placed.node?);
-                let zone = placed.endpoint.zone.as_ref().or_else(of_node);
+                let zone = placed.endpoint.place.zone.as_ref().or_else(of_node);
                 zone.map_or(Hint::Absent, |zone| Hint::of(is_here(zone)))
             }
             _ => Hint::Absent,

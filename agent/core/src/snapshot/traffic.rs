@@ -1,7 +1,7 @@
 //! TrafficPolicies: what they set for each service port, and for each rule of a route.
 //!
 //! Each setting is that of the most specific policy that has it: one for the port or rule before one for all of them, and of
-//! those the one with the smallest name.
+//! those TrafficPolicies, and the one with the smallest name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

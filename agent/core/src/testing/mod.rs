@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
     Algorithm, BackendRef, EndpointAddress, EndpointSlice, Labels, Name, NodeLiveness, ObjectName, ParentRef,
-    Preference, Service, ServicePort, SlicePort, TcpRoute, Traffic, TrafficPolicy, TrafficTarget, TrustDomain, Weight,
-    Workload,
+    Preference, Service, ServicePort, SlicePort, TcpRoute, Traffic, TrafficKind, TrafficPolicy, TrafficPolicyId,
+    TrafficTarget, TrustDomain, Weight, Workload,
 };
 use crate::snapshot::{Delta, Family, Here, Resource, ServicePortKey, Snapshot};
 
@@ -78,6 +78,7 @@ pub(crate) fn service(named: &str, vip: &str, port: u16) -> Service {
         ports,
         publish_not_ready: false,
         fast_path: true,
+        detect: None,
         local_only: false,
         prefers: Preference::None,
         affinity: None,
@@ -96,15 +97,7 @@ pub(crate) fn slice(service: &str, addresses: &[&str]) -> EndpointSlice {
 
 /// A ready endpoint.
 pub(crate) fn ready(address: &str) -> EndpointAddress {
-    EndpointAddress {
-        address: ip(address),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: None,
-        zone: None,
-        hints: None,
-    }
+    EndpointAddress { address: ip(address), ready: true, serving: true, terminating: false, place: Default::default() }
 }
 
 /// A route of `parent`'s whole service to weighted backends, each `namespace/name:port`.
@@ -121,10 +114,15 @@ pub(crate) fn route(named: &str, parent: &str, backends: &[(&str, u32)]) -> TcpR
     }
 }
 
+/// The name of a TrafficPolicy.
+pub(crate) fn tuned(named: &str) -> TrafficPolicyId {
+    TrafficPolicyId { kind: TrafficKind::Weft, name: object(named) }
+}
+
 /// A policy for one service of the same name.
 pub(crate) fn balanced_by(service: &str, algorithm: Algorithm) -> TrafficPolicy {
     let traffic = Box::new(Traffic { algorithm: Some(algorithm), ..Traffic::default() });
-    TrafficPolicy { name: object(service), targets: vec![TrafficTarget::Service(object(service), None)], traffic }
+    TrafficPolicy { id: tuned(service), targets: vec![TrafficTarget::Service(object(service), None)], traffic }
 }
 
 /// The domain of every test mesh.

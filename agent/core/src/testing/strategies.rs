@@ -16,8 +16,9 @@ use super::{domain, ip, labels, name, object, pod};
 use crate::model::{
     Action, Algorithm, AuthorizationPolicy, AuthorizationRule, BackendRef, EndpointAddress, EndpointSlice, GrantKind,
     Hints, Identity, Label, Labels, Match, MeshLabel, MtlsMode, Name, Namespace, Node, NodeLiveness, ObjectName,
-    ParentRef, PeerAuthentication, PeerMatch, PortMatch, Preference, ReferenceGrant, Roles, Scope, Selector, Service,
-    ServicePort, SlicePort, TcpRoute, Traffic, TrafficPolicy, TrafficTarget, TrustDomain, Weight, Workload,
+    ParentRef, PeerAuthentication, PeerMatch, Place, PortMatch, Preference, ReferenceGrant, Roles, Scope, Selector,
+    Service, ServicePort, SlicePort, TcpRoute, Traffic, TrafficKind, TrafficPolicy, TrafficPolicyId, TrafficTarget,
+    TrustDomain, Weight, Workload,
 };
 use crate::snapshot::{Delta, PeerSlice, Resource};
 
@@ -89,6 +90,7 @@ fn services() -> impl Strategy<Value = Service> {
             ports: ports.into_iter().map(port).collect(),
             publish_not_ready: early,
             fast_path: true,
+            detect: None,
             local_only,
             prefers,
             affinity,
@@ -110,9 +112,9 @@ fn names_of(among: &'static [&'static str]) -> impl Strategy<Value = Vec<Arc<str
 }
 
 /// Hints, or none.
-pub(crate) fn hints() -> impl Strategy<Value = Option<Arc<Hints>>> {
+pub(crate) fn hints() -> impl Strategy<Value = Option<Hints>> {
     let some = (names_of(&["z1", "z2"]), names_of(&["n1", "n2"]));
-    option::weighted(0.7, some.prop_map(|(zones, nodes)| Arc::new(Hints { zones, nodes })))
+    option::weighted(0.7, some.prop_map(|(zones, nodes)| Hints { zones, nodes }))
 }
 
 /// Endpoints in all conditions and places.
@@ -126,9 +128,7 @@ pub(crate) fn endpoints() -> impl Strategy<Value = EndpointAddress> {
             ready,
             serving,
             terminating,
-            node: node.map(Into::into),
-            zone: zone.map(Into::into),
-            hints,
+            place: Arc::new(Place { node: node.map(Into::into), zone: zone.map(Into::into), hints }),
         },
     )
 }
@@ -176,10 +176,9 @@ fn traffic() -> impl Strategy<Value = TrafficPolicy> {
         (services_named(), section).prop_map(|(name, section)| TrafficTarget::Service(name, section.map(Into::into)));
     let traffic = (option::of(algorithm), option::of(Just(Duration::from_secs(9))))
         .prop_map(|(algorithm, idle)| Traffic { algorithm, idle, ..Traffic::default() });
-    (objects(&["a/p", "a/q", "b/p"]), vec(target, 0..2), traffic).prop_map(|(name, targets, traffic)| TrafficPolicy {
-        name,
-        targets,
-        traffic: Box::new(traffic),
+    let kind = select(vec![TrafficKind::Weft, TrafficKind::Gateway]);
+    (kind, objects(&["a/p", "a/q", "b/p"]), vec(target, 0..2), traffic).prop_map(|(kind, name, targets, traffic)| {
+        TrafficPolicy { id: TrafficPolicyId { kind, name }, targets, traffic: Box::new(traffic) }
     })
 }
 
@@ -256,8 +255,13 @@ fn peers_of_slices() -> impl Strategy<Value = PeerSlice> {
 /// Any resource.
 pub(crate) fn resources() -> impl Strategy<Value = Resource> {
     let mesh = option::of(select(vec![MeshLabel::Enabled, MeshLabel::Disabled]));
-    let namespace =
-        (names(), mesh).prop_map(|(name, mesh)| Namespace { name, mesh, labels: Labels::new(), fast_path: true });
+    let namespace = (names(), mesh).prop_map(|(name, mesh)| Namespace {
+        name,
+        mesh,
+        labels: Labels::new(),
+        fast_path: true,
+        detect: None,
+    });
     prop_oneof![
         1 => namespace.prop_map(Resource::Namespace),
         1 => nodes().prop_map(Resource::Node),

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod connections;
+mod health;
 mod pods;
 mod ports;
 mod requests;
@@ -24,7 +25,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use weft_core::model::Identity;
-use weft_core::snapshot::Snapshot;
+use weft_core::snapshot::{ServicePortKey, Snapshot};
 
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
 pub use pods::PodCounts;
@@ -80,6 +81,11 @@ struct Reason {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct IdentityLabel {
     identity: String,
 }
@@ -110,6 +116,8 @@ struct Inner {
     inbound_rejections: Family<Reason, Counter>,
     certificate_expiry: Family<IdentityLabel, Gauge>,
     certificate_failures: Family<Reason, Counter>,
+    detections: Family<ResultLabel, Counter>,
+    health: health::Health,
     pods: pods::Pods,
     enrolment_failures: Family<Reason, Counter>,
     config_problems: Family<SeverityLabel, Gauge>,
@@ -137,6 +145,8 @@ impl Metrics {
             inbound_rejections: Family::default(),
             certificate_expiry: Family::default(),
             certificate_failures: Family::default(),
+            detections: Family::default(),
+            health: health::Health::default(),
             pods: pods::Pods::default(),
             enrolment_failures: Family::default(),
             config_problems: Family::default(),
@@ -201,6 +211,26 @@ impl Metrics {
     /// Policy refused a connection to `destination`, or ended one.
     pub fn policy_denied(&self, reason: &'static str, destination: &Party) {
         self.inner.connections.denied(reason, destination);
+    }
+
+    /// It was looked at what a connection speaks; `result` is one word.
+    pub fn detected(&self, result: &'static str) {
+        self.inner.detections.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// An endpoint was checked; `reason` is one word, and empty where all went well.
+    pub fn health_checked(&self, key: &ServicePortKey, good: bool, reason: &'static str) {
+        self.inner.health.checked(key, good, reason);
+    }
+
+    /// So many endpoints of a service port are unhealthy now.
+    pub fn unhealthy_endpoints(&self, key: &ServicePortKey, count: usize) {
+        self.inner.health.unhealthy(key, count);
+    }
+
+    /// The endpoints of a service port are not checked any more.
+    pub fn health_forgotten(&self, key: &ServicePortKey) {
+        self.inner.health.forget(key);
     }
 
     /// How the pods of this node stand.
@@ -298,6 +328,9 @@ impl Inner {
         registry.register("certificate_expiry_timestamp_seconds", help, self.certificate_expiry.clone());
         let help = "Certificates that could not be had, by reason";
         registry.register("certificate_failures", help, self.certificate_failures.clone());
+        let help = "Connections whose first bytes were looked at to tell what they speak, by what was found";
+        registry.register("protocol_detections", help, self.detections.clone());
+        self.health.register(registry);
         self.pods.register(registry);
         let help = "Pods that could not be enrolled or un-enrolled, by reason";
         registry.register("enrolment_failures", help, self.enrolment_failures.clone());

@@ -2,7 +2,8 @@
 //!
 //! As in FQ-CoDel (RFC 8290, section 4.2), a stream that has had nothing to send for a while goes before those that always
 //! have: a small message waits for what is in the buffer, not for every bulk transfer's turn. After its turn a stream
-//! stays in line behind the others, and leaves when its turn finds nothing: so nobody passes twice.
+//! stays in line behind the others, and leaves when its turn finds nothing: so nobody passes twice. A stream whose turn the
+//! buffer's end cut short goes on with it before the next of those begins.
 
 use std::collections::VecDeque;
 
@@ -28,6 +29,11 @@ impl Line {
         self.served.push_back(stream);
     }
 
+    /// A stream that has more to send in the turn it has.
+    pub(super) fn go_on(&mut self, stream: u32) {
+        self.served.push_front(stream);
+    }
+
     /// Takes out whose turn it is.
     pub(super) fn next(&mut self) -> Option<u32> {
         self.fresh.pop_front().or_else(|| self.served.pop_front())
@@ -50,6 +56,10 @@ mod tests {
         assert_eq!([1, 2, 3, 1].map(|_| turn(&mut line)), [1, 2, 3, 1].map(Some));
         line.join(9);
         assert_eq!([9, 2, 3, 1, 9, 2].map(|_| turn(&mut line)), [9, 2, 3, 1, 9, 2].map(Some));
+        // Cut short, and a newcomer passes it.
+        line.go_on(7);
+        line.join(8);
+        assert_eq!([(); 3].map(|()| line.next()), [8, 7, 3].map(Some));
         line.clear();
         assert!(line.is_empty() && line.next().is_none());
     }

@@ -44,6 +44,8 @@ pub(super) struct Slot {
     pub(super) pace: Pace,
     /// Waits for its turn to fill the buffer.
     pub(super) in_line: bool,
+    /// What it has sent of that turn, in bytes.
+    pub(super) spent: usize,
 }
 
 /// What became of an OPEN.
@@ -154,10 +156,11 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a stream's window may grow by `growth` bytes: where more of it would be used, and the pod's budget allows it.
+    /// Whether a stream's window, of `growth` bytes, may grow by as many: where more of it would be used, and the pod's budget
+    /// allows it.
     pub(super) fn may_grow(&self, slot: &mut Slot, growth: u32) -> bool {
         let round_trip = shortest_round_trip(&self.tcp).unwrap_or_default();
-        slot.pace.fills(round_trip, Instant::now()) && self.budget.grow(growth as usize)
+        slot.pace.fills(growth, round_trip, &self.budget, Instant::now()) && self.budget.grow(growth as usize)
     }
 
     /// No stream will be opened any more by this end.

@@ -13,6 +13,10 @@ use crate::tunnel::tls::{PREFIX, SUFFIX};
 
 /// Records filled by one read from an app.
 const TURN: usize = 16;
+/// What a stream in line sends before it is another's turn, in bytes. What the buffer had no room for is sent before the next
+/// begins (deficit round robin: Shreedhar and Varghese, SIGCOMM 1995), or streams that find the buffer nearly full would
+/// find it so every time: the slowest of four had 0.6 of the fastest's share.
+const QUANTUM: usize = TURN * PAYLOAD_MAX;
 /// What a full DATA frame takes as a record.
 const RECORD: usize = PREFIX + HEADER + PAYLOAD_MAX + SUFFIX;
 
@@ -85,21 +89,42 @@ impl State {
             let Some(stream) = self.line.next() else { return Ok(()) };
             let app = self.session.owner(stream).and_then(|slot| slot.app.clone());
             let sent = match (self.credit(stream), app) {
-                (Ok(credit), Some(app)) => self.pull(stream, credit, &*app)?,
+                (Ok(credit), Some(app)) => self.take_turn(stream, credit, &*app)?,
                 (Ok(_), None) => Sent::Nothing,
                 (Err(sent), _) => sent,
             };
-            match self.session.owner(stream) {
-                Some(_) if matches!(sent, Sent::Some | Sent::All) => self.line.again(stream),
-                // Whatever else it is, its own task has to see to it.
-                Some(slot) => {
-                    slot.in_line = false;
-                    slot.wake();
-                }
-                None => {}
+            if let Some(slot) = self.session.owner(stream)
+                && !matches!(sent, Sent::Some | Sent::All)
+            {
+                // Whatever it is, its own task has to see to it.
+                slot.in_line = false;
+                slot.spent = 0;
+                slot.wake();
             }
         }
         Ok(())
+    }
+
+    /// Sends what is left of a stream's turn, as far as there is room, and puts it where it goes in line.
+    fn take_turn(&mut self, stream: u32, credit: usize, app: &dyn App) -> Result<Sent, TunnelError> {
+        let spent = self.session.owner(stream).map_or(0, |slot| slot.spent);
+        let allowed = credit.min(QUANTUM - spent);
+        let before = credit;
+        let sent = self.pull(stream, allowed, app)?;
+        if !matches!(sent, Sent::Some | Sent::All) {
+            return Ok(sent);
+        }
+        let spent = spent + before - self.credit(stream).unwrap_or(0);
+        let over = sent == Sent::All || spent + PAYLOAD_MAX > QUANTUM;
+        if let Some(slot) = self.session.owner(stream) {
+            slot.spent = if over { 0 } else { spent };
+        }
+        if over {
+            self.line.again(stream)
+        } else {
+            self.line.go_on(stream)
+        }
+        Ok(sent)
     }
 
     /// What a stream may send, in bytes and more than 0, or why it may not.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Either, Empty, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -23,7 +23,8 @@ use crate::conn::{connect, reason};
 use crate::http_server::fields;
 use crate::table::{Table, lock};
 
-type Body = StreamBody<BoxStream<'static, Result<Frame<Bytes>, std::io::Error>>>;
+/// One that has none says so with the end of its head, as clients do.
+type Body = Either<Empty<Bytes>, StreamBody<BoxStream<'static, Result<Frame<Bytes>, std::io::Error>>>>;
 
 pub(crate) enum Sender {
     One(http1::SendRequest<Body>),
@@ -111,7 +112,12 @@ fn request(ask: &Ask, to: SocketAddr, http: Http) -> Result<Request<Body>> {
         // Nothing that could be taken for a body of unknown length.
         request = request.version(http::Version::HTTP_11);
     }
-    Ok(request.body(StreamBody::new(stream::iter(frames).boxed()))?)
+    let body = if frames.is_empty() {
+        Either::Left(Empty::new())
+    } else {
+        Either::Right(StreamBody::new(stream::iter(frames).boxed()))
+    };
+    Ok(request.body(body)?)
 }
 
 /// One request, in a connection of its own.

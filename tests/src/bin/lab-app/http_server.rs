@@ -1,7 +1,7 @@
 //! An HTTP server as any other: both versions on one port, an answer that says what the request looked like, and paths that
 //! behave.
 //!
-//! `/status/503`, `/wait/200` (ms), `/bytes/1000000`, `/break` (half a body, then nothing), `/trailers`; whom `x-bad` names
+//! `/well` and `grpc.health.v1` answer as the last `/be/503` had it, well at first. `/status/503`, `/wait/200` (ms), `/bytes/1000000`, `/break` (half a body, then nothing), `/trailers`; whom `x-bad` names
 //! answers 500; calls of
 //! `application/grpc` are echoed, or fail as their fields ask: `x-fail` at once, `x-fail-late` after a message.
 
@@ -40,6 +40,8 @@ pub(crate) struct Here {
     pub(crate) body_bytes: Arc<AtomicU64>,
     /// Counts requests that were given up.
     pub(crate) cancelled: Arc<AtomicU64>,
+    /// The status by which it says how it is.
+    pub(crate) well: Arc<AtomicU64>,
 }
 
 /// Work on a request; dropped before it is done, it was for nothing.
@@ -108,14 +110,22 @@ async fn answer(here: Here, request: Request<Incoming>) -> http::Result<Answer> 
         body: sum,
         trailers: fields(&trailers),
     };
+    if word == "be" {
+        here.well.store(number, Ordering::Relaxed);
+    }
+    let well = here.well.load(Ordering::Relaxed);
     let text = Bytes::from(serde_json::to_string(&saw).unwrap_or_default());
+    if path == "/grpc.health.v1.Health/Check" {
+        return call(&here, vec![0, 0, 0, 0, 2, 8, if well == 200 { 1 } else { 2 }], &head.headers, &text);
+    }
     if grpc {
         return call(&here, message, &head.headers, &text);
     }
     let mut response = Response::builder().header("x-name", &*here.name).header("content-type", "application/json");
     if head.headers.get("x-bad").is_some_and(|bad| bad.as_bytes() == here.name.as_bytes()) {
         response = response.status(500);
-    } else if word == "status" {
+    } else if word == "status" || word == "well" {
+        let number = if word == "well" { well } else { number };
         response = response.status(u16::try_from(number).unwrap_or(500));
     }
     let frames: Frames = match word {

@@ -33,6 +33,7 @@ pub(crate) struct Listener {
     requests: Arc<AtomicU64>,
     body_bytes: Arc<AtomicU64>,
     cancelled: Arc<AtomicU64>,
+    well: Arc<AtomicU64>,
     seen: Mutex<Seen>,
 }
 
@@ -71,6 +72,7 @@ pub(crate) fn open(table: &Table, listen: Listen) -> Result<(u64, SocketAddr)> {
         requests: Arc::default(),
         body_bytes: Arc::default(),
         cancelled: Arc::default(),
+        well: Arc::new(AtomicU64::new(200)),
         seen: Mutex::default(),
     });
     if accepts {
@@ -134,6 +136,7 @@ async fn behave(listener: &Listener, stream: TcpStream, peer: SocketAddr, local:
             requests: Arc::clone(&listener.requests),
             body_bytes: Arc::clone(&listener.body_bytes),
             cancelled: Arc::clone(&listener.cancelled),
+            well: Arc::clone(&listener.well),
         };
         http_server::serve(here, stream).await?;
         return Ok((Sum::default(), End::Fin));

@@ -1,7 +1,9 @@
 //! HTTPRoutes and GRPCRoutes.
 
 use gateway_api::apis::experimental::{grpcroutes::GrpcRoute, httproutes::HttpRoute as Object};
-use weft_core::model::{HttpKind, HttpMatch, HttpRoute, PathEdit, PathMatch, TextMatch};
+use std::time::Duration;
+
+use weft_core::model::{Carrier, HttpKind, HttpMatch, HttpRoute, PathEdit, PathMatch, TextMatch};
 
 use super::super::{grpc_route, http_route};
 use super::{PARENT, convert, good};
@@ -77,7 +79,13 @@ fn filters_limits_and_retries_are_read() {
 #[test]
 fn what_cannot_be_done_refuses_its_own_requests_only() {
     for (rule, said) in [
-        ("sessionPersistence: {sessionName: s}", "sessionPersistence: is not supported"),
+        ("sessionPersistence: {sessionName: 'a b'}", "is not a name for a cookie"),
+        ("sessionPersistence: {idleTimeout: 0s}", "must be longer than nothing"),
+        ("sessionPersistence: {cookieConfig: {lifetimeType: Permanent}}", "has to say how long"),
+        (
+            "sessionPersistence: {type: Header, cookieConfig: {lifetimeType: Session}}",
+            "is for sessions of the type Cookie",
+        ),
         ("filters: [{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}]", "filters[0]: is not supported"),
         ("filters: [{type: RequestRedirect}]", "does not say what its type says"),
         ("filters: [{type: RequestRedirect, requestRedirect: {statusCode: 305}}]", "305 redirects nobody"),
@@ -100,6 +108,21 @@ fn what_cannot_be_done_refuses_its_own_requests_only() {
         assert!(unsupported.contains(said), "{rule}: {unsupported}");
         assert!(errors.is_empty() && !warnings.is_empty() && route.rules[1].unsupported.is_none(), "{rule}");
     }
+}
+
+#[test]
+fn sessions_are_read_and_those_without_a_name_get_one_of_their_own() {
+    let spec = "rules: [{sessionPersistence: {sessionName: cart, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}}, \
+                {sessionPersistence: {type: Header, sessionName: X-Cart, idleTimeout: 5m}}, {sessionPersistence: {}}, \
+                {name: named, sessionPersistence: {}}]";
+    let route: HttpRoute = good::<Object, _>(&http(spec), http_route::convert);
+    let read: Vec<_> = route.rules.iter().map(|rule| rule.session.clone().unwrap()).collect();
+    assert_eq!((&*read[0].name, &read[0].carrier), ("cart", &Carrier::Cookie { permanent: true }));
+    assert_eq!((read[0].absolute, read[0].idle), (Some(Duration::from_secs(3600)), None));
+    assert_eq!(read[1].carrier, Carrier::Header("x-cart".parse().unwrap()));
+    assert_eq!(read[1].idle, Some(Duration::from_secs(300)));
+    assert!(read[2].name.starts_with("weft-session-") && read[2].carrier == Carrier::Cookie { permanent: false });
+    assert_ne!(read[2].name, read[3].name);
 }
 
 #[test]

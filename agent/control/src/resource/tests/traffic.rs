@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use weft_core::model::{Algorithm, HashKey, Rate, TrafficPolicy, TrafficTarget};
+use gateway_api::apis::experimental::xbackendtrafficpolicies::XBackendTrafficPolicy;
+use http::StatusCode;
+use weft_core::model::{Algorithm, HashKey, HealthProbe, Rate, TrafficKind, TrafficPolicy, TrafficTarget};
 
-use super::super::traffic_policy;
+use super::super::{backend_traffic_policy, traffic_policy};
 use super::{convert, good};
 use crate::crd;
 
@@ -59,8 +61,65 @@ fn a_port_or_a_rule_may_be_meant() {
 }
 
 #[test]
+fn checks_are_read() {
+    let read = |spec: &str| well(&format!("healthCheck: {{{spec}}}")).traffic.health.unwrap();
+    let usual = read("tcp: {}");
+    assert_eq!(
+        (&usual.probe, usual.interval, usual.timeout),
+        (&HealthProbe::Tcp, Duration::from_secs(10), Duration::from_secs(1))
+    );
+    assert_eq!((usual.healthy, usual.unhealthy), (1, 3));
+    let http =
+        read("http: {path: '/healthz?deep=1', host: web, statuses: [204]}, interval: 200ms, healthyThreshold: 2");
+    let HealthProbe::Http { path, host, .. } = &http.probe else { panic!("{http:?}") };
+    assert_eq!((&**path, host.as_deref(), http.healthy), ("/healthz?deep=1", Some("web"), 2));
+    assert!(http.probe.expects(StatusCode::NO_CONTENT) && !http.probe.expects(StatusCode::OK));
+    assert_eq!(read("grpc: {service: a.B}").probe, HealthProbe::Grpc { service: "a.B".into() });
+}
+
+#[test]
+fn who_stands_in_and_when_far_ones_help() {
+    let read = *well("spillover: {healthyPercent: 50}, fallback: {name: t, port: 81}").traffic;
+    assert_eq!(read.healthy_percent, Some(50));
+    assert_eq!(read.fallback.map(|to| (to.service.to_string(), to.port)), Some(("shop/t".to_owned(), 81)));
+}
+
+#[test]
+fn policies_of_gateway_api_are_read() {
+    let of = |spec: &str| {
+        format!(
+            "{{apiVersion: gateway.networking.x-k8s.io/v1alpha1, kind: XBackendTrafficPolicy, metadata: {{name: p, namespace: shop}}, \
+             spec: {{{spec}}}}}"
+        )
+    };
+    let spec = "targetRefs: [{group: '', kind: Service, name: s}], retryConstraint: {budget: {percent: 30, interval: 5s}, \
+                minRetryRate: {count: 4, interval: 2s}}, sessionPersistence: {sessionName: cart}";
+    let read: TrafficPolicy = good::<XBackendTrafficPolicy, _>(&of(spec), backend_traffic_policy::convert);
+    assert_eq!((read.id.kind, read.targets.len()), (TrafficKind::Gateway, 1));
+    let budget = read.traffic.retry_budget.unwrap();
+    assert_eq!((budget.percent, budget.interval), (30, Duration::from_secs(5)));
+    assert_eq!(budget.least, Rate { count: 4, per: Duration::from_secs(2), burst: 4 });
+    assert_eq!(&*read.traffic.session.unwrap().name, "cart");
+    let wrong =
+        "targetRefs: [{group: '', kind: Service, name: s}], retryConstraint: {budget: {percent: 101, interval: 0s}}";
+    assert_eq!(
+        convert::<XBackendTrafficPolicy, _>(&of(wrong), backend_traffic_policy::convert).1,
+        ["spec.retryConstraint.budget.percent", "spec.retryConstraint.budget.interval"]
+    );
+}
+
+#[test]
 fn what_cannot_be_meant_is_an_error() {
     for (spec, path) in [
+        ("spillover: {healthyPercent: 0}", "spec.spillover.healthyPercent"),
+        ("fallback: {name: t, port: 0}", "spec.fallback.port"),
+        ("healthCheck: {}", "spec.healthCheck"),
+        ("healthCheck: {tcp: {}, grpc: {}}", "spec.healthCheck"),
+        ("healthCheck: {http: {path: healthz}}", "spec.healthCheck.http.path"),
+        ("healthCheck: {http: {path: /, host: 'a b'}}", "spec.healthCheck.http.host"),
+        ("healthCheck: {http: {path: /, statuses: [99]}}", "spec.healthCheck.http.statuses"),
+        ("healthCheck: {tcp: {}, interval: 50ms}", "spec.healthCheck.interval"),
+        ("healthCheck: {tcp: {}, unhealthyThreshold: 0}", "spec.healthCheck.unhealthyThreshold"),
         ("loadBalancer: {algorithm: Random, hashOn: {cookie: c}}", "spec.loadBalancer.hashOn"),
         ("loadBalancer: {algorithm: RingHash, hashOn: {cookie: c, query: q}}", "spec.loadBalancer.hashOn"),
         ("loadBalancer: {algorithm: RingHash, hashOn: {header: 'a b'}}", "spec.loadBalancer.hashOn.header"),

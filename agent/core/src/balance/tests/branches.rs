@@ -99,3 +99,41 @@ fn an_older_snapshot_leaves_the_turns_of_a_newer_alone() {
     }
     assert_eq!(counts, BTreeMap::from([(endpoint(0), 50), (endpoint(1), 50)]));
 }
+
+#[test]
+fn another_service_stands_in_while_no_endpoint_is_well() {
+    use crate::model::{Fallback, Traffic, TrafficPolicy, TrafficTarget};
+    let traffic = Traffic { fallback: Some(Fallback { service: object("a/t"), port: 80 }), ..Traffic::default() };
+    let policy = TrafficPolicy {
+        id: crate::testing::tuned("a/f"),
+        targets: vec![TrafficTarget::Service(object("a/s"), None)],
+        traffic: Box::new(traffic),
+    };
+    let with = |ready: &[bool]| {
+        let own =
+            ready.iter().enumerate().map(|(n, ready)| EndpointAddress { ready: *ready, ..self::ready(&address(n)) });
+        let snapshot = with_endpoints(Algorithm::Random, &[1, 1], own.collect());
+        snapshot.apply(
+            [
+                Resource::TrafficPolicy(policy.clone()),
+                Resource::Service(service("a/t", "10.9.0.2", 80)),
+                Resource::EndpointSlice(slice("a/t", &[&address(9)])),
+            ]
+            .map(Delta::Put),
+        )
+    };
+    let mut client = Client::new();
+    assert_eq!(client.spread(&with(&[true, true]), 100).len(), 2);
+    let one = with(&[true, false]);
+    assert_eq!(client.spread(&one, 100).into_keys().collect::<Vec<_>>(), [endpoint(0)]);
+    assert_eq!(
+        client.pick(&one, &[endpoint(0)]).unwrap().target.address,
+        endpoint(1),
+        "it has others, though not ready"
+    );
+    let none = with(&[false, false]);
+    let pick = client.pick(&none, &[]).unwrap();
+    assert_eq!((pick.target.address, pick.backend.to_string()), (endpoint(9), "a/t:80".to_owned()));
+    assert!(client.pick(&none, &[endpoint(9)]).is_ok(), "the one that stands in has failed, too");
+    assert_eq!(client.spread(&with(&[true, true]), 100).len(), 2, "back as soon as they are");
+}

@@ -111,3 +111,72 @@ fn a_success_between_failures_forgives_them() {
     }
     assert_eq!(client.spread(&snapshot, 10).len(), 2, "three failures, then a success, over and over");
 }
+
+const CHECK: crate::model::HealthCheck = crate::model::HealthCheck {
+    probe: crate::model::HealthProbe::Tcp,
+    interval: std::time::Duration::from_secs(1),
+    timeout: std::time::Duration::from_secs(1),
+    healthy: 2,
+    unhealthy: 1,
+};
+
+impl Client {
+    /// Tells of a check of endpoint `n`.
+    fn check(&self, snapshot: &Snapshot, n: usize, good: bool) -> Option<bool> {
+        let all = self.balancers.to_check(snapshot, &key("a/s:80"));
+        let one = all.into_iter().find(|(address, _)| *address == endpoint(n)).expect("an endpoint");
+        self.balancers.checked(&key("a/s:80"), &one, good, &CHECK, self.now)
+    }
+}
+
+#[test]
+fn an_unhealthy_endpoint_gets_nothing_until_it_is_well() {
+    for algorithm in ALGORITHMS {
+        let snapshot = weighted(algorithm, &[1; 4]);
+        let mut client = Client::new();
+        client.connect(&snapshot);
+        assert_eq!(client.check(&snapshot, 1, false), Some(false));
+        assert_eq!((client.spread(&snapshot, 400).len(), client.balancers.unhealthy(&key("a/s:80"))), (3, 1));
+        // Time heals nobody who is checked.
+        client.now += std::time::Duration::from_secs(1000);
+        assert_eq!(client.spread(&snapshot, 400).get(&endpoint(1)), None);
+        assert_eq!((client.check(&snapshot, 1, true), client.check(&snapshot, 1, true)), (None, Some(true)));
+        assert_eq!(client.spread(&snapshot, 400).len(), 4);
+        // Nobody checks any more: what was said is forgotten.
+        client.check(&snapshot, 2, false);
+        client.balancers.unchecked(&key("a/s:80"));
+        assert_eq!(client.spread(&snapshot, 400).len(), 4);
+    }
+}
+
+#[test]
+fn where_most_are_unhealthy_that_is_ignored() {
+    let snapshot = weighted(Algorithm::Random, &[1; 5]);
+    let mut client = Client::new();
+    client.connect(&snapshot);
+    for n in 0..2 {
+        client.check(&snapshot, n, false);
+    }
+    assert_eq!(client.spread(&snapshot, 500).len(), 3);
+    client.check(&snapshot, 2, false);
+    assert_eq!(client.spread(&snapshot, 500).len(), 5, "the panic threshold");
+    client.check(&snapshot, 3, false);
+    client.check(&snapshot, 4, false);
+    assert_eq!(client.spread(&snapshot, 500).len(), 5);
+}
+
+#[test]
+fn an_ejected_endpoint_returns_when_its_checks_succeed() {
+    let snapshot = weighted(Algorithm::Random, &[1; 4]);
+    let mut client = Client::new();
+    for _ in 0..9 {
+        client.connect(&snapshot);
+        client.check(&snapshot, 3, true);
+    }
+    client.eject(&snapshot, endpoint(3));
+    assert_eq!(client.spread(&snapshot, 400).len(), 3);
+    client.check(&snapshot, 3, true);
+    assert_eq!(client.spread(&snapshot, 400).len(), 3, "good checks before it was ejected do not count");
+    client.check(&snapshot, 3, true);
+    assert_eq!(client.spread(&snapshot, 400).len(), 4);
+}

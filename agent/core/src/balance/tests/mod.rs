@@ -5,6 +5,7 @@ mod distribution;
 mod eligibility;
 mod failures;
 mod nearness;
+mod sessions;
 
 use std::collections::BTreeMap;
 

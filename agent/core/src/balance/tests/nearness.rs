@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{EndpointSlice, Hints, Service};
+use crate::model::{EndpointSlice, Hints, Place, Service};
 use crate::snapshot::Here;
 use crate::testing::{domain, ip, key, route, service};
 
 /// An endpoint hinted for a zone; this is zone `near`.
 fn hinted(n: usize, zone: &str) -> EndpointAddress {
-    let hints = Arc::new(Hints { zones: vec![zone.into()], nodes: vec![] });
-    EndpointAddress { hints: Some(hints), zone: Some(zone.into()), ..ready(&address(n)) }
+    let hints = Hints { zones: vec![zone.into()], nodes: vec![] };
+    let place = Place { node: None, zone: Some(zone.into()), hints: Some(hints) };
+    EndpointAddress { place: Arc::new(place), ..ready(&address(n)) }
 }
 
 fn zoned(service: Service, endpoints: Vec<EndpointAddress>) -> Snapshot {
@@ -118,7 +119,10 @@ fn weights_hold_within_each_level() {
 
 #[test]
 fn internal_traffic_policy_local_uses_no_other_node() {
-    let on = |n: usize, node: &str| EndpointAddress { node: Some(node.into()), ..ready(&address(n)) };
+    let on = |n: usize, node: &str| EndpointAddress {
+        place: Arc::new(Place { node: Some(node.into()), ..Place::default() }),
+        ..ready(&address(n))
+    };
     let local = || Service { local_only: true, ..plain() };
     let snapshot = zoned(local(), vec![on(0, "n2"), on(1, "n1"), on(2, "n2")]);
     let mut client = Client::new();
@@ -238,4 +242,18 @@ fn sessions_go_with_their_service() {
     assert_eq!(client.balancers.sessions.read().unwrap().len(), 1);
     client.balancers.sync(&zoned(plain(), vec![]));
     assert!(client.balancers.sessions.read().unwrap().is_empty());
+}
+
+#[test]
+fn how_many_near_ones_are_enough_may_be_set() {
+    let near = (0..4).map(|n| EndpointAddress { ready: n > 0, serving: n > 0, ..hinted(n, "near") });
+    let endpoints: Vec<_> = near.chain((4..8).map(|n| hinted(n, "far"))).collect();
+    for (percent, near) in [(None, 1.0), (Some(75), 1.0), (Some(100), 0.75), (Some(10), 1.0)] {
+        let traffic = Box::new(crate::model::Traffic { healthy_percent: percent, ..Default::default() });
+        let targets = vec![crate::model::TrafficTarget::Service(plain().name, None)];
+        let policy = crate::model::TrafficPolicy { id: crate::testing::tuned("a/p"), targets, traffic };
+        let snapshot = zoned(plain(), endpoints.clone()).apply([Delta::Put(Resource::TrafficPolicy(policy))]);
+        let got = share(&Client::new().spread(&snapshot, 20_000), 0..4);
+        assert!((got - near).abs() < 0.015, "{percent:?}: {got} and not {near}");
+    }
 }

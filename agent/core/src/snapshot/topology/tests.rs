@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::model::{EndpointSlice, Hints, Node, Service};
+use crate::model::{EndpointSlice, Hints, Node, Place, Service};
 use crate::snapshot::{Delta, EndpointSet, Fitness, Resource};
 use crate::testing::strategies::{hints, preferences};
 use crate::testing::{domain, here, key, ready, service, slice};
@@ -35,10 +35,10 @@ fn set(snapshot: &Snapshot) -> EndpointSet {
 /// it knows of any anywhere.
 fn kube_proxy(endpoints: &[EndpointAddress], zone: Option<&str>, local_only: bool) -> (BTreeSet<SocketAddr>, bool) {
     let zone = zone.unwrap_or_default();
-    let for_node = |e: &EndpointAddress| e.hints.as_ref().map_or(vec![], |h| h.nodes.clone());
-    let for_zone = |e: &EndpointAddress| e.hints.as_ref().map_or(vec![], |h| h.zones.clone());
+    let for_node = |e: &EndpointAddress| e.place.hints.as_ref().map_or(vec![], |h| h.nodes.clone());
+    let for_zone = |e: &EndpointAddress| e.place.hints.as_ref().map_or(vec![], |h| h.zones.clone());
     let named = |list: Vec<Arc<str>>, name: &str| list.iter().any(|one| &**one == name);
-    let is_local = |e: &EndpointAddress| e.node.as_deref() == Some("n1");
+    let is_local = |e: &EndpointAddress| e.place.node.as_deref() == Some("n1");
     let drains = |e: &EndpointAddress| !e.ready && e.serving && e.terminating;
     let ready: Vec<_> = endpoints.iter().filter(|e| e.ready).collect();
     let anywhere = endpoints.iter().any(|e| e.ready || drains(e));
@@ -80,9 +80,11 @@ fn endpoints() -> impl Strategy<Value = Vec<EndpointAddress>> {
             ready,
             serving,
             terminating,
-            node: Option::<&str>::map(node, Into::into),
-            zone: Option::<&str>::map(zone, Into::into),
-            hints: if n % 2 == 0 { own } else { same.clone().unwrap_or(own) },
+            place: Arc::new(Place {
+                node: Option::<&str>::map(node, Into::into),
+                zone: Option::<&str>::map(zone, Into::into),
+                hints: if n % 2 == 0 { own } else { same.clone().unwrap_or(own) },
+            }),
             ..self::ready(&format!("10.0.0.{}", n + 1))
         };
         all.into_iter().enumerate().map(endpoint).collect()
@@ -110,14 +112,18 @@ proptest! {
     /// What a Service prefers has the effect the hints would have that Kubernetes writes for it.
     #[test]
     fn a_preference_without_hints_is_as_good_as_hints(endpoints in endpoints(), prefers in preferences()) {
-        let plain = endpoints.into_iter().map(|e| EndpointAddress { hints: None, ..e }).collect::<Vec<_>>();
+        let with = |e: &EndpointAddress, hints| {
+            EndpointAddress { place: Arc::new(Place { hints, ..Place::clone(&e.place) }), ..e.clone() }
+        };
+        let plain = endpoints.iter().map(|e| with(e, None)).collect::<Vec<_>>();
         let written = |e: &EndpointAddress| {
             // n1 is the one node whose zone is known, and Kubernetes takes an endpoint's zone from its node.
-            let zone = e.zone.clone().or_else(|| e.node.as_deref().filter(|node| *node == "n1").map(|_| "z1".into()));
+            let (zone, node) = (&e.place.zone, &e.place.node);
+            let zone = zone.clone().or_else(|| node.as_deref().filter(|node| *node == "n1").map(|_| "z1".into()));
             let zones: Vec<_> = zone.into_iter().filter(|_| prefers != Preference::None).collect();
-            let nodes: Vec<_> = e.node.iter().filter(|_| prefers == Preference::SameNode).cloned().collect();
+            let nodes: Vec<_> = node.iter().filter(|_| prefers == Preference::SameNode).cloned().collect();
             let any = e.ready && !(zones.is_empty() && nodes.is_empty());
-            EndpointAddress { hints: any.then(|| Arc::new(Hints { zones, nodes })), ..e.clone() }
+            with(e, any.then_some(Hints { zones, nodes }))
         };
         let hinted: Vec<_> = plain.iter().map(written).collect();
         let asked = mesh(Some("z1"), Service { prefers, ..service("a/s", "10.9.0.1", 80) }, plain);
@@ -129,7 +135,7 @@ proptest! {
 #[test]
 fn the_zone_is_the_one_that_was_set_or_that_of_the_node() {
     let in_zone = |zone: &str, n: u8| EndpointAddress {
-        hints: Some(Arc::new(Hints { zones: vec![zone.into()], nodes: vec![] })),
+        place: Arc::new(Place { hints: Some(Hints { zones: vec![zone.into()], nodes: vec![] }), ..Place::default() }),
         ..ready(&format!("10.0.0.{n}"))
     };
     let endpoints = vec![in_zone("z1", 1), in_zone("z2", 2)];
