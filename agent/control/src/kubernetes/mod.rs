@@ -4,6 +4,7 @@
 //! goes only when a complete answer lacks it. Beside reading, the agent writes here what it has made of its own node's
 //! Pods: an annotation, and an Event when one cannot be enrolled. The controller reads by the same watches ([`observe`]).
 
+mod absence;
 mod client;
 mod clock;
 mod end;
@@ -29,6 +30,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::resource::Kind;
 use super::source::Source;
 use super::standing::Publisher;
+use absence::Absence;
 use merge::{Merge, State};
 use watch::Watch;
 use write::Writer;
@@ -92,8 +94,10 @@ pub fn observe(client: &Client, interests: impl IntoIterator<Item = Interest>) -
     let health = Health::new(interests.iter().map(|interest| interest.kind));
     let stop = CancellationToken::new();
     let (send, news) = mpsc::channel(NEWS);
+    let (absence, search) = Absence::of(client);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(search.run()));
     for interest in interests {
-        let watch = Watch::new(client.clone(), interest, health.clone(), send.clone());
+        let watch = Watch::new(client.clone(), interest, health.clone(), send.clone(), absence.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(watch.run()));
     }
     Observed { news, health, stop: stop.drop_guard() }

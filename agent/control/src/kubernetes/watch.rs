@@ -7,7 +7,7 @@
 //! stream as if it were whole, and never falls back from a streaming list.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use kube::Client;
 use kube::client::Body;
@@ -15,7 +15,9 @@ use kube::core::params::{ListParams, WatchParams};
 use kube::core::{Request, Status};
 use rand::Rng;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::absence::Absence;
 use super::end::{End, unreadable};
 use super::health::Health;
 use super::lines::{Lines, collect};
@@ -36,9 +38,7 @@ const PAGE: u32 = 500;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause after a failure: when an API server is back, every agent has noticed after this.
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Longest pause before it is looked again whether the cluster has a kind it did not have.
-const ABSENT: Duration = Duration::from_secs(30);
-/// A watch that ended sooner than this counts as failed: the pauses must grow.
+/// A watch that stood for less than this counts as failed: the pauses must grow.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// What is watched of a kind.
@@ -81,16 +81,25 @@ pub(super) struct Watch {
     fields: Option<String>,
     health: Health,
     news: mpsc::Sender<(Kind, News)>,
+    absence: Absence,
     /// Which of the kind's versions is tried.
     version: usize,
     /// Lists are read in pages: the server has no streaming ones.
     pages: bool,
+    /// Since when changes are told as they come, if they are.
+    stands: Option<Instant>,
 }
 
 impl Watch {
-    pub(super) fn new(client: Client, interest: Interest, health: Health, news: mpsc::Sender<(Kind, News)>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        interest: Interest,
+        health: Health,
+        news: mpsc::Sender<(Kind, News)>,
+        absence: Absence,
+    ) -> Self {
         let Interest { kind, namespace, fields } = interest;
-        Self { client, kind, namespace, fields, health, news, version: 0, pages: false }
+        Self { client, kind, namespace, fields, health, news, absence, version: 0, pages: false, stands: None }
     }
 
     /// Runs until nobody listens.
@@ -98,13 +107,15 @@ impl Watch {
         let mut position = None;
         let mut failures = 0;
         loop {
-            let began = Instant::now();
+            self.stands = None;
             let end = match (&position, self.pages) {
                 (None, true) => self.list(&mut position).await,
                 _ => self.follow(&mut position).await,
             };
-            // A list in pages ends well and soon.
-            let well = began.elapsed() >= SHORT || self.pages && matches!(end, End::Over);
+            // How long an answer took says nothing: a server with too much to do takes its time for refusals too. A list in
+            // pages ends well and soon, and a kind that is not there is waited for elsewhere.
+            let stood = self.stands.is_some_and(|since| since.elapsed() >= SHORT);
+            let well = stood || self.pages && matches!(end, End::Over) || matches!(end, End::Absent);
             failures = if well { 0 } else { failures + 1 };
             let Some(most) = self.after(end, &mut position).await else { return };
             let grown = (PAUSE_MIN / 2).saturating_mul(2_u32.pow(failures.min(12))).min(most);
@@ -134,7 +145,7 @@ impl Watch {
                 self.version = 0;
                 self.health.absent(self.kind);
                 self.news.send((self.kind, News::Absent)).await.ok()?;
-                return Some(ABSENT);
+                self.absence.end(self.kind).await;
             }
             End::Refused(code, reason) => {
                 self.health.failed(self.kind, format!("the API server answers {code}: {reason}"));
@@ -247,7 +258,7 @@ impl Watch {
     }
 
     /// Watches, and keeps `position` up.
-    async fn follow(&self, position: &mut Option<String>) -> End {
+    async fn follow(&mut self, position: &mut Option<String>) -> End {
         let seconds = rand::rng().random_range(TURN.0..=TURN.1);
         let body = match self.open(position.as_deref(), seconds).await {
             Ok(body) => body,
@@ -255,6 +266,7 @@ impl Watch {
         };
         if position.is_some() {
             self.health.current(self.kind);
+            self.stands = Some(Instant::now());
         }
         let silence = Duration::from_secs(seconds.into()) + SILENCE;
         let mut lines = Lines::new(body);
@@ -285,7 +297,7 @@ impl Watch {
     }
 
     async fn take(
-        &self,
+        &mut self,
         line: Line,
         initial: &mut Option<Vec<ObjectRef>>,
         position: &mut Option<String>,
@@ -301,6 +313,7 @@ impl Watch {
                     return Ok(());
                 };
                 *position = Some(revision);
+                self.stands = Some(Instant::now());
                 return match self.tell_list(found).await {
                     End::Over => Ok(()),
                     end => Err(end),
