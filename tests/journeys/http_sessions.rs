@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use weft_tests::app::{App, Ask, Behaviour, Http, Reply};
-use weft_tests::lab::{Endpoint, Pod};
+use weft_tests::lab::{Endpoint, NAMESPACE, Pod};
 use weft_tests::wait;
 
 use crate::fixture::anywhere;
@@ -163,5 +163,41 @@ fn session_outlives_a_change_of_weights() -> Result<()> {
         let (old, new) = (name(&shop(&[("cookie", &given)])?)?, name(&shop(&[])?)?);
         ensure!(old == "v1" && new == "w1", "who was here went to {old}, who was not to {new}");
     }
+    web.lab.finish()
+}
+
+#[test]
+fn session_and_client_ip_are_refused_together() -> Result<()> {
+    let web = Web::serving("sessionclash", 2, "http")?;
+    persist(&web, &json!({"sessionName": "cart"}))?;
+    let given = wait::until("a cookie", wait::DEADLINE, || {
+        let reply = web.steered(1, || get(&web.app, &web, &[]))?;
+        Ok(cookie(&reply).with_context(|| format!("{reply:?}"))?.1.to_owned())
+    })?;
+    let affinity = |which: &str| {
+        let set = |service: &mut Value| service["spec"]["sessionAffinity"] = which.into();
+        web.lab.manifests().change("Service", NAMESPACE, web.web.name(), set)
+    };
+    // Neither the token nor the address decides: nobody is asked, and the answer says why.
+    affinity("ClientIP")?;
+    let refused = |fields: &[(&str, &str)]| -> Result<()> {
+        let reply = web.app.fetch(web.web.v4(), Http::One, Ask::get("/").with(fields))?;
+        ensure!((reply.status, reply.header("weft-error")) == (500, Some("rule_unsupported")), "{reply:?}");
+        ensure!(reply.text.contains("does not go together with sessionAffinity: ClientIP"), "{reply:?}");
+        Ok(())
+    };
+    wait::until("the rule to refuse", wait::DEADLINE, || refused(&[]))?;
+    let served = || web.servers.iter().map(|(_, app, on)| Ok(app.seen(*on)?.requests)).sum::<Result<u64>>();
+    let before = served()?;
+    for fields in [&[][..], &[("cookie", &*given)]] {
+        (0..20).try_for_each(|_| refused(fields))?;
+    }
+    ensure!(served()? == before, "somebody was asked all the same");
+    affinity("None")?;
+    wait::until("the session to go on", wait::DEADLINE, || {
+        let reply = get(&web.app, &web, &[("cookie", &given)])?;
+        ensure!(cookie(&reply).is_none(), "{reply:?}");
+        Ok(())
+    })?;
     web.lab.finish()
 }

@@ -133,6 +133,14 @@ impl Review<'_> {
             self.backend(name, backend, self.snapshot.http_fault(route, backend));
         }
         for (index, rule) in route.rules.iter().enumerate() {
+            let clash = route.parents.iter().find_map(|parent| self.snapshot.session_clash(&parent.service, rule));
+            if let Some(clash) = clash {
+                self.note(
+                    kind,
+                    name.1,
+                    format!("has in rule {index} what cannot be: {clash}; its requests are refused"),
+                );
+            }
             let answers = rule.filters.redirect.is_some();
             if !answers && !rule.backends.iter().any(|backend| backend.backend.weight.0 > 0) {
                 let reason = format!("has no backend with a weight in rule {index}: every request it takes is refused");

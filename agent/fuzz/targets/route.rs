@@ -120,7 +120,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    let router = HttpRouter::new(routes.iter(), |_, _| None, |_, _| None);
+    let router = HttpRouter::new(routes.iter(), |_, _| None, |_, _| None, |_| None);
     let found = router.find(&request).map(|chosen| (chosen.routed.id.0.clone(), chosen.routed.id.1));
     assert_eq!(found, best.map(|(route, index, _)| (route.id.clone(), index)), "{routes:#?} {request:?}");
 });

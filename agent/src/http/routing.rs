@@ -58,7 +58,7 @@ pub(super) fn route(
     };
     let chosen = router.find(head).ok_or(Fault::NoRoute)?;
     let (routed, rule) = (chosen.routed, &chosen.routed.rule);
-    if rule.unsupported.is_none()
+    if routed.refused.is_none()
         && let Some(answer) = answer(&rule.filters, chosen.condition, head, dialled.port)?
     {
         return Ok(Way::Answered(answer));

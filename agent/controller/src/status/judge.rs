@@ -7,7 +7,8 @@
 //! | a TCPRoute is not in the Service's namespace | not accepted, `NotAllowedByListeners`: those of consumers are not supported |
 //! | another route decides everywhere | not accepted, `Superseded` (ours: Gateway API has no word for it) |
 //! | of its rules all ask for what cannot be done | not accepted, `UnsupportedValue` |
-//! | some do | accepted, and `PartiallyInvalid` |
+//! | or all ask for `sessionPersistence` where a Service has `sessionAffinity: ClientIP`, or the like | not accepted, `IncompatibleSessionAffinity` (ours) |
+//! | some do either | accepted, and `PartiallyInvalid` |
 //! | it cannot be understood | not accepted, `UnsupportedValue` |
 //! | a backend is missing, or its port | references not resolved, `BackendNotFound` |
 //! | a backend is in another namespace without a ReferenceGrant | references not resolved, `RefNotPermitted` |
@@ -18,13 +19,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use weft_control::resource::gateway::{self, Parent};
-use weft_core::model::{BackendRef, HttpRoute};
+use weft_core::model::{BackendRef, HttpRoute, ParentRef};
 use weft_core::snapshot::{Attachment, BranchFault, Snapshot};
 
 use super::{Model, Seen};
 
 /// Who says so, among other controllers.
 pub(super) const CONTROLLER: &str = "weft.dev/controller";
+
+/// Clients are asked to keep their endpoint in two ways at once. GEP-1619 asks for a status and names no reason.
+const INCOMPATIBLE: &str = "IncompatibleSessionAffinity";
 
 /// A condition's status, reason and message.
 type Verdict = (bool, &'static str, String);
@@ -49,16 +53,19 @@ pub(super) fn parents(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Optio
 /// The entries of this controller: one for each parent that is a Service.
 fn ours(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Vec<Value> {
     let services: Vec<_> = seen.facts.parent_refs.iter().filter(|parent| gateway::is_service(parent)).collect();
-    let accepted: Vec<Verdict> = match &seen.model {
-        // One for each parent that is a Service: a route one of whose parents is malformed is no model.
-        Some(Model::Tcp(route)) => snapshot.attachments(route).iter().map(accepted).collect(),
-        Some(Model::Http(route))
-            if route.rules.iter().all(|rule| rule.unsupported.is_some()) && !route.rules.is_empty() =>
-        {
-            services.iter().map(|_| unsupported(route)).collect()
+    // One for each parent that is a Service: a route one of whose parents is malformed is no model.
+    let verdicts: Vec<(Verdict, Option<Verdict>)> = match &seen.model {
+        Some(Model::Tcp(route)) => snapshot.attachments(route).iter().map(|of| (accepted(of), None)).collect(),
+        Some(Model::Http(route)) => {
+            let attachments = snapshot.http_attachments(route);
+            route
+                .parents
+                .iter()
+                .zip(&attachments)
+                .map(|(parent, of)| of_requests(snapshot, route, parent, of))
+                .collect()
         }
-        Some(Model::Http(route)) => snapshot.http_attachments(route).iter().map(accepted).collect(),
-        None => services.iter().map(|_| misunderstood(seen)).collect(),
+        None => services.iter().map(|_| (misunderstood(seen), None)).collect(),
     };
     let resolved = resolved(snapshot, seen);
     let generation = seen.facts.generation;
@@ -70,9 +77,8 @@ fn ours(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Vec<Value> {
         observed_generation: generation,
         last_transition_time: Time(now),
     };
-    let partly = partly(seen);
-    let entry = |(parent, accepted): (&&Parent, Verdict)| {
-        let partly = partly.clone().filter(|_| accepted.0).map(|verdict| condition("PartiallyInvalid", verdict));
+    let entry = |(parent, (accepted, partly)): (&&Parent, (Verdict, Option<Verdict>))| {
+        let partly = partly.map(|verdict| condition("PartiallyInvalid", verdict));
         let conditions = vec![condition("Accepted", accepted), condition("ResolvedRefs", resolved.clone())];
         HttpRouteStatusParents {
             controller_name: CONTROLLER.to_owned(),
@@ -80,7 +86,7 @@ fn ours(snapshot: &Snapshot, seen: &Seen, now: Timestamp) -> Vec<Value> {
             conditions: conditions.into_iter().chain(partly).collect(),
         }
     };
-    services.iter().zip(accepted).map(entry).filter_map(|entry| serde_json::to_value(entry).ok()).collect()
+    services.iter().zip(verdicts).map(entry).filter_map(|entry| serde_json::to_value(entry).ok()).collect()
 }
 
 fn accepted(attachment: &Attachment) -> Verdict {
@@ -98,22 +104,33 @@ fn accepted(attachment: &Attachment) -> Verdict {
     }
 }
 
-/// What is wrong with the rules that cannot be followed.
-fn faults(route: &HttpRoute) -> String {
-    let texts: Vec<&str> = route.rules.iter().filter_map(|rule| rule.unsupported.as_deref()).collect();
-    texts.join("; ")
-}
-
-fn unsupported(route: &HttpRoute) -> Verdict {
-    (false, "UnsupportedValue", format!("{}; the requests it takes are refused", faults(route)))
-}
-
-/// `PartiallyInvalid`, where some of the rules cannot be followed.
-fn partly(seen: &Seen) -> Option<Verdict> {
-    let Some(Model::Http(route)) = &seen.model else { return None };
-    let faults = faults(route);
-    (!faults.is_empty())
-        .then(|| (true, "UnsupportedValue", format!("{faults}; the requests such a rule takes are refused")))
+/// What a parent makes of a route of requests, and `PartiallyInvalid` where some of its rules are refused there.
+fn of_requests(
+    snapshot: &Snapshot,
+    route: &HttpRoute,
+    parent: &ParentRef,
+    attachment: &Attachment,
+) -> (Verdict, Option<Verdict>) {
+    let (mut refused, mut texts, mut reason) = (0, Vec::new(), INCOMPATIBLE);
+    for rule in &route.rules {
+        let clash = || snapshot.session_clash(&parent.service, rule).map(|clash| clash.to_string());
+        let Some(text) = rule.unsupported.as_deref().map(str::to_owned).or_else(clash) else { continue };
+        refused += 1;
+        if rule.unsupported.is_some() {
+            reason = "UnsupportedValue";
+        }
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    let faults = texts.join("; ");
+    if refused > 0 && refused == route.rules.len() {
+        return ((false, reason, format!("{faults}; the requests it takes are refused")), None);
+    }
+    let accepted = accepted(attachment);
+    let partly = (true, reason, format!("{faults}; the requests such a rule takes are refused"));
+    let partly = (accepted.0 && refused > 0).then_some(partly);
+    (accepted, partly)
 }
 
 fn misunderstood(seen: &Seen) -> Verdict {
@@ -281,6 +298,35 @@ mod tests {
         assert_eq!(judged(&json!([odd]))[0], "Accepted=False UnsupportedValue");
         let missing = json!({"backendRefs": [{"name": "echo", "port": 80}, {"name": "none", "port": 80}]});
         assert_eq!(judged(&json!([missing]))[1], "ResolvedRefs=False BackendNotFound");
+    }
+
+    #[test]
+    fn sessions_and_affinity_by_address_do_not_go_together() {
+        let judged = |affinity: &str, rules: &Value| {
+            let read = item(Kind::HttpRoute, &http_route(rules));
+            let mut kept = service("demo", "echo");
+            kept["spec"]["sessionAffinity"] = affinity.into();
+            let (_, seen) = super::super::seen(&read).unwrap();
+            let deltas =
+                [item(Kind::Service, &kept), read].into_iter().filter_map(|item| item.resource).map(Delta::Put);
+            let snapshot = Snapshot::new(TrustDomain::new("cluster.local").unwrap()).apply(deltas);
+            reasons(parents(&snapshot, &seen, Timestamp::UNIX_EPOCH))
+        };
+        let plain = json!({"backendRefs": [{"name": "echo", "port": 80}]});
+        let mut kept = plain.clone();
+        kept["sessionPersistence"] = json!({"sessionName": "cart"});
+        let mut odd = plain.clone();
+        odd["filters"] = json!([{"type": "ExtensionRef", "extensionRef": {"group": "a", "kind": "B", "name": "c"}}]);
+        assert_eq!(judged("None", &json!([kept]))[0], "Accepted=True Accepted");
+        let said = judged("ClientIP", &json!([kept, kept]));
+        assert_eq!(said, ["Accepted=False IncompatibleSessionAffinity", "ResolvedRefs=True ResolvedRefs"]);
+        let said = judged("ClientIP", &json!([kept, plain]));
+        assert_eq!(
+            (&*said[0], &*said[2]),
+            ("Accepted=True Accepted", "PartiallyInvalid=True IncompatibleSessionAffinity")
+        );
+        assert_eq!(judged("ClientIP", &json!([kept, odd]))[0], "Accepted=False UnsupportedValue");
+        assert_eq!(judged("ClientIP", &json!([plain])).len(), 2, "one of the two alone is well");
     }
 
     #[test]

@@ -25,7 +25,8 @@ use crate::parts::Common;
 use write::Writer;
 
 /// What decides about a route.
-const KINDS: [Kind; 5] = [Kind::Service, Kind::TcpRoute, Kind::HttpRoute, Kind::GrpcRoute, Kind::ReferenceGrant];
+const KINDS: [Kind; 6] =
+    [Kind::Service, Kind::TcpRoute, Kind::HttpRoute, Kind::GrpcRoute, Kind::ReferenceGrant, Kind::TrafficPolicy];
 /// How long changes are gathered before routes are judged again.
 const GATHER: Duration = Duration::from_millis(100);
 /// Pause between two writes: the bound is ten a second.

@@ -40,6 +40,8 @@ pub struct Routed {
     pub id: RuleKey,
     /// The rule.
     pub rule: Arc<HttpRule>,
+    /// Why all its requests are refused, if they are.
+    pub refused: Option<Arc<str>>,
     /// Why the requests to each backend are refused, if they are, in the order of the rule's.
     faults: Vec<Option<BranchFault>>,
     /// Which mirrors can have copies, in the order of the rule's filters'.
@@ -136,12 +138,13 @@ impl Rank {
 
 impl HttpRouter {
     /// The router of `routes`, which are all of one kind; `fault` says what is wrong with a backend of one of them, `traffic`
-    /// what TrafficPolicies set for a rule, by its name.
+    /// what TrafficPolicies set for a rule, by its name, `clash` why a rule that could be followed is not, if so.
     #[must_use]
     pub fn new<'a>(
         routes: impl Iterator<Item = &'a Arc<HttpRoute>>,
         fault: impl Fn(&HttpRoute, &BackendRef) -> Option<BranchFault>,
         traffic: impl Fn(&HttpRouteId, Option<&str>) -> Option<Traffic>,
+        clash: impl Fn(&HttpRule) -> Option<Arc<str>>,
     ) -> Self {
         let mut routes: Vec<_> = routes.collect();
         routes.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
@@ -149,7 +152,8 @@ impl HttpRouter {
         for route in routes {
             for (index, rule) in route.rules.iter().enumerate() {
                 let traffic = traffic(&route.id, rule.name.as_deref()).map(Arc::new);
-                let routed = Arc::new(Routed { traffic, ..Routed::new(route, index, rule, &fault) });
+                let refused = rule.unsupported.clone().or_else(|| clash(rule));
+                let routed = Arc::new(Routed { traffic, refused, ..Routed::new(route, index, rule, &fault) });
                 candidates.extend(rule.matches.iter().map(|condition| Candidate {
                     rank: Rank::of(condition),
                     condition: condition.clone(),
@@ -196,7 +200,8 @@ impl Routed {
         let weights = shares.chain(rule.foreign.iter().map(|foreign| foreign.weight)).map(|w| u64::from(w.0)).sum();
         let faults = backends.map(|backend| fault(route, &backend.backend)).collect();
         let mirrors = rule.filters.mirrors.iter().map(|mirror| fault(route, &mirror.backend).is_none()).collect();
-        Self { id: (route.id.clone(), index), rule: rule.clone(), faults, mirrors, weights, traffic: None }
+        let (id, rule) = ((route.id.clone(), index), rule.clone());
+        Self { id, rule, refused: None, faults, mirrors, weights, traffic: None }
     }
 
     /// The backend for a request, by weight; `random` is uniform over all of `u64`.
@@ -204,7 +209,7 @@ impl Routed {
     /// # Errors
     /// [`Refusal`] where the request goes to nobody.
     pub fn target(&self, random: u64) -> Result<Target<'_>, Refusal> {
-        if let Some(why) = &self.rule.unsupported {
+        if let Some(why) = &self.refused {
             return Err(Refusal::Unsupported(self.id.0.clone(), why.clone()));
         }
         // Multiplied, not divided: the high half of the product is uniform below the sum.
@@ -237,7 +242,7 @@ impl Routed {
     /// The backends that requests may go to, whatever their weights: those who went there before may.
     pub fn targets(&self) -> impl Iterator<Item = Target<'_>> {
         let all = self.rule.backends.iter().zip(&self.faults).enumerate();
-        let open = all.filter(|(_, (_, fault))| fault.is_none() && self.rule.unsupported.is_none());
+        let open = all.filter(|(_, (_, fault))| fault.is_none() && self.refused.is_none());
         open.map(|(index, (backend, _))| Target { index, backend: &backend.backend, filters: &backend.filters })
     }
 

@@ -46,7 +46,7 @@ fn route(kind: HttpKind, named: &str, parent: &str, rules: &[Arc<HttpRule>]) -> 
 
 fn router(routes: &[HttpRoute]) -> HttpRouter {
     let routes: Vec<_> = routes.iter().cloned().map(Arc::new).collect();
-    HttpRouter::new(routes.iter(), |_, _| None, |_, _| None)
+    HttpRouter::new(routes.iter(), |_, _| None, |_, _| None, |_| None)
 }
 
 /// `route/rule` that takes the request.
@@ -136,7 +136,7 @@ fn shares_are_those_of_the_weights_and_a_missing_backend_keeps_its_own() {
     let wrong = [Arc::new(route(HttpKind::Http, "n/r", "n/s", &[rule(&[prefix("/")], &shares)]))];
     let missing =
         |_: &HttpRoute, backend: &BackendRef| (backend.service == object("n/none")).then_some(BranchFault::NoService);
-    let router = HttpRouter::new(wrong.iter(), missing, |_, _| None);
+    let router = HttpRouter::new(wrong.iter(), missing, |_, _| None, |_| None);
     let chosen = router.find(&request("GET", "/", &[])).unwrap();
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
     for step in 0..8_000_u64 {
@@ -153,6 +153,7 @@ fn shares_are_those_of_the_weights_and_a_missing_backend_keeps_its_own() {
         [Arc::new(route(HttpKind::Http, "n/r", "n/s", &[rule(&[prefix("/")], &[to("n/a", 0)])]))].iter(),
         |_, _| None,
         |_, _| None,
+        |_| None,
     );
     let refusal = none.find(&request("GET", "/", &[])).unwrap().routed.target(7).unwrap_err();
     assert_eq!(refusal.label(), "all_weights_zero");

@@ -337,7 +337,10 @@ impl Batch {
 /// The services whose traffic a target is about.
 fn concerned(tables: &Primary, target: &TrafficTarget) -> Vec<ObjectName> {
     match target {
-        TrafficTarget::Service(service, _) => vec![service.clone()],
+        // A rule that keeps clients by what they show is refused where its backend keeps them by their address.
+        TrafficTarget::Service(service, _) => {
+            tables.http.sending_to(service).cloned().chain([service.clone()]).collect()
+        }
         TrafficTarget::Route(id, _) => {
             let parents = tables.http.routes.get(id).map_or(&[][..], |route| &route.parents);
             parents.iter().map(|parent| parent.service.clone()).collect()

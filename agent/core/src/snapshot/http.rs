@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::{Attachment, BranchFault, Snapshot, routes, traffic};
+use super::{Attachment, BranchFault, Snapshot, routes, sessions, traffic};
 use crate::http::{HttpRoute, HttpRouteId, HttpRouter};
-use crate::model::{BackendRef, GrantKind, HttpKind, Name, ObjectName, ParentRef};
+use crate::model::{BackendRef, GrantKind, HttpKind, HttpRule, Name, ObjectName, ParentRef};
 
 /// The routes, and who they name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,7 +118,8 @@ pub(super) fn resolve(snapshot: &Snapshot, service: &ObjectName, port: u16) -> O
         let kind = routes.iter().map(|route| route.id.kind).min()?;
         let deciding = routes.into_iter().filter(|route| route.id.kind == kind);
         let fault = |route: &HttpRoute, backend: &BackendRef| fault(snapshot, route, backend);
-        let router = HttpRouter::new(deciding, fault, |route, rule| traffic::of_rule(snapshot, route, rule));
+        let clash = |rule: &HttpRule| sessions::of_rule(snapshot, service, rule).map(|clash| clash.to_string().into());
+        let router = HttpRouter::new(deciding, fault, |route, rule| traffic::of_rule(snapshot, route, rule), clash);
         let router = Arc::new(router);
         if *namespace == service.namespace {
             found.producer = Some(router);

@@ -18,6 +18,7 @@ mod pods;
 mod policies;
 mod resource;
 mod routes;
+mod sessions;
 mod settle;
 mod topology;
 mod traffic;
@@ -29,8 +30,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, HttpRoute, HttpRouteId, Identity, MeshLabel, Name,
-    Namespace, Node, NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute,
+    Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, HttpRoute, HttpRouteId, HttpRule, Identity, MeshLabel,
+    Name, Namespace, Node, NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute,
     Traffic, TrafficPolicy, TrafficPolicyId, TrustDomain, Workload,
 };
 use index::{Address, Backed, Index, Revised};
@@ -42,6 +43,7 @@ pub use peers::PeerSlice;
 pub(crate) use policies::{Facet, NamespacePolicies, Site, selects};
 pub use resource::{Delta, Key, Resource};
 pub use routes::{Attachment, Branch, BranchFault, Split};
+pub use sessions::SessionClash;
 pub use topology::{Here, Proximity};
 
 /// Everything the mesh knows at one moment. Cloning one is cheap; so is keeping an old one.
@@ -300,6 +302,12 @@ impl Snapshot {
     #[must_use]
     pub fn http_attachments(&self, route: &HttpRoute) -> Vec<Attachment> {
         http::attachments(self, route)
+    }
+
+    /// Why a rule's `sessionPersistence` cannot be followed for requests to the Service `parent`, if so; all of them are refused.
+    #[must_use]
+    pub fn session_clash(&self, parent: &ObjectName, rule: &HttpRule) -> Option<SessionClash> {
+        sessions::of_rule(self, parent, rule)
     }
 
     /// Why no request can go to a backend of a route, if so.

@@ -75,7 +75,7 @@ impl Batch {
         let held = self.next.derived.traffic.get(name);
         let mut ports = traffic::Ports::new();
         for port in &service.ports {
-            let Some(new) = traffic::of_port(&self.next, name, port) else { continue };
+            let Some(new) = traffic::of_port(&self.next, service, port) else { continue };
             let held = held.and_then(|held| held.get(&port.port)).filter(|held| ***held == new);
             ports.insert(port.port, held.cloned().unwrap_or_else(|| Arc::new(new)));
         }

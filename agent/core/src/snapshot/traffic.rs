@@ -6,14 +6,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Snapshot;
-use crate::model::{HttpRouteId, ObjectName, ServicePort, Traffic, TrafficPolicy, TrafficTarget};
+use super::{Snapshot, sessions};
+use crate::model::{HttpRouteId, ObjectName, Service, ServicePort, Traffic, TrafficPolicy, TrafficTarget};
 
 /// By port, for one service.
 pub(super) type Ports = BTreeMap<u16, Arc<Traffic>>;
 
-/// What is set for a port of a service.
-pub(super) fn of_port(snapshot: &Snapshot, service: &ObjectName, port: &ServicePort) -> Option<Traffic> {
+/// What is in force for a port of a service: no session where its clients keep their endpoint by their address.
+pub(super) fn of_port(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Option<Traffic> {
+    let mut traffic = merged_for(snapshot, &service.name, port)?;
+    if sessions::of_port(service, port.port, Some(&traffic)).is_some() {
+        traffic.session = None;
+    }
+    Some(traffic)
+}
+
+/// What policies set for a port of a service.
+pub(super) fn merged_for(snapshot: &Snapshot, service: &ObjectName, port: &ServicePort) -> Option<Traffic> {
     let number = port.port.to_string();
     merged(snapshot.primary.traffic_for.at(service), |target| match target {
         TrafficTarget::Service(name, section) if name == service => {
