@@ -9,19 +9,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use weft_core::model::Service;
 use weft_core::route::{LOOKED_AT, Said, ServicePortKey, said};
 use weft_core::snapshot::Snapshot;
 
-use crate::relay::Traffic;
+use crate::relay::{Side, Traffic};
 
 /// How long an app may say nothing until the server is asked to speak.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Between two looks at bytes that did not suffice.
 const LOOK: Duration = Duration::from_millis(2);
-/// Between two looks at who spoke first, and how long that is of interest.
-const LISTEN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(30));
 
 /// What was found out about service ports, as long as their Services stay as they are.
 #[derive(Debug, Default)]
@@ -67,7 +65,9 @@ impl Detected {
         }
         match timeout(PATIENCE, first_bytes(app)).await {
             Ok(Found::Http) if known.is_none() => {
-                self.note(snapshot, key, Speaks::Http);
+                if let Some(service) = snapshot.service(&key.service) {
+                    self.note(service, key, Speaks::Http);
+                }
                 Found::Http
             }
             Ok(found) => found,
@@ -77,20 +77,13 @@ impl Detected {
     }
 
     /// Sees who speaks first in a connection whose app said nothing, to know it of the service port from then on.
-    pub(super) fn listen(self: &Arc<Self>, snapshot: &Arc<Snapshot>, key: ServicePortKey, traffic: &Arc<Traffic>) {
-        let (detected, snapshot, traffic) = (Arc::clone(self), Arc::clone(snapshot), Arc::clone(traffic));
-        tokio::spawn(async move {
-            let until = Instant::now() + LISTEN.1;
-            while Instant::now() < until {
-                tokio::time::sleep(LISTEN.0).await;
-                // Nobody else has it any more: the connection has ended, and what it told it has told.
-                let ended = Arc::strong_count(&traffic) == 1;
-                if traffic.is_far_first() {
-                    return detected.note(&snapshot, &key, Speaks::ServerFirst);
-                }
-                if traffic.sent() > 0 || ended {
-                    return;
-                }
+    pub(super) fn listen(self: &Arc<Self>, snapshot: &Snapshot, key: ServicePortKey, traffic: &Traffic) {
+        // Held by a connection that may be silent for days: nothing of the snapshot but its Service.
+        let Some(service) = snapshot.service(&key.service).map(Arc::clone) else { return };
+        let detected = Arc::clone(self);
+        traffic.on_first_byte(move |side| {
+            if side == Side::Far {
+                detected.note(&service, &key, Speaks::ServerFirst);
             }
         });
     }
@@ -107,8 +100,7 @@ impl Detected {
         snapshot.service(&key.service).filter(|now| Arc::ptr_eq(now, service)).map(|_| *speaks)
     }
 
-    fn note(&self, snapshot: &Snapshot, key: &ServicePortKey, speaks: Speaks) {
-        let Some(service) = snapshot.service(&key.service) else { return };
+    fn note(&self, service: &Arc<Service>, key: &ServicePortKey, speaks: Speaks) {
         tracing::debug!(service = %key, ?speaks, "found out what a service port speaks");
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         all.insert(key.clone(), (Arc::clone(service), speaks));
@@ -139,11 +131,47 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use weft_core::model::{ObjectName, Preference, ServicePort, TrustDomain};
+    use weft_core::snapshot::{Delta, Family, Resource};
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         (near.unwrap(), far.unwrap().0)
+    }
+
+    #[test]
+    fn who_speaks_first_is_known_of_the_service_port_as_long_as_the_service_stays_as_it_is() {
+        let name = ObjectName::new("demo", "db").unwrap();
+        let key = ServicePortKey { service: name.clone(), port: 80, family: Family::V4 };
+        let service = |detect| Service {
+            name: name.clone(),
+            cluster_ips: vec!["10.96.0.1".parse().unwrap()],
+            ports: vec![ServicePort { name: "".into(), port: 80, app_protocol: None }],
+            publish_not_ready: false,
+            fast_path: true,
+            detect,
+            local_only: false,
+            prefers: Preference::None,
+            affinity: None,
+        };
+        let put = |snapshot: &Snapshot, detect| snapshot.apply([Delta::Put(Resource::Service(service(detect)))]);
+        let before = put(&Snapshot::new(TrustDomain::new("cluster.local").unwrap()), Some(true));
+        let detected = Arc::new(Detected::default());
+        let client_first = Traffic::default();
+        detected.listen(&before, key.clone(), &client_first);
+        client_first.count_sent(5);
+        client_first.count_received(5);
+        assert_eq!(detected.known(&before, &key), None, "the app had only taken its time");
+        let server_first = Traffic::default();
+        detected.listen(&before, key.clone(), &server_first);
+        assert_eq!(detected.known(&before, &key), None);
+        server_first.count_received(5);
+        assert_eq!(detected.known(&before, &key), Some(Speaks::ServerFirst));
+        let after = put(&before, None);
+        assert_eq!(detected.known(&after, &key), None, "it may be another's by now");
+        detected.sync(&after);
+        assert!(detected.0.read().unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,7 +86,7 @@ async fn upload(near: &TcpStream, send: &mut SendStream<Bytes>, lease: &Lease, t
                 Ok(0) => return send.send_data(Bytes::new(), true).map_err(|_| Side::Far),
                 Ok(filled) => {
                     send.send_data(buffer.freeze(), false).map_err(|_| Side::Far)?;
-                    traffic.sent.fetch_add(filled as u64, Ordering::Relaxed);
+                    traffic.count_sent(filled);
                     pace.step(filled).await;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,

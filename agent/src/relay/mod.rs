@@ -7,10 +7,10 @@
 mod direct;
 mod hbone;
 mod socket;
+mod traffic;
 mod weft;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -20,50 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::tunnel::{Body, Stream};
 
 pub use direct::tcp_to_tcp;
+pub use traffic::Traffic;
 
 /// After the peer's reset, how long an app may take to read what came before it.
 const LAST_BYTES: Duration = Duration::from_secs(5);
-
-/// Bytes moved so far; may be read while the relay runs.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    sent: AtomicU64,
-    received: AtomicU64,
-    /// The far side's bytes were first.
-    far_first: AtomicBool,
-}
-
-impl Traffic {
-    /// Counts bytes from the near side that somebody else moves.
-    pub fn count_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Counts bytes to the near side that somebody else moves.
-    pub fn count_received(&self, bytes: usize) {
-        if self.received.fetch_add(bytes as u64, Ordering::Relaxed) == 0 && self.sent() == 0 && bytes > 0 {
-            self.far_first.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the far side spoke first.
-    #[must_use]
-    pub fn is_far_first(&self) -> bool {
-        self.far_first.load(Ordering::Relaxed)
-    }
-
-    /// Bytes from the near side to the far side.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Bytes from the far side to the near side.
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-}
 
 /// The two sides of a relay: near is the first argument, far the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,6 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
@@ -31,7 +30,7 @@ struct Near {
 impl App for Near {
     fn read(&self, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let read = self.tcp.try_read_vectored(room)?;
-        self.traffic.sent.fetch_add(read as u64, Ordering::Relaxed);
+        self.traffic.count_sent(read);
         Ok(read)
     }
 
