@@ -3,16 +3,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
-use weft_core::balance::Pick;
 use weft_core::snapshot::Snapshot;
 
 use super::answer::{Fault, is_grpc};
@@ -20,17 +20,18 @@ use super::body::Download;
 use super::bounds::Bounds;
 use super::claim::Claim;
 use super::endpoint::{Reached, Tries};
-use super::going::{Again, Going};
+use super::going::Going;
 use super::held::{Held, judge};
 use super::hop::BadRequest;
+use super::limits::{Limits, within};
 use super::mirror::mirror;
 use super::near::Answering;
 use super::record::{Known, Seen};
 use super::retries::Retries;
 use super::routing::{Routing, Way, route};
 use super::session::{Given, Recall, Sticky};
-use super::upload::{Break, Upload};
-use super::wire::{Lent, Unsent};
+use super::unsent::{Next, after, once_more};
+use super::upload::Break;
 use super::{Client, Http, hop, near, upgrade};
 use crate::dial::{Caller, Refused};
 
@@ -47,7 +48,7 @@ pub(super) struct Session {
 }
 
 /// Why an endpoint's answer does not reach the app.
-enum Ended {
+pub(super) enum Ended {
     /// The mesh answers.
     Fault(Fault),
     /// The stream is reset, as the endpoint has reset its own.
@@ -73,34 +74,6 @@ struct Switched;
 /// Marks a response that is to be the connection's last.
 #[derive(Clone, Copy)]
 struct Final;
-
-/// The times by which a request must have been answered.
-#[derive(Clone, Copy)]
-struct Limits {
-    whole: Option<(Instant, Duration)>,
-    each: Option<Duration>,
-}
-
-impl Limits {
-    fn of(routing: &Routing, begun: Instant) -> Self {
-        let timeouts = routing.timeouts();
-        Self { whole: timeouts.request.map(|limit| (begun + limit, limit)), each: timeouts.backend_request }
-    }
-
-    /// When a try that begins now must be over, and the limit that says so.
-    fn of_try(&self) -> Option<(Instant, Duration)> {
-        let each = self.each.map(|limit| (Instant::now() + limit, limit));
-        [self.whole, each].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-}
-
-/// Waits for `future` until then.
-async fn within<T>(limit: Option<(Instant, Duration)>, future: impl Future<Output = T>) -> Result<T, Fault> {
-    match limit {
-        None => Ok(future.await),
-        Some((at, limit)) => tokio::time::timeout_at(at.into(), future).await.map_err(|_| Fault::Timeout(limit)),
-    }
-}
 
 impl Session {
     pub(super) fn new(http: Arc<Http>, client: Client, unreadable: near::Fault) -> Self {
@@ -191,7 +164,7 @@ impl Session {
                     mirror(self, &mut going.request, copy);
                 }
                 let (limits, bounds) = (Limits::of(&routing, begun), Bounds::of(self, &snapshot, &routing));
-                let place = within(limits.whole, self.admit(&bounds, &routing)).await??;
+                let place = within(limits.whole, pin!(self.admit(&bounds, &routing))).await??;
                 let mut response = self.send(&snapshot, going, &routing, (limits, bounds), seen).await?;
                 response.body_mut().keep(place);
                 routing.edit_response(response.headers_mut());
@@ -218,13 +191,15 @@ impl Session {
         let mut tries = Tries::of(bounds.hash(&going.request), session.and_then(Sticky::endpoint));
         let budget = &self.client.pod.budget;
         loop {
-            let reaching = self.reach(snapshot, &routing.backend, going.http2(), &mut tries, seen);
-            let Reached { mut pick, place, mut lent, server } = within(limits.whole, reaching).await??;
+            let http2 = going.http2();
+            let Reached { mut pick, place, mut lent, server } =
+                within(limits.whole, pin!(self.reach(snapshot, &routing.backend, http2, &mut tries, seen))).await??;
             let again = going.again(&lent, retries.left(), budget);
             let (sent_at, limit) = (Instant::now(), limits.of_try());
             let Going { request, progress, near } = going;
             let method = request.method().clone();
-            let request = match within(limit, lent.send(request)).await {
+            let sent = within(limit, pin!(lent.send(request))).await;
+            let request = match sent {
                 Ok(Ok(response)) => match once_more(&response, again, &mut retries) {
                     Some(request) => {
                         judge(&mut pick, sent_at, response.status());
@@ -263,7 +238,7 @@ impl Session {
                         .ok_or(late)?
                 }
             };
-            let wait = tokio::time::sleep(retries.make(rand::random()));
+            let wait = pin!(tokio::time::sleep(retries.make(rand::random())));
             within(limits.whole, wait).await?;
             going = Going { request, progress, near };
         }
@@ -303,69 +278,4 @@ impl Session {
 fn instead(held: Box<Held>, fault: Fault) -> Ended {
     held.failed(&fault);
     fault.into()
-}
-
-/// A request that is sent again.
-enum Next {
-    /// Nobody has seen it.
-    AtOnce(Request<Upload>),
-    /// It is one of the retries its rule allows.
-    Later(Request<Upload>),
-}
-
-/// What to send again after a response, if it is one that the rule wants to be had again.
-fn once_more<B>(response: &Response<B>, again: Option<Again>, retries: &mut Retries<'_>) -> Option<Request<Upload>> {
-    let again = again?;
-    if retries.wanted(response.status(), response.headers()) {
-        return retries.repeat(again);
-    }
-    again.release();
-    None
-}
-
-/// What to send again after a failure, if anything.
-fn after(
-    unsent: Unsent,
-    lent: &Lent,
-    mut pick: Pick,
-    again: Option<Again>,
-    retries: &mut Retries<'_>,
-) -> Result<Next, Ended> {
-    let Unsent { request, error } = unsent;
-    tracing::debug!(endpoint = %pick.target.address, %error, "a request was not answered");
-    let (reset, unseen) = (reset_reason(&error), retries.unseen());
-    let refused = reset == Some(h2::Reason::REFUSED_STREAM);
-    let idempotent = again.as_ref().is_some_and(|again| again.is_whole() && (refused || again.is_idempotent()));
-    match (request, again) {
-        (Some(request), _) if unseen => return Ok(Next::AtOnce(*request)),
-        (None, Some(again)) if unseen && idempotent && (refused || lent.is_used()) => {
-            return Ok(Next::AtOnce(again.request()));
-        }
-        (_, Some(again)) if retries.left() => {
-            if let Some(request) = retries.repeat(again) {
-                pick.failed(Instant::now());
-                return Ok(Next::Later(request));
-            }
-        }
-        _ => {}
-    }
-    if !lent.is_used() {
-        pick.failed(Instant::now());
-    }
-    match (reset, lent) {
-        (Some(_), Lent::Http2(_)) => Err(Ended::Reset(error)),
-        _ => Err(Fault::Upstream(error).into()),
-    }
-}
-
-/// The code of an HTTP/2 stream's reset, if that is what happened.
-fn reset_reason(error: &hyper::Error) -> Option<h2::Reason> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.reason().filter(|_| error.is_reset() && error.is_remote());
-        }
-        cause = error.source();
-    }
-    None
 }

@@ -1,5 +1,6 @@
 //! An HTTP client as any other: connections that are kept open, requests one after another or side by side. It repeats
-//! nothing; only a connection that was closed in order between two requests is replaced, as every client does.
+//! nothing; only a connection that was closed in order between two requests is replaced, as every client does, and a request
+//! goes again of which the server's GOAWAY says that it has not looked at it (RFC 9113, 6.8): it may have been on its way.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -64,7 +65,11 @@ impl Sender {
             Self::One(sender) => sender.try_send_request(request).await,
             Self::Two(sender) => sender.try_send_request(request).await,
         };
-        sent.map_err(|mut error| (error.take_message().is_some(), error.into_error()))
+        sent.map_err(|mut error| {
+            let kept = error.take_message().is_some();
+            let error = error.into_error();
+            (kept || is_left_out(&error), error)
+        })
     }
 
     fn share(&self) -> Option<Self> {
@@ -163,6 +168,12 @@ async fn reply(response: Response<Incoming>) -> Result<Reply> {
         sum,
         trailers: fields(&trailers),
     })
+}
+
+/// Whether the server's GOAWAY says that it has not looked at the request: h2 tells that to nobody else.
+fn is_left_out(error: &hyper::Error) -> bool {
+    let http2 = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    http2.is_some_and(|error| error.is_go_away() && error.is_remote())
 }
 
 /// An error with its causes.
