@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use weft_tests::app::{Ask, Behaviour, Http, Requests};
-use weft_tests::lab::NAMESPACE;
+use weft_tests::lab::{Endpoint, NAMESPACE};
 use weft_tests::wait;
 
 use crate::fixture::{anywhere, running_agent};
@@ -132,5 +132,30 @@ fn health_by_tcp() -> Result<()> {
     server.listen(anywhere(8080), "v1", Behaviour::Http)?;
     web.unwell(0.0)?;
     ensure!(many()? == ["v1", "v2", "v3"]);
+    web.lab.finish()
+}
+
+#[test]
+fn health_of_new_endpoints_is_asked_at_once() -> Result<()> {
+    let web = Web::serving("healthnew", 2, "http")?;
+    let hourly = json!({"http": {"path": "/well", "statuses": [200]}, "interval": "1h", "unhealthyThreshold": 1});
+    policy(&web.lab, "a-health", &service("web"), &json!({"healthCheck": hourly}))?;
+    wait::until("endpoints to be checked", wait::DEADLINE, || {
+        web.ask(Http::One, 1)?;
+        let metrics = running_agent(&web.lab, &web.a)?.metrics()?;
+        let good = metrics.sum("weft_health_checks_total", &[("result", "success")]);
+        ensure!(good == 2.0, "{good} good checks");
+        Ok(())
+    })?;
+    // One that was never well comes, and nobody has sent anything since.
+    let pod = web.lab.pod(&web.b, "v3").create()?;
+    let server = pod.app(&web.lab)?;
+    server.listen(anywhere(8080), "v3", Behaviour::Http)?;
+    server.fetch("127.0.0.1:8080".parse()?, Http::One, Ask::get("/be/503"))?.saw()?;
+    web.lab.wait_live(&pod)?;
+    let pods = web.servers.iter().map(|(pod, ..)| pod).chain([&pod]);
+    web.lab.set_endpoints(&web.web, pods.map(Endpoint::from).collect())?;
+    web.unwell(1.0)?;
+    ensure!(web.ask(Http::One, 60)? == ["v1", "v2"]);
     web.lab.finish()
 }

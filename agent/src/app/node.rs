@@ -126,6 +126,7 @@ impl Node {
         self.parts.outbound.balancers.sync(&after);
         self.parts.outbound.http.sync(&after);
         self.parts.outbound.detected.sync(&after);
+        self.parts.outbound.checks.sync();
         self.parts.metrics.snapshot_generation(after.generation());
         self.tell_destinations(&before, &after);
         if own {

@@ -8,10 +8,11 @@ mod probe;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use weft_core::balance::{Balancers, Checkable};
 use weft_core::model::HealthCheck;
@@ -39,6 +40,23 @@ pub struct Checks {
     metrics: Metrics,
     drain: Drain,
     ports: Mutex<HashMap<ServicePortKey, Users>>,
+    /// Tells that there is another snapshot.
+    news: watch::Sender<()>,
+}
+
+/// What the checks of a service port go by, for the moment.
+struct Wanted {
+    snapshot: Arc<Snapshot>,
+    settings: Arc<HealthCheck>,
+    pod: Arc<Pod>,
+    endpoints: Vec<Checkable>,
+}
+
+/// The checks of a service port that are under way.
+struct UnderWay {
+    key: ServicePortKey,
+    turns: Arc<Semaphore>,
+    tasks: JoinSet<()>,
 }
 
 /// The pods that use a service port, the last one last.
@@ -78,7 +96,8 @@ impl Checks {
         metrics: Metrics,
         drain: Drain,
     ) -> Arc<Self> {
-        Arc::new(Self { snapshots, balancers, dialer, metrics, drain, ports: Mutex::default() })
+        let (ports, news) = (Mutex::default(), watch::Sender::new(()));
+        Arc::new(Self { snapshots, balancers, dialer, metrics, drain, ports, news })
     }
 
     fn ports(&self) -> MutexGuard<'_, HashMap<ServicePortKey, Users>> {
@@ -99,23 +118,60 @@ impl Checks {
         tokio::spawn(draining.run_until_cancelled_owned(async move { checks.run(key).await }));
     }
 
+    /// There is another snapshot: endpoints that are new in it are checked at once where their service port is.
+    pub fn sync(&self) {
+        self.news.send_replace(());
+    }
+
     /// Checks a service port as long as it is used and is to be checked.
     async fn run(self: Arc<Self>, key: ServicePortKey) {
         tracing::debug!(service = %key, "its endpoints are checked from now on");
+        let mut news = self.news.subscribe();
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        let mut under_way = UnderWay { key, turns, tasks: JoinSet::new() };
         let mut first = true;
-        while let Some((snapshot, settings, pod)) = self.wanted(&key) {
-            let begun = tokio::time::Instant::now();
-            self.round(&key, &snapshot, &settings, &pod, std::mem::take(&mut first)).await;
-            drop(pod);
-            tokio::time::sleep_until(begun + settings.interval).await;
+        while let Some(wanted) = self.wanted(&under_way.key) {
+            let next = tokio::time::Instant::now() + wanted.settings.interval;
+            // Spread, so that nodes and endpoints do not move in step; the first time at once.
+            let spread = if std::mem::take(&mut first) { Duration::ZERO } else { wanted.settings.interval / 5 };
+            under_way.begin(&self, &wanted, &wanted.endpoints, spread);
+            let known = wanted.endpoints.clone();
+            // Nothing of a pod is held while nobody is asked in its name: it may leave.
+            drop(wanted);
+            let Some(()) = self.await_round(&mut under_way, &mut news, known, next).await else { break };
         }
+        let key = under_way.key;
         self.balancers.unchecked(&key);
         self.metrics.health_forgotten(&key);
         tracing::debug!(service = %key, "its endpoints are checked no more");
     }
 
-    /// What to check by, or the end of it.
-    fn wanted(&self, key: &ServicePortKey) -> Option<(Arc<Snapshot>, Arc<HealthCheck>, Arc<Pod>)> {
+    /// Waits until it is time for the next round and the last check of this one is done; endpoints that come meanwhile, beside
+    /// `known`, are checked when they do. `None` if none are to be checked any more.
+    async fn await_round(
+        self: &Arc<Self>,
+        under_way: &mut UnderWay,
+        news: &mut watch::Receiver<()>,
+        mut known: Vec<Checkable>,
+        next: tokio::time::Instant,
+    ) -> Option<()> {
+        let mut due = pin!(tokio::time::sleep_until(next));
+        loop {
+            tokio::select! {
+                () = due.as_mut(), if under_way.tasks.is_empty() => return Some(()),
+                Some(_) = under_way.tasks.join_next() => {}
+                Ok(()) = news.changed() => {
+                    let wanted = self.wanted(&under_way.key)?;
+                    let new: Vec<_> = wanted.endpoints.iter().filter(|one| !known.contains(one)).cloned().collect();
+                    under_way.begin(self, &wanted, &new, Duration::ZERO);
+                    known = wanted.endpoints;
+                }
+            }
+        }
+    }
+
+    /// What to check, and by what, or the end of it.
+    fn wanted(&self, key: &ServicePortKey) -> Option<Wanted> {
         let snapshot = (self.snapshots)();
         let mut ports = self.ports();
         let settings = snapshot.traffic(&key.service, key.port).and_then(|traffic| traffic.health.clone());
@@ -124,31 +180,10 @@ impl Checks {
         if wanted.is_none() {
             ports.remove(key);
         }
-        wanted.map(|(settings, pod)| (snapshot, settings, pod))
-    }
-
-    /// Checks every endpoint once, spread over a fifth of the interval so that nodes and endpoints do not move in step; the
-    /// first time at once.
-    async fn round(
-        self: &Arc<Self>,
-        key: &ServicePortKey,
-        snapshot: &Arc<Snapshot>,
-        settings: &Arc<HealthCheck>,
-        pod: &Arc<Pod>,
-        first: bool,
-    ) {
-        let (turns, mut under_way) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-        for endpoint in self.balancers.to_check(snapshot, key) {
-            let wait = if first { Duration::ZERO } else { (settings.interval / 5).mul_f64(rand::random()) };
-            let (checks, key, snapshot) = (Arc::clone(self), key.clone(), Arc::clone(snapshot));
-            let (settings, pod, turns) = (Arc::clone(settings), Arc::clone(pod), Arc::clone(&turns));
-            under_way.spawn(async move {
-                tokio::time::sleep(wait).await;
-                let _turn = turns.acquire().await;
-                checks.check(&key, &snapshot, &settings, &pod, &endpoint).await;
-            });
-        }
-        under_way.join_all().await;
+        drop(ports);
+        let (settings, pod) = wanted?;
+        let endpoints = self.balancers.to_check(&snapshot, key, Instant::now());
+        Some(Wanted { snapshot, settings, pod, endpoints })
     }
 
     async fn check(
@@ -187,5 +222,22 @@ impl Checks {
             tracing::info!(service = %key, endpoint = %endpoint.0, healthy, why, "what checks find of an endpoint has changed");
         }
         self.metrics.unhealthy_endpoints(key, self.balancers.unhealthy(key));
+    }
+}
+
+impl UnderWay {
+    /// Begins to check these endpoints, each at some moment within `spread`.
+    fn begin(&mut self, checks: &Arc<Checks>, wanted: &Wanted, endpoints: &[Checkable], spread: Duration) {
+        for endpoint in endpoints {
+            let (checks, key, snapshot) = (Arc::clone(checks), self.key.clone(), Arc::clone(&wanted.snapshot));
+            let endpoint = endpoint.clone();
+            let (settings, pod, turns) =
+                (Arc::clone(&wanted.settings), Arc::clone(&wanted.pod), Arc::clone(&self.turns));
+            self.tasks.spawn(async move {
+                tokio::time::sleep(spread.mul_f64(rand::random())).await;
+                let _turn = turns.acquire().await;
+                checks.check(&key, &snapshot, &settings, &pod, &endpoint).await;
+            });
+        }
     }
 }

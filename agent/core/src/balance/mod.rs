@@ -232,10 +232,12 @@ impl Balancers {
         self.pool(key).refused(address, now, jitter);
     }
 
-    /// The endpoints of a service port that are worth checking, each with the UID of its pod.
+    /// The endpoints of a service port that are worth checking, each with the UID of its pod. From here on what checks say of
+    /// them counts, whether any was picked or not.
     #[must_use]
-    pub fn to_check(&self, snapshot: &Snapshot, key: &ServicePortKey) -> Vec<Checkable> {
-        let Some((_, set)) = self.endpoints(snapshot, key) else { return Vec::new() };
+    pub fn to_check(&self, snapshot: &Snapshot, key: &ServicePortKey, now: Instant) -> Vec<Checkable> {
+        let Some((pool, set)) = self.endpoints(snapshot, key) else { return Vec::new() };
+        pool.adopt(&set, snapshot.generation(), now);
         let open = set.endpoints.iter().filter(|one| one.fitness != Fitness::Unready && one.weight.0 > 0);
         open.map(|one| (one.address, one.uid.clone())).collect()
     }

@@ -3,26 +3,24 @@
 //! The lock is held for one pick. Whatever changes who is eligible (a newer snapshot, an ejection, its end, a step of
 //! slow start) only marks the lane, and the next pick makes a new one.
 
-use std::collections::HashMap;
+mod chooser;
+mod state;
+mod verdicts;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::hashing::Hashing;
-use super::lane::{Lane, Picker};
-use super::least_request::LeastRequest;
+use super::lane::Lane;
 use super::member::Member;
-use super::outlier::Outlier;
-use super::peak_ewma::PeakEwma;
-use super::random::WeightedRandom;
-use super::rendezvous;
-use super::round_robin::RoundRobin;
 use super::token::{Marks, Token};
-use super::{Checkable, PickError, Random, Settings, lock};
-use crate::model::{Algorithm, HealthCheck, Keepalive, Service, SuccessRate, Traffic};
+use super::{PickError, Random, Settings, lock};
+use crate::model::{Algorithm, Keepalive, Service, SuccessRate, Traffic};
 use crate::route::ServicePortKey;
 use crate::snapshot::EndpointSet;
+use chooser::Chooser;
+use state::State;
 
 /// While a probe is due, one connection for so many that the kernel sends to the others by itself.
 const PROBES: u64 = 32;
@@ -49,34 +47,6 @@ struct Resolved {
     service: Arc<Service>,
     revision: u64,
     set: Arc<EndpointSet>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Those of all services, but for what is set for this one.
-    settings: Arc<Settings>,
-    /// What they were made from.
-    tuned: Option<Arc<Traffic>>,
-    judging: Judging,
-    /// The endpoints the members stand for, and the generation of the snapshot they came with.
-    adopted: Option<(Arc<EndpointSet>, u64)>,
-    members: Vec<Arc<Member>>,
-    /// All of them.
-    whole: Chooser,
-    /// Those the kernel does not send to directly, and the others' addresses it was made for; made when first asked for.
-    rest: Option<(Arc<[SocketAddr]>, Chooser)>,
-    /// Turns given out since the beginning.
-    turn: u64,
-}
-
-/// Who may be picked, and whose turn it is.
-#[derive(Debug, Default)]
-struct Chooser {
-    lane: Lane,
-    /// Made when round robin is first asked for.
-    turns: Option<RoundRobin>,
-    /// Made when hashing is first asked for.
-    hashing: Option<Hashing>,
 }
 
 /// What one pick is to be made by.
@@ -138,7 +108,7 @@ impl Nothing {
 impl Pool {
     /// A pool that has seen no snapshot.
     pub(super) fn new(common: Arc<Settings>, changes: Arc<AtomicU64>) -> Self {
-        let state = Mutex::new(State { settings: common.clone(), ..State::default() });
+        let state = Mutex::new(State::of(common.clone()));
         let (known, marks) = (Mutex::default(), Mutex::default());
         Self { common, changes, stale: AtomicBool::new(false), known, marks, state }
     }
@@ -280,82 +250,9 @@ impl Pool {
         }
     }
 
-    /// Who is eligible has changed.
-    fn unsettle(&self) {
-        self.stale.store(true, Ordering::Relaxed);
-        self.changes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A connection to `member` stood.
-    pub(super) fn connected(&self, member: &Member, judging: Judging, took: std::time::Duration, now: Instant) {
-        match member.connected(judging.success_rate.as_ref(), took, now) {
-            (true, _) => self.unsettle(),
-            (false, true) => drop(self.changes.fetch_add(1, Ordering::Relaxed)),
-            (false, false) => {}
-        }
-    }
-
-    /// A connection that was not picked here failed at `address`.
-    pub(super) fn refused(&self, address: SocketAddr, now: Instant, jitter: u64) {
-        let member = lock(&self.state).members.iter().find(|member| member.address == address).cloned();
-        if let Some(member) = member {
-            self.failed(&member, false, now, jitter);
-        }
-    }
-
-    /// A connection to `member` failed. Ejections are counted under the pool's lock, so that two at once cannot both
-    /// be the last one that is allowed.
-    pub(super) fn failed(&self, member: &Arc<Member>, probe: bool, now: Instant, jitter: u64) {
-        let state = lock(&self.state);
-        let spares = || state.whole.lane.spares(member);
-        let news = |outlier: &mut Outlier| {
-            let suspect = outlier.is_suspect();
-            (outlier.failed(&state.settings.outlier, probe, now, jitter, spares), !suspect)
-        };
-        match member.outlier(news) {
-            (true, _) => {
-                member.ejected();
-                self.unsettle();
-            }
-            (false, true) => drop(self.changes.fetch_add(1, Ordering::Relaxed)),
-            (false, false) => {}
-        }
-    }
-
-    /// An endpoint was checked; what it is from now on, if that is new.
-    pub(super) fn checked(
-        &self,
-        (address, uid): &Checkable,
-        good: bool,
-        settings: &HealthCheck,
-        now: Instant,
-    ) -> Option<bool> {
-        let state = lock(&self.state);
-        let member = state.members.iter().find(|member| member.address == *address && member.uid == *uid)?;
-        let (changes, readmits) = member.checked(good, settings, now);
-        if changes || readmits {
-            self.unsettle();
-        }
-        changes.then_some(good)
-    }
-
-    /// Endpoints are not checked any more.
-    pub(super) fn unchecked(&self) {
-        let unwell = lock(&self.state).members.iter().filter(|member| member.unchecked()).count();
-        if unwell > 0 {
-            self.unsettle();
-        }
-    }
-
-    /// How many endpoints checks find unhealthy.
-    pub(super) fn unhealthy(&self) -> usize {
-        lock(&self.state).members.iter().filter(|member| !member.is_healthy()).count()
-    }
-
-    /// A probe ended without saying anything.
-    pub(super) fn unprobe(&self, member: &Member) {
-        member.outlier(|outlier| outlier.unprobe());
-        self.stale.store(true, Ordering::Relaxed);
+    /// Takes over the endpoints of `set`, if they are newer.
+    pub(super) fn adopt(&self, set: &Arc<EndpointSet>, generation: u64, now: Instant) {
+        self.refresh(&mut lock(&self.state), set, generation, now);
     }
 
     /// Takes over newer endpoints, and makes a new lane if the present one is out of date. Returns whether the pool's
@@ -375,7 +272,7 @@ impl Pool {
         if stale || expired || !(same || older) {
             let Some((held, _)) = &state.adopted else { return !older };
             let lane = Lane::new(held, &state.members, &[], &state.settings, now);
-            state.whole = Chooser { lane, ..Chooser::default() };
+            state.whole = Chooser::of(lane);
             state.rest = None;
         }
         !older
@@ -388,93 +285,4 @@ impl Chosen {
         member.begin();
         Self { member, probe, jitter: random(), judging }
     }
-}
-
-impl State {
-    /// Replaces the endpoints. Who stays, the same pod at the same address, keeps what is known of it.
-    fn adopt(&mut self, set: &Arc<EndpointSet>, generation: u64, now: Instant) {
-        let mut known: HashMap<_, _> = self.members.drain(..).map(|m| ((m.address, m.uid.clone()), m)).collect();
-        let joined = self.adopted.is_some().then_some(now);
-        let members = set.endpoints.iter().map(|endpoint| {
-            known
-                .remove(&(endpoint.address, endpoint.uid.clone()))
-                .unwrap_or_else(|| Arc::new(Member::new(endpoint.address, endpoint.uid.clone(), joined)))
-        });
-        self.members = members.collect();
-        self.adopted = Some((set.clone(), generation));
-    }
-
-    /// The members an older set lacks, or has as another pod.
-    fn unknown_to<'a>(&'a self, set: &'a EndpointSet) -> impl Iterator<Item = SocketAddr> + 'a {
-        let known = |member: &Member| {
-            let at = set.endpoints.binary_search_by(|endpoint| endpoint.address.cmp(&member.address));
-            at.is_ok_and(|at| set.endpoints[at].uid == member.uid)
-        };
-        self.members.iter().filter(move |member| !known(member)).map(|member| member.address)
-    }
-
-    /// Sees to it that there is a lane of those not among `besides`.
-    fn set_besides(&mut self, besides: &Arc<[SocketAddr]>, now: Instant) {
-        if self.rest.as_ref().is_some_and(|(held, _)| Arc::ptr_eq(held, besides)) {
-            return;
-        }
-        let Some((set, _)) = &self.adopted else { return };
-        let lane = Lane::new(set, &self.members, besides, &self.settings, now);
-        self.rest = Some((besides.clone(), Chooser { lane, ..Chooser::default() }));
-    }
-
-    fn choose(&mut self, ask: &Ask<'_>, random: Random<'_>) -> Result<Chosen, Nothing> {
-        let Self { whole, rest, turn, .. } = self;
-        let chooser = match (ask.besides, rest) {
-            (Some(_), Some((_, rest))) => rest,
-            _ => whole,
-        };
-        let member = match chooser.choose(ask, turn, &mut *random) {
-            Some(member) => member,
-            None => chooser.lane.fall_back(ask.tried, &mut *random).ok_or(Nothing::Exhausted)?,
-        };
-        Ok(Chosen::new(member, false, self.judging, random))
-    }
-}
-
-impl Chooser {
-    fn choose(&mut self, ask: &Ask<'_>, turn: &mut u64, random: Random<'_>) -> Option<Arc<Member>> {
-        let excluded = self.lane.positions(ask.tried);
-        let (lane, now) = (&self.lane, ask.now);
-        if let Some(client) = ask.client {
-            let weighed = lane.members.iter().enumerate().map(|(at, member)| (member.address, lane.weights.at(at)));
-            return rendezvous::choose(client, weighed, &excluded).map(|at| lane.members[at].clone());
-        }
-        let position = match ask.algorithm {
-            algorithm @ (Algorithm::RingHash | Algorithm::Maglev) => match ask.hash {
-                Some(hash) => {
-                    if self.hashing.as_ref().is_none_or(|held| !held.is_of(algorithm)) {
-                        self.hashing = Some(Hashing::of(algorithm, lane));
-                    }
-                    self.hashing.as_ref().and_then(|hashing| hashing.find(hash, &excluded))
-                }
-                None => WeightedRandom.pick(lane, &excluded, now, random),
-            },
-            Algorithm::Random => WeightedRandom.pick(lane, &excluded, now, random),
-            Algorithm::LeastRequest => LeastRequest.pick(lane, &excluded, now, random),
-            Algorithm::PeakEwma => PeakEwma.pick(lane, &excluded, now, random),
-            Algorithm::RoundRobin => {
-                let turns = self.turns.get_or_insert_with(|| turns(lane));
-                let position = turns.pick(lane, &excluded, now, random);
-                if let (Some(position), true) = (position, excluded.is_empty()) {
-                    *turn += 1;
-                    lane.members[position].take_turn(*turn);
-                }
-                position
-            }
-        };
-        position.map(|position| lane.members[position].clone())
-    }
-}
-
-/// Round robin over a new lane: whoever waited longest goes first, so that changes do not favour anyone.
-fn turns(lane: &Lane) -> RoundRobin {
-    let mut ranked: Vec<usize> = (0..lane.members.len()).collect();
-    ranked.sort_by_key(|position| lane.members[*position].turn());
-    RoundRobin::new((0..lane.weights.len()).map(|position| lane.weights.at(position)).collect(), ranked)
 }

@@ -123,7 +123,7 @@ const CHECK: crate::model::HealthCheck = crate::model::HealthCheck {
 impl Client {
     /// Tells of a check of endpoint `n`.
     fn check(&self, snapshot: &Snapshot, n: usize, good: bool) -> Option<bool> {
-        let all = self.balancers.to_check(snapshot, &key("a/s:80"));
+        let all = self.balancers.to_check(snapshot, &key("a/s:80"), self.now);
         let one = all.into_iter().find(|(address, _)| *address == endpoint(n)).expect("an endpoint");
         self.balancers.checked(&key("a/s:80"), &one, good, &CHECK, self.now)
     }
@@ -147,6 +147,17 @@ fn an_unhealthy_endpoint_gets_nothing_until_it_is_well() {
         client.balancers.unchecked(&key("a/s:80"));
         assert_eq!(client.spread(&snapshot, 400).len(), 4);
     }
+}
+
+#[test]
+fn checks_count_for_endpoints_that_nobody_has_picked_yet() {
+    let snapshot = weighted(Algorithm::RoundRobin, &[1; 3]);
+    let mut client = Client::new();
+    client.connect(&snapshot);
+    let grown = weighted(Algorithm::RoundRobin, &[1; 4]);
+    let grown = grown.apply([]);
+    assert_eq!(client.check(&grown, 3, false), Some(false));
+    assert_eq!(client.spread(&grown, 300).get(&endpoint(3)), None);
 }
 
 #[test]
