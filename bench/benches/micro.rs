@@ -89,6 +89,7 @@ fn mesh(pods: u32, algorithm: Algorithm) -> Snapshot {
             id: TrafficPolicyId { kind: TrafficKind::Weft, name: object("echo") },
             targets: vec![TrafficTarget::Service(object("echo"), None)],
             traffic: Box::new(Traffic { algorithm: Some(algorithm), ..Traffic::default() }),
+            created: 0,
         }),
         Resource::Liveness(NodeLiveness { node: "n1".into(), live }),
     ];

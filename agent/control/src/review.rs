@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weft_core::model::{BackendRef, EndpointSlice, HttpKind, HttpRoute, ObjectName, ParentRef, TcpRoute};
-use weft_core::snapshot::{Attachment, BranchFault, Snapshot};
+use weft_core::model::{
+    BackendRef, EndpointSlice, HttpKind, HttpRoute, ObjectName, ParentRef, TcpRoute, TrafficKind, TrafficPolicy,
+    TrafficTarget,
+};
+use weft_core::snapshot::{Attachment, BranchFault, PolicyAttachment, Snapshot};
 
 use crate::manifests::{ObjectRef, Problem, Severity, report};
 use crate::resource::Kind;
@@ -79,6 +82,7 @@ pub fn review(snapshot: &Snapshot) -> Vec<Misfit> {
     snapshot.slices().for_each(|slice| review.slice(slice));
     snapshot.routes().for_each(|route| review.route(route));
     snapshot.all_http_routes().for_each(|route| review.http_route(route));
+    snapshot.traffic_policies().for_each(|policy| review.policy(policy));
     review.misfits
 }
 
@@ -146,6 +150,25 @@ impl Review<'_> {
                 let reason = format!("has no backend with a weight in rule {index}: every request it takes is refused");
                 self.note(kind, name.1, reason);
             }
+        }
+    }
+
+    /// A policy of Gateway API. Of several TrafficPolicies each has its say.
+    fn policy(&mut self, policy: &TrafficPolicy) {
+        if policy.id.kind != TrafficKind::Gateway {
+            return;
+        }
+        for (target, attachment) in policy.targets.iter().zip(self.snapshot.policy_attachments(policy)) {
+            let TrafficTarget::Service(service, _) = target else { continue };
+            let reason = match attachment {
+                PolicyAttachment::Accepted => continue,
+                PolicyAttachment::NoService => format!("is for Service {service}, which does not exist"),
+                PolicyAttachment::Conflicted(other) => {
+                    format!("has no effect on Service {service}: the policy {other} is older, or of smaller name")
+                }
+                PolicyAttachment::Clash(clash) => format!("has no effect on Service {service}: {clash}"),
+            };
+            self.note(Kind::BackendTrafficPolicy, &policy.id.name, reason);
         }
     }
 

@@ -127,16 +127,7 @@ impl Lab {
         for definition in &definitions {
             api.put(definition)?;
         }
-        for definition in &definitions {
-            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-            wait::until(&format!("{name} to be served"), START, || {
-                let now = api.get(&format!("{CRDS}/{name}"))?;
-                let conditions = now["status"]["conditions"].as_array().cloned().unwrap_or_default();
-                let served = conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True");
-                if served { Ok(()) } else { bail!("{}", now["status"]) }
-            })?;
-        }
-        Ok(())
+        definitions.iter().try_for_each(|definition| api.serves(definition))
     }
 }
 
@@ -176,6 +167,25 @@ impl ApiServer {
             server.get("/api/v1/namespaces").map(drop)
         })?;
         Ok(server)
+    }
+
+    /// Installs a CustomResourceDefinition, and waits until its kind is served.
+    ///
+    /// # Errors
+    /// When the server refuses it, or does not serve it in time.
+    pub fn define(&self, definition: &Value) -> Result<()> {
+        self.put(definition)?;
+        self.serves(definition)
+    }
+
+    fn serves(&self, definition: &Value) -> Result<()> {
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+        wait::until(&format!("{name} to be served"), START, || {
+            let now = self.get(&format!("{CRDS}/{name}"))?;
+            let conditions = now["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let served = conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True");
+            if served { Ok(()) } else { bail!("{}", now["status"]) }
+        })
     }
 
     /// Its process.

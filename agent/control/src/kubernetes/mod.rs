@@ -41,7 +41,7 @@ pub use health::{Health, WatchHealth, WatchState};
 pub use installation::Installation;
 pub use known::Known;
 pub use live::Marks;
-pub use read::{Facts, Item, PodFacts, RouteFacts, SliceFacts};
+pub use read::{Attached, Facts, Item, PodFacts, SliceFacts};
 pub use watch::{Interest, News};
 
 /// The kinds an agent watches: of Pods those of its node, of Nodes that one, of WorkloadSlices the controller's, all

@@ -56,8 +56,8 @@ pub enum Facts {
     Pod(PodFacts),
     /// Of a WorkloadSlice.
     Slice(SliceFacts),
-    /// Of a route of Gateway API.
-    Route(Box<RouteFacts>),
+    /// Of an object whose status says what has become of it.
+    Attached(Box<Attached>),
 }
 
 /// What a Pod says beside what the model holds of it.
@@ -80,18 +80,18 @@ pub struct SliceFacts {
     pub workloads: Vec<SliceWorkload>,
 }
 
-/// A route of Gateway API, of whichever kind.
+/// A route or a policy of Gateway API, of whichever kind.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(from = "trim::Route")]
-pub struct RouteFacts {
+#[serde(from = "trim::Attached")]
+pub struct Attached {
     /// Its revision, for who writes its status.
     pub revision: String,
     /// The generation of its spec.
     pub generation: Option<i64>,
-    /// Its parentRefs.
-    pub parent_refs: Vec<Parent>,
-    /// What stands in its `status.parents`, as it stands there: most of it may be other controllers'.
-    pub parents: Vec<serde_json::Value>,
+    /// What it is attached to: its parentRefs, or its targetRefs.
+    pub to: Vec<Parent>,
+    /// What stands in its `status.parents`, or `status.ancestors`, as it stands there: most of it may be other controllers'.
+    pub said: Vec<serde_json::Value>,
 }
 
 /// One line of a watch.
@@ -319,8 +319,8 @@ impl Readable for Whole {
             metadata.remove("managedFields");
         }
         let facts = match object.kind {
-            Kind::TcpRoute | Kind::HttpRoute | Kind::GrpcRoute => {
-                RouteFacts::deserialize(&self.0).map_or(Facts::None, |facts| Facts::Route(Box::new(facts)))
+            Kind::TcpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::BackendTrafficPolicy => {
+                Attached::deserialize(&self.0).map_or(Facts::None, |facts| Facts::Attached(Box::new(facts)))
             }
             _ => Facts::None,
         };

@@ -9,7 +9,6 @@ use serde::Deserialize;
 
 pub(super) use super::meta::Meta;
 use super::meta::unselected;
-use super::read::RouteFacts;
 use crate::crd::WorkloadSliceSpec;
 use crate::resource::gateway::Parent;
 
@@ -197,43 +196,45 @@ pub(super) struct WorkloadSlice {
     pub(super) spec: WorkloadSliceSpec,
 }
 
-/// What of a route is not the model's.
+/// What of a route or a policy is not the model's.
 #[derive(Deserialize)]
-pub(super) struct Route {
-    metadata: RouteMeta,
+pub(super) struct Attached {
+    metadata: AttachedMeta,
     #[serde(default)]
-    spec: RouteSpec,
+    spec: AttachedSpec,
     #[serde(default)]
-    status: RouteStatus,
+    status: AttachedStatus,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RouteMeta {
+struct AttachedMeta {
     #[serde(default)]
     resource_version: String,
     generation: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RouteSpec {
-    parent_refs: Option<Vec<Parent>>,
+#[serde(default)]
+struct AttachedSpec {
+    #[serde(alias = "parentRefs", alias = "targetRefs")]
+    to: Option<Vec<Parent>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct RouteStatus {
-    parents: Option<Vec<serde_json::Value>>,
+struct AttachedStatus {
+    #[serde(alias = "parents", alias = "ancestors")]
+    said: Option<Vec<serde_json::Value>>,
 }
 
-impl From<Route> for RouteFacts {
-    fn from(route: Route) -> Self {
+impl From<Attached> for super::read::Attached {
+    fn from(object: Attached) -> Self {
         Self {
-            revision: route.metadata.resource_version,
-            generation: route.metadata.generation,
-            parent_refs: route.spec.parent_refs.unwrap_or_default(),
-            parents: route.status.parents.unwrap_or_default(),
+            revision: object.metadata.resource_version,
+            generation: object.metadata.generation,
+            to: object.spec.to.unwrap_or_default(),
+            said: object.status.said.unwrap_or_default(),
         }
     }
 }

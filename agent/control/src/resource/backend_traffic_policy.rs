@@ -29,7 +29,8 @@ pub fn convert(object: &api::XBackendTrafficPolicy, findings: &mut Findings) -> 
     let session = object.spec.session_persistence.as_ref();
     let session = session.and_then(|given| session::convert("spec.sessionPersistence", given, &owner, findings));
     let traffic = Box::new(Traffic { retry_budget, session, ..Traffic::default() });
-    Some(TrafficPolicy { id: TrafficPolicyId { kind: TrafficKind::Gateway, name }, targets, traffic })
+    let id = TrafficPolicyId { kind: TrafficKind::Gateway, name };
+    Some(TrafficPolicy { id, targets, traffic, created: super::created(&object.metadata) })
 }
 
 /// What is absent is as GEP-3388 has it, which is as it is without.

@@ -45,7 +45,7 @@ pub fn convert(object: &crd::TrafficPolicy, findings: &mut Findings) -> Option<T
         }
     }
     let id = TrafficPolicyId { kind: TrafficKind::Weft, name: name? };
-    Some(TrafficPolicy { id, targets, traffic: Box::new(traffic) })
+    Some(TrafficPolicy { id, targets, traffic: Box::new(traffic), created: super::created(&object.metadata) })
 }
 
 fn target(path: &str, namespace: &str, given: &crd::TargetRef, findings: &mut Findings) -> Option<TrafficTarget> {

@@ -1,11 +1,13 @@
-//! The status of routes, written by the replica that holds the Lease: for every parent that is a Service, whether the mesh
-//! goes by the route there, and whether all it refers to is there.
+//! The status of routes and of Gateway API's policies, written by the replica that holds the Lease: for every Service they are
+//! attached to, whether the mesh goes by them there, and whether all a route refers to is there.
 //!
-//! Routes are read by the same functions as agents read them, and judged by the same snapshot; this room only puts the
-//! outcome into Gateway API's words ([`judge`]). Entries of other controllers are left as they are, and nothing is written
-//! that says what stands there already.
+//! They are read by the same functions as agents read them, and judged by the same snapshot; this room only puts the
+//! outcome into Gateway API's words ([`routes`], [`policies`]). Entries of other controllers are left as they are, and nothing
+//! is written that says what stands there already.
 
 mod judge;
+mod policies;
+mod routes;
 mod write;
 
 use std::collections::BTreeMap;
@@ -14,20 +16,28 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use weft_control::kubernetes::{Facts, Interest, Item, Known, News, Observed, RouteFacts, observe};
+use weft_control::kubernetes::{Attached, Facts, Interest, Item, Known, News, Observed, observe};
 use weft_control::manifests::ObjectRef;
-use weft_control::resource::{Finding, Kind};
-use weft_core::model::{HttpRoute, TcpRoute};
+use weft_control::resource::Kind;
+use weft_core::model::{HttpRoute, TcpRoute, TrafficPolicy};
 use weft_core::snapshot::{Delta, Resource, Snapshot};
 
 use crate::lease::Term;
 use crate::parts::Common;
+use judge::Seen;
 use write::Writer;
 
-/// What decides about a route.
-const KINDS: [Kind; 6] =
-    [Kind::Service, Kind::TcpRoute, Kind::HttpRoute, Kind::GrpcRoute, Kind::ReferenceGrant, Kind::TrafficPolicy];
-/// How long changes are gathered before routes are judged again.
+/// What decides about a route or a policy.
+const KINDS: [Kind; 7] = [
+    Kind::Service,
+    Kind::TcpRoute,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::ReferenceGrant,
+    Kind::TrafficPolicy,
+    Kind::BackendTrafficPolicy,
+];
+/// How long changes are gathered before all are judged again.
 const GATHER: Duration = Duration::from_millis(100);
 /// Pause between two writes: the bound is ten a second.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,27 +46,21 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// News taken at once.
 const BATCH: usize = 1024;
 
-/// A route, and what its conversion made of it.
-struct Seen {
-    facts: RouteFacts,
-    findings: Vec<Finding>,
-    model: Option<Model>,
-}
-
-/// A route as the mesh goes by it.
+/// A route or a policy as the mesh goes by it.
 enum Model {
     Tcp(TcpRoute),
     Http(HttpRoute),
+    Policy(TrafficPolicy),
 }
 
-/// Keeps the status of routes until told to stop, whenever `term` says that this replica is the one that does.
+/// Keeps the status of routes and policies until told to stop, whenever `term` says that this replica is the one that does.
 pub(crate) async fn run(common: Common, term: watch::Receiver<Term>) -> Result<(), String> {
     let Observed { news, stop: _watches, .. } = observe(&common.client, KINDS.map(Interest::from));
     let room = Room {
         writer: Writer::new(common.client.clone(), &common.telemetry),
         snapshot: Snapshot::new(common.settings.trust_domain.clone()),
         known: KINDS.into_iter().map(|kind| (kind, Known::default())).collect(),
-        routes: BTreeMap::new(),
+        attached: BTreeMap::new(),
         unread: KINDS.into(),
         due: None,
     };
@@ -68,9 +72,9 @@ struct Room {
     writer: Writer,
     snapshot: Snapshot,
     known: BTreeMap<Kind, Known>,
-    routes: BTreeMap<ObjectRef, Seen>,
+    attached: BTreeMap<ObjectRef, Seen>,
     unread: Vec<Kind>,
-    /// When routes are to be judged again.
+    /// When all are to be judged again.
     due: Option<Instant>,
 }
 
@@ -106,31 +110,31 @@ impl Room {
         }
         match news {
             News::Listed(objects) => {
-                self.routes.retain(|route, _| route.kind != kind || objects.contains(route));
+                self.attached.retain(|object, _| object.kind != kind || objects.contains(object));
                 known.keep_only(&objects, deltas);
             }
             News::Found(item) | News::Put(item) => {
-                self.routes.extend(seen(&item));
+                self.attached.extend(seen(&item));
                 known.put(*item, deltas);
             }
             News::Deleted(object) => {
-                self.routes.remove(&object);
+                self.attached.remove(&object);
                 known.remove(&object, deltas);
             }
             News::Absent => {}
         }
     }
 
-    /// Writes the status of every route whose status is another.
+    /// Writes the status of each whose status is another.
     async fn write(&mut self, term: &watch::Receiver<Term>) {
         self.due = None;
         let may_write = || term.borrow().may_write();
         if !self.unread.is_empty() || !term.borrow().holds() {
             return;
         }
-        for (object, seen) in &self.routes {
-            let Some(parents) = judge::parents(&self.snapshot, seen, Timestamp::now()) else { continue };
-            if !may_write() || !self.writer.write(object, &seen.facts, &parents).await {
+        for (object, seen) in &self.attached {
+            let Some(entries) = judge::entries(&self.snapshot, object, seen, Timestamp::now()) else { continue };
+            if !may_write() || !self.writer.write(object, &seen.facts, &entries).await {
                 self.due = Some(Instant::now() + AGAIN);
                 return;
             }
@@ -140,13 +144,14 @@ impl Room {
 }
 
 fn seen(item: &Item) -> Option<(ObjectRef, Seen)> {
-    let Facts::Route(facts) = &item.facts else { return None };
+    let Facts::Attached(facts) = &item.facts else { return None };
     let model = match &item.resource {
         Some(Resource::TcpRoute(route)) if item.valid => Some(Model::Tcp(route.clone())),
         Some(Resource::HttpRoute(route)) if item.valid => Some(Model::Http(route.clone())),
+        Some(Resource::TrafficPolicy(policy)) if item.valid => Some(Model::Policy(policy.clone())),
         _ => None,
     };
-    let seen = Seen { facts: RouteFacts::clone(facts), findings: item.findings.clone(), model };
+    let seen = Seen { facts: Attached::clone(facts), findings: item.findings.clone(), model };
     Some((item.object.clone(), seen))
 }
 
@@ -156,3 +161,6 @@ async fn until(moment: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,8 @@ pub struct TrafficPolicy {
     pub targets: Vec<TrafficTarget>,
     /// What it sets.
     pub traffic: Box<Traffic>,
+    /// Seconds since the epoch at which the object was created (0 where the manifest has none).
+    pub created: i64,
 }
 
 /// What a TrafficPolicy is for.

@@ -45,6 +45,7 @@ pub use resource::{Delta, Key, Resource};
 pub use routes::{Attachment, Branch, BranchFault, Split};
 pub use sessions::SessionClash;
 pub use topology::{Here, Proximity};
+pub use traffic::PolicyAttachment;
 
 /// Everything the mesh knows at one moment. Cloning one is cheap; so is keeping an old one.
 #[derive(Clone, Debug)]
@@ -336,6 +337,17 @@ impl Snapshot {
     #[must_use]
     pub fn faults(&self, route: &TcpRoute) -> Vec<Option<BranchFault>> {
         routes::faults(self, route)
+    }
+
+    /// All policies of traffic, by kind and name.
+    pub fn traffic_policies(&self) -> impl Iterator<Item = &Arc<TrafficPolicy>> {
+        self.primary.traffic.values()
+    }
+
+    /// What each target of a policy of Gateway API makes of it, in the order of its `targets`.
+    #[must_use]
+    pub fn policy_attachments(&self, policy: &TrafficPolicy) -> Vec<PolicyAttachment> {
+        traffic::attachments(self, policy)
     }
 
     /// What TrafficPolicies set for a port of a service; `None` where there are none.

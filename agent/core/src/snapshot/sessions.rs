@@ -3,7 +3,7 @@
 //! refuses them, a policy that does is not accepted (GEP-1619, "Session Affinity in K8S Services").
 
 use super::{Snapshot, traffic};
-use crate::model::{Algorithm, HashKey, HttpRule, ObjectName, Service, Traffic};
+use crate::model::{Algorithm, BackendRef, HashKey, HttpRule, ObjectName, Service, ServicePort};
 
 /// What keeps clients at their endpoint by their address, where `sessionPersistence` is asked for.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -31,27 +31,30 @@ pub enum SessionClash {
 /// Why a rule's `sessionPersistence` cannot be followed for requests to the Service `parent`, if so.
 pub(super) fn of_rule(snapshot: &Snapshot, parent: &ObjectName, rule: &HttpRule) -> Option<SessionClash> {
     rule.session.as_ref()?;
-    let by_address = |name: &ObjectName, port: Option<u16>| {
-        let service = snapshot.service(name)?;
-        let port = service.ports.iter().find(|known| Some(known.port) == port);
-        let traffic = port.and_then(|port| traffic::merged_for(snapshot, name, port));
-        of_port(service, port.map_or(0, |port| port.port), traffic.as_ref())
+    let by_address = |name: &ObjectName| snapshot.service(name).and_then(|service| of_affinity(service));
+    let of_backend = |backend: &BackendRef| {
+        let service = snapshot.service(&backend.service)?;
+        let port = service.ports.iter().find(|port| port.port == backend.port);
+        of_affinity(service).or_else(|| of_hash(snapshot, service, port?))
     };
-    let backends = rule.backends.iter().map(|backend| &backend.backend);
-    by_address(parent, None)
-        .or_else(|| backends.clone().find_map(|backend| by_address(&backend.service, Some(backend.port))))
+    by_address(parent).or_else(|| rule.backends.iter().find_map(|backend| of_backend(&backend.backend)))
 }
 
-/// Why no `sessionPersistence` can be followed for a port of `service`, for which `traffic` is set, if so.
-pub(super) fn of_port(service: &Service, port: u16, traffic: Option<&Traffic>) -> Option<SessionClash> {
-    if service.affinity.is_some() {
-        return Some(SessionClash::ClientIp(service.name.clone()));
-    }
-    let traffic = traffic?;
+/// Why no `sessionPersistence` can be followed for all ports of a service, if so.
+pub(super) fn of_service(snapshot: &Snapshot, service: &Service) -> Option<SessionClash> {
+    of_affinity(service).or_else(|| service.ports.iter().find_map(|port| of_hash(snapshot, service, port)))
+}
+
+fn of_affinity(service: &Service) -> Option<SessionClash> {
+    service.affinity.map(|_| SessionClash::ClientIp(service.name.clone()))
+}
+
+fn of_hash(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Option<SessionClash> {
+    let traffic = traffic::own(snapshot, &service.name, port)?;
     let algorithm = traffic.algorithm.filter(|algorithm| algorithm.is_hash())?;
     matches!(traffic.hash_key, None | Some(HashKey::SourceIp)).then(|| SessionClash::SourceIp {
         service: service.name.clone(),
-        port,
+        port: port.port,
         algorithm,
     })
 }
@@ -62,11 +65,12 @@ mod tests {
     use crate::http::Refusal;
     use crate::model::{
         BackendRef, Carrier, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId, ParentRef, SessionPersistence,
-        TrafficPolicy, TrafficTarget, Weight,
+        Traffic, TrafficKind, TrafficPolicy, TrafficPolicyId, TrafficTarget, Weight,
     };
-    use crate::snapshot::{Delta, Resource};
+    use crate::snapshot::{Delta, PolicyAttachment, Resource};
     use crate::testing::{object, service, snapshot, tuned};
     use std::sync::Arc;
+    use std::time::Duration;
 
     fn persistence() -> Arc<SessionPersistence> {
         let carrier = Carrier::Cookie { permanent: false };
@@ -95,7 +99,7 @@ mod tests {
     fn hashing(hash_key: Option<HashKey>) -> Resource {
         let traffic = Box::new(Traffic { algorithm: Some(Algorithm::Maglev), hash_key, ..Traffic::default() });
         let targets = vec![TrafficTarget::Service(object("n/back"), None)];
-        Resource::TrafficPolicy(TrafficPolicy { id: tuned("n/p"), targets, traffic })
+        Resource::TrafficPolicy(TrafficPolicy { id: tuned("n/p"), targets, traffic, created: 0 })
     }
 
     /// Why requests to `n/front` are refused.
@@ -133,22 +137,42 @@ mod tests {
         assert_eq!(refused(&at_rest.apply([Delta::Put(by_header)])), None, "who is new goes by the header");
     }
 
+    /// A policy of Gateway API for `n/back`.
+    fn asking(named: &str, created: i64, session: bool, idle: u64) -> TrafficPolicy {
+        let session = session.then(persistence);
+        let traffic = Box::new(Traffic { session, idle: Some(Duration::from_secs(idle)), ..Traffic::default() });
+        let targets = vec![TrafficTarget::Service(object("n/back"), None)];
+        let id = TrafficPolicyId { kind: TrafficKind::Gateway, name: object(named) };
+        TrafficPolicy { id, targets, traffic, created }
+    }
+
     #[test]
-    fn a_policy_keeps_no_session_where_its_service_keeps_clients_by_their_address() {
+    fn a_policy_is_in_force_only_if_it_is_the_oldest_and_can_be_followed() {
         let back = service("n/back", "10.96.0.2", 80);
-        let traffic =
-            Box::new(Traffic { session: Some(persistence()), idle: Some(Service::AFFINITY), ..Traffic::default() });
-        let targets = vec![TrafficTarget::Service(back.name.clone(), None)];
-        let policy = Resource::TrafficPolicy(TrafficPolicy { id: tuned("n/s"), targets, traffic });
-        let at_rest = snapshot([Resource::Service(back.clone()), policy]);
-        let session = |snapshot: &Snapshot| {
-            let traffic = snapshot.traffic(&back.name, 80).unwrap();
-            assert!(traffic.idle.is_some(), "the rest of it is in force");
-            traffic.session.is_some()
+        let policies = [asking("n/a", 2, false, 1), asking("n/z", 1, true, 2), asking("n/b", 2, true, 3)];
+        let all = policies.iter().cloned().map(Resource::TrafficPolicy).chain([Resource::Service(back.clone())]);
+        let at_rest = snapshot(all);
+        let idle = |snapshot: &Snapshot| {
+            let traffic = snapshot.traffic(&back.name, 80)?;
+            traffic.idle.map(|idle| (idle.as_secs(), traffic.session.is_some()))
         };
-        assert!(session(&at_rest));
+        let fates =
+            |snapshot: &Snapshot| policies.each_ref().map(|policy| snapshot.policy_attachments(policy).remove(0));
+        let conflicted = |with: &str| PolicyAttachment::Conflicted(object(with));
+        assert_eq!(idle(&at_rest), Some((2, true)));
+        assert_eq!(fates(&at_rest), [conflicted("n/z"), PolicyAttachment::Accepted, conflicted("n/z")]);
+        // Its place is nobody's, as long as it only cannot be followed.
         for change in [kept(back.clone()), hashing(None)] {
-            assert!(!session(&at_rest.apply([Delta::Put(change)])));
+            let clashing = at_rest.apply([Delta::Put(change)]);
+            assert_eq!(idle(&clashing), None);
+            let [first, second, third] = fates(&clashing);
+            assert_eq!((first, third), (conflicted("n/z"), conflicted("n/z")));
+            assert!(matches!(second, PolicyAttachment::Clash(_)), "{second:?}");
         }
+        let next = at_rest.apply([Delta::Remove(Resource::TrafficPolicy(policies[1].clone()).key())]);
+        assert_eq!(idle(&next), Some((1, false)), "the same age: the smaller name");
+        assert_eq!(fates(&next)[2], conflicted("n/a"));
+        let none = next.apply([Delta::Remove(Resource::Service(back.clone()).key())]);
+        assert_eq!(fates(&none)[0], PolicyAttachment::NoService);
     }
 }

@@ -122,7 +122,12 @@ pub(crate) fn tuned(named: &str) -> TrafficPolicyId {
 /// A policy for one service of the same name.
 pub(crate) fn balanced_by(service: &str, algorithm: Algorithm) -> TrafficPolicy {
     let traffic = Box::new(Traffic { algorithm: Some(algorithm), ..Traffic::default() });
-    TrafficPolicy { id: tuned(service), targets: vec![TrafficTarget::Service(object(service), None)], traffic }
+    TrafficPolicy {
+        id: tuned(service),
+        targets: vec![TrafficTarget::Service(object(service), None)],
+        traffic,
+        created: 0,
+    }
 }
 
 /// The domain of every test mesh.

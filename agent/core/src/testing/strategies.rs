@@ -177,9 +177,12 @@ fn traffic() -> impl Strategy<Value = TrafficPolicy> {
     let traffic = (option::of(algorithm), option::of(Just(Duration::from_secs(9))))
         .prop_map(|(algorithm, idle)| Traffic { algorithm, idle, ..Traffic::default() });
     let kind = select(vec![TrafficKind::Weft, TrafficKind::Gateway]);
-    (kind, objects(&["a/p", "a/q", "b/p"]), vec(target, 0..2), traffic).prop_map(|(kind, name, targets, traffic)| {
-        TrafficPolicy { id: TrafficPolicyId { kind, name }, targets, traffic: Box::new(traffic) }
-    })
+    (kind, objects(&["a/p", "a/q", "b/p"]), vec(target, 0..2), traffic, 0..3_i64).prop_map(
+        |(kind, name, targets, traffic, created)| {
+            let (id, traffic) = (TrafficPolicyId { kind, name }, Box::new(traffic));
+            TrafficPolicy { id, targets, traffic, created }
+        },
+    )
 }
 
 fn matches<T: Clone + std::fmt::Debug>(values: impl Strategy<Value = T> + Clone) -> impl Strategy<Value = Match<T>> {

@@ -108,6 +108,7 @@ fn another_service_stands_in_while_no_endpoint_is_well() {
         id: crate::testing::tuned("a/f"),
         targets: vec![TrafficTarget::Service(object("a/s"), None)],
         traffic: Box::new(traffic),
+        created: 0,
     };
     let with = |ready: &[bool]| {
         let own =

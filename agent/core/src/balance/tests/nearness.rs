@@ -251,7 +251,7 @@ fn how_many_near_ones_are_enough_may_be_set() {
     for (percent, near) in [(None, 1.0), (Some(75), 1.0), (Some(100), 0.75), (Some(10), 1.0)] {
         let traffic = Box::new(crate::model::Traffic { healthy_percent: percent, ..Default::default() });
         let targets = vec![crate::model::TrafficTarget::Service(plain().name, None)];
-        let policy = crate::model::TrafficPolicy { id: crate::testing::tuned("a/p"), targets, traffic };
+        let policy = crate::model::TrafficPolicy { id: crate::testing::tuned("a/p"), targets, traffic, created: 0 };
         let snapshot = zoned(plain(), endpoints.clone()).apply([Delta::Put(Resource::TrafficPolicy(policy))]);
         let got = share(&Client::new().spread(&snapshot, 20_000), 0..4);
         assert!((got - near).abs() < 0.015, "{percent:?}: {got} and not {near}");
