@@ -157,5 +157,10 @@ fn health_of_new_endpoints_is_asked_at_once() -> Result<()> {
     web.lab.set_endpoints(&web.web, pods.map(Endpoint::from).collect())?;
     web.unwell(1.0)?;
     ensure!(web.ask(Http::One, 60)? == ["v1", "v2"]);
+    // Nor does anybody wait an hour for other settings.
+    server.fetch("127.0.0.1:8080".parse()?, Http::One, Ask::get("/be/200"))?.saw()?;
+    let often = json!({"http": {"path": "/well", "statuses": [200]}, "interval": "200ms"});
+    policy(&web.lab, "a-health", &service("web"), &json!({"healthCheck": often}))?;
+    web.unwell(0.0)?;
     web.lab.finish()
 }

@@ -6,7 +6,7 @@
 
 mod probe;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -49,7 +49,15 @@ struct Wanted {
     snapshot: Arc<Snapshot>,
     settings: Arc<HealthCheck>,
     pod: Arc<Pod>,
-    endpoints: Vec<Checkable>,
+    /// As long as it is the same, so are the endpoints.
+    revision: Option<u64>,
+}
+
+/// What the last round of checks was about.
+struct Known {
+    settings: Arc<HealthCheck>,
+    revision: Option<u64>,
+    endpoints: HashSet<Checkable>,
 }
 
 /// The checks of a service port that are under way.
@@ -134,8 +142,8 @@ impl Checks {
             let next = tokio::time::Instant::now() + wanted.settings.interval;
             // Spread, so that nodes and endpoints do not move in step; the first time at once.
             let spread = if std::mem::take(&mut first) { Duration::ZERO } else { wanted.settings.interval / 5 };
-            under_way.begin(&self, &wanted, &wanted.endpoints, spread);
-            let known = wanted.endpoints.clone();
+            let endpoints = self.begin(&mut under_way, &wanted, &HashSet::new(), spread);
+            let known = Known { settings: Arc::clone(&wanted.settings), revision: wanted.revision, endpoints };
             // Nothing of a pod is held while nobody is asked in its name: it may leave.
             drop(wanted);
             let Some(()) = self.await_round(&mut under_way, &mut news, known, next).await else { break };
@@ -146,13 +154,13 @@ impl Checks {
         tracing::debug!(service = %key, "its endpoints are checked no more");
     }
 
-    /// Waits until it is time for the next round and the last check of this one is done; endpoints that come meanwhile, beside
-    /// `known`, are checked when they do. `None` if none are to be checked any more.
+    /// Waits until it is time for the next round and the last check of this one is done, or until another is to be made by other
+    /// settings; endpoints that come meanwhile are checked when they do. `None` if none are to be checked any more.
     async fn await_round(
         self: &Arc<Self>,
         under_way: &mut UnderWay,
         news: &mut watch::Receiver<()>,
-        mut known: Vec<Checkable>,
+        mut known: Known,
         next: tokio::time::Instant,
     ) -> Option<()> {
         let mut due = pin!(tokio::time::sleep_until(next));
@@ -162,9 +170,13 @@ impl Checks {
                 Some(_) = under_way.tasks.join_next() => {}
                 Ok(()) = news.changed() => {
                     let wanted = self.wanted(&under_way.key)?;
-                    let new: Vec<_> = wanted.endpoints.iter().filter(|one| !known.contains(one)).cloned().collect();
-                    under_way.begin(self, &wanted, &new, Duration::ZERO);
-                    known = wanted.endpoints;
+                    if wanted.settings != known.settings {
+                        return Some(());
+                    }
+                    if wanted.revision != known.revision {
+                        known.endpoints = self.begin(under_way, &wanted, &known.endpoints, Duration::ZERO);
+                        known.revision = wanted.revision;
+                    }
                 }
             }
         }
@@ -182,8 +194,31 @@ impl Checks {
         }
         drop(ports);
         let (settings, pod) = wanted?;
-        let endpoints = self.balancers.to_check(&snapshot, key, Instant::now());
-        Some(Wanted { snapshot, settings, pod, endpoints })
+        let revision = snapshot.revision(&key.service);
+        Some(Wanted { snapshot, settings, pod, revision })
+    }
+
+    /// Begins to check all endpoints but those `known`, each at some moment within `spread`. Returns all.
+    fn begin(
+        self: &Arc<Self>,
+        under_way: &mut UnderWay,
+        wanted: &Wanted,
+        known: &HashSet<Checkable>,
+        spread: Duration,
+    ) -> HashSet<Checkable> {
+        let all = self.balancers.to_check(&wanted.snapshot, &under_way.key, Instant::now());
+        for endpoint in all.iter().filter(|one| !known.contains(*one)) {
+            let endpoint = endpoint.clone();
+            let (checks, key, snapshot) = (Arc::clone(self), under_way.key.clone(), Arc::clone(&wanted.snapshot));
+            let (settings, pod, turns) =
+                (Arc::clone(&wanted.settings), Arc::clone(&wanted.pod), Arc::clone(&under_way.turns));
+            under_way.tasks.spawn(async move {
+                tokio::time::sleep(spread.mul_f64(rand::random())).await;
+                let _turn = turns.acquire().await;
+                checks.check(&key, &snapshot, &settings, &pod, &endpoint).await;
+            });
+        }
+        all.into_iter().collect()
     }
 
     async fn check(
@@ -222,22 +257,5 @@ impl Checks {
             tracing::info!(service = %key, endpoint = %endpoint.0, healthy, why, "what checks find of an endpoint has changed");
         }
         self.metrics.unhealthy_endpoints(key, self.balancers.unhealthy(key));
-    }
-}
-
-impl UnderWay {
-    /// Begins to check these endpoints, each at some moment within `spread`.
-    fn begin(&mut self, checks: &Arc<Checks>, wanted: &Wanted, endpoints: &[Checkable], spread: Duration) {
-        for endpoint in endpoints {
-            let (checks, key, snapshot) = (Arc::clone(checks), self.key.clone(), Arc::clone(&wanted.snapshot));
-            let endpoint = endpoint.clone();
-            let (settings, pod, turns) =
-                (Arc::clone(&wanted.settings), Arc::clone(&wanted.pod), Arc::clone(&self.turns));
-            self.tasks.spawn(async move {
-                tokio::time::sleep(spread.mul_f64(rand::random())).await;
-                let _turn = turns.acquire().await;
-                checks.check(&key, &snapshot, &settings, &pod, &endpoint).await;
-            });
-        }
     }
 }
