@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -93,8 +94,8 @@ impl Workers {
     }
 
     /// Runs `begin` with a connection that was accepted on this thread, here or on a worker with less to do, and then what it
-    /// answers, as `drain`'s tasks. Making a connection takes kilobytes of state and carrying it a few hundred bytes: so each
-    /// has a task of its own size, and an idle connection is the second.
+    /// answers, as one of `drain`'s tasks. Making a connection takes kilobytes of state and carrying it a few hundred bytes: so
+    /// what makes it is in a box of its own that goes when it is made, and an idle connection is the task without it.
     pub fn carry<B, F, R>(&self, drain: &Drain, tcp: TcpStream, load: Load, begin: B)
     where
         B: FnOnce(TcpStream) -> F + Send + 'static,
@@ -105,31 +106,18 @@ impl Workers {
         let worker = &self.workers[number - 1];
         worker.carries.fetch_add(1, Ordering::Relaxed);
         let seat = Seat(Arc::clone(&worker.carries));
-        let go_on = {
-            let drain = drain.clone();
-            move |rest: R| {
-                drain.spawn(async move {
-                    rest.await;
-                    drop(seat);
-                });
-            }
-        };
         if number == self::number() {
-            return drain.spawn(async move {
-                if let Some(rest) = begin(tcp).await {
-                    go_on(rest);
-                }
-            });
+            return drain.spawn(both(Box::pin(begin(tcp)), seat));
         }
         // It is told to the worker's own poll, and forgotten by this one's.
         let Ok(tcp) = tcp.into_std() else { return };
-        drain.spawn_on(&worker.handle, async move {
-            if let Ok(tcp) = TcpStream::from_std(tcp)
-                && let Some(rest) = begin(tcp).await
-            {
-                go_on(rest);
+        let begun = Box::pin(async move {
+            match TcpStream::from_std(tcp) {
+                Ok(tcp) => begin(tcp).await,
+                Err(_) => None,
             }
         });
+        drain.spawn_on(&worker.handle, both(begun, seat));
     }
 
     /// The number of the worker that gets the next connection.
@@ -142,6 +130,14 @@ impl Workers {
             Some(here) if carries(here) <= least + slack => number(),
             _ => idlest,
         }
+    }
+}
+
+/// Both parts of a connection, one after the other.
+async fn both<R: Future<Output = ()>>(begun: Pin<Box<impl Future<Output = Option<R>>>>, _seat: Seat) {
+    let rest = begun.await;
+    if let Some(rest) = rest {
+        rest.await;
     }
 }
 

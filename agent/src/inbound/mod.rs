@@ -138,23 +138,23 @@ impl Inbound {
         };
         let handler = |incoming: Incoming| {
             let (inbound, pod) = (Arc::clone(self), Arc::clone(pod));
-            async move { inbound.stream(&pod, incoming).await }
+            // What admits it is in a box that goes before it is carried, which takes a fraction of its memory and may last for days.
+            let admitted = Box::pin(async move { inbound.stream(&pod, incoming).await });
+            async move {
+                let open = admitted.await;
+                if let Some(open) = open {
+                    open.run().await;
+                }
+            }
         };
         tunnel::serve(tcp, context, handler).await;
     }
 
-    /// One connection of a tunnel.
-    async fn stream(&self, pod: &Pod, incoming: Incoming) {
+    /// One connection of a tunnel, let in or answered.
+    async fn stream(&self, pod: &Pod, mut incoming: Incoming) -> Option<Open<()>> {
         if !pod.reached.load(Ordering::Relaxed) {
             pod.reached.store(true, Ordering::Relaxed);
         }
-        // In a task of its own, which needs a fraction of this one's memory and may last for days.
-        if let Some(open) = self.admit(pod, incoming).await {
-            tokio::spawn(open.run());
-        }
-    }
-
-    async fn admit(&self, pod: &Pod, mut incoming: Incoming) -> Option<Open<()>> {
         let peer = Arc::clone(&incoming.peer);
         let (source, destination) = (incoming.source, incoming.authority);
         let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Tunnel, true);
