@@ -16,7 +16,7 @@ use weft_core::route::service_port_at;
 use weft_core::snapshot::Snapshot;
 
 use crate::pod::{Pod, Snapshots};
-use crate::telemetry::access::{self, ConnectionRecord, Direction, Path, Peer};
+use crate::telemetry::access::{self, ConnectionRecord, Direction, Ending, Path, Peer};
 use crate::telemetry::{ConnectionLabels, ConnectionSeries, Metrics, Party, Reporter, Security};
 
 /// A pod that takes part, or took part and still has connections.
@@ -38,11 +38,7 @@ impl Known {
     }
 
     fn peer(&self, address: SocketAddr) -> Peer {
-        Peer {
-            address: Some(address),
-            workload: Some(self.workload.name.clone()),
-            identity: Some(self.identity.clone()),
-        }
+        Peer { address, workload: Some(Arc::clone(&self.workload)), identity: Some(self.identity.clone()) }
     }
 }
 
@@ -154,22 +150,20 @@ impl Direct {
             }
         }
         let dialled = dialled(record);
-        access::log(&ConnectionRecord {
+        let connection = ConnectionRecord {
             direction: Direction::Outbound,
             path: Path::SameNode,
             tunnel_protocol: None,
             source: source.peer(client(&record.tuple)),
-            destination: destination.peer(server(&record.tuple)),
+            destination: Some(destination.peer(server(&record.tuple))),
             original_destination: Some(dialled),
             service: service_port_at(snapshot, dialled).map(|key| key.service),
-            sent: record.sent,
-            received: record.received,
-            duration: Duration::from_nanos(record.lasted),
             attempts: 1,
-            end: label,
-            error,
             policy,
-        });
+        };
+        let duration = Duration::from_nanos(record.lasted);
+        let (sent, received) = (record.sent, record.received);
+        access::log(&connection, &Ending { sent, received, duration, end: label, error });
     }
 
     fn series(

@@ -14,7 +14,6 @@ use tokio_util::task::TaskTracker;
 pub struct Drain {
     stopped: CancellationToken,
     draining: CancellationToken,
-    expired: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -53,31 +52,25 @@ impl Drain {
         self.stopped.clone()
     }
 
-    /// A child of the deadline: cancelled when the deadline has passed, or by whoever else holds it.
-    #[must_use]
-    pub fn kill_token(&self) -> CancellationToken {
-        self.expired.child_token()
-    }
-
     /// Tasks still running.
     #[must_use]
     pub fn open(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Begins draining, waits up to `deadline` for what is open, then cuts it. Returns how many were cut.
-    pub async fn finish(&self, deadline: Duration) -> usize {
+    /// Begins draining, waits up to `deadline` for what is open, then has `cut` end it. Returns how many were cut.
+    pub async fn finish(&self, deadline: Duration, cut: impl FnOnce()) -> usize {
         self.stopped.cancel();
         self.draining.cancel();
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok() {
             return 0;
         }
-        let cut = self.tasks.len();
-        self.expired.cancel();
+        let left = self.tasks.len();
+        cut();
         // A cut connection only has to close its sockets; one that cannot must not keep the agent.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
-        cut
+        left
     }
 }
 
@@ -89,17 +82,18 @@ mod tests {
     async fn waits_for_what_is_open() {
         let drain = Drain::new();
         drain.spawn(tokio::time::sleep(Duration::from_secs(5)));
-        assert_eq!(drain.finish(Duration::from_secs(10)).await, 0);
+        assert_eq!(drain.finish(Duration::from_secs(10), || unreachable!()).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn cuts_at_the_deadline() {
         let drain = Drain::new();
-        let kill = drain.kill_token();
-        drain.spawn(async move { kill.cancelled().await });
+        let kill = CancellationToken::new();
+        let killed = kill.clone();
+        drain.spawn(async move { killed.cancelled().await });
         drain.spawn(std::future::pending());
         let begun = tokio::time::Instant::now();
-        assert_eq!(drain.finish(Duration::from_secs(10)).await, 2);
+        assert_eq!(drain.finish(Duration::from_secs(10), || kill.cancel()).await, 2);
         assert!(begun.elapsed() <= Duration::from_secs(11));
     }
 }

@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use weft_core::model::{Identity, ObjectName, Workload};
 
-use crate::relay::{End, Outcome, Traffic};
-use crate::telemetry::access::{self, ConnectionRecord, Direction, Path, Peer};
+use crate::relay::{End, Flow};
+use crate::telemetry::access::{self, ConnectionRecord, Direction, Ending, Path, Peer};
 use crate::telemetry::{ConnectionLabels, ConnectionSeries, Metrics, Party, Reporter, Security, TunnelDirection};
 use crate::tunnel::{Events, Protocol, Rejection, Side, TunnelError};
 
 /// The bytes of a connection, and how many of them the metrics have been told.
 #[derive(Debug)]
 pub struct Meter {
-    /// What the relay counts: near is the app or the plaintext client.
-    pub traffic: Arc<Traffic>,
+    /// What the relay counts, and what ends it: near is the app or the plaintext client.
+    pub flow: Arc<Flow>,
     /// Whether near is the destination, so that the relay's directions are the reverse of the connection's.
     near_is_destination: bool,
     series: OnceLock<ConnectionSeries>,
@@ -25,19 +25,13 @@ pub struct Meter {
 
 impl Meter {
     fn new(near_is_destination: bool) -> Self {
-        Self { traffic: Arc::default(), near_is_destination, series: OnceLock::new(), told: Mutex::default() }
-    }
-
-    /// That of a connection whose requests are counted, and not itself.
-    #[must_use]
-    pub fn of_requests() -> Arc<Self> {
-        Arc::new(Self::new(false))
+        Self { flow: Arc::default(), near_is_destination, series: OnceLock::new(), told: Mutex::default() }
     }
 
     /// Bytes so far: from source to destination, and back.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
-        let (out, back) = (self.traffic.sent(), self.traffic.received());
+        let (out, back) = (self.flow.traffic.sent(), self.flow.traffic.received());
         if self.near_is_destination { (back, out) } else { (out, back) }
     }
 
@@ -52,38 +46,38 @@ impl Meter {
     }
 }
 
-/// A connection that is being carried.
+/// A connection that is being made.
 pub struct Observed {
     metrics: Metrics,
-    /// The line that will be logged.
+    /// What will be logged of it.
     pub record: ConnectionRecord,
     /// Who connects, for the metrics.
     pub source: Party,
     /// Who is connected to, for the metrics.
     pub destination: Party,
-    /// Its bytes.
-    pub meter: Arc<Meter>,
+    near_is_destination: bool,
     begun: Instant,
 }
 
 impl Observed {
-    /// A connection just accepted. `near_is_destination` where the relay's first side is the app that is served.
+    /// A connection just accepted, from `source`. `near_is_destination` where the relay's first side is the app that is served.
     #[must_use]
-    pub fn new(metrics: &Metrics, direction: Direction, path: Path, near_is_destination: bool) -> Self {
+    pub fn new(
+        metrics: &Metrics,
+        direction: Direction,
+        path: Path,
+        source: SocketAddr,
+        near_is_destination: bool,
+    ) -> Self {
         let record = ConnectionRecord {
             direction,
             path,
             tunnel_protocol: None,
-            source: Peer::default(),
-            destination: Peer::default(),
+            source: Peer { address: source, workload: None, identity: None },
+            destination: None,
             original_destination: None,
             service: None,
-            sent: 0,
-            received: 0,
-            duration: std::time::Duration::ZERO,
             attempts: 0,
-            end: "",
-            error: None,
             policy: None,
         };
         Self {
@@ -91,19 +85,20 @@ impl Observed {
             record,
             source: Party::unknown(),
             destination: Party::unknown(),
-            meter: Arc::new(Meter::new(near_is_destination)),
+            near_is_destination,
             begun: Instant::now(),
         }
     }
 
     /// Who connects.
-    pub fn source(&mut self, address: SocketAddr, workload: Option<&Workload>, identity: Option<&Identity>) {
-        (self.record.source, self.source) = known(address, workload, identity);
+    pub fn source(&mut self, workload: Option<&Arc<Workload>>, identity: Option<&Identity>) {
+        (self.record.source, self.source) = known(self.record.source.address, workload, identity);
     }
 
     /// Who is connected to.
-    pub fn destination(&mut self, address: SocketAddr, workload: Option<&Workload>, identity: Option<&Identity>) {
-        (self.record.destination, self.destination) = known(address, workload, identity);
+    pub fn destination(&mut self, address: SocketAddr, workload: Option<&Arc<Workload>>, identity: Option<&Identity>) {
+        let (peer, party) = known(address, workload, identity);
+        (self.record.destination, self.destination) = (Some(peer), party);
     }
 
     fn series(&self) -> ConnectionSeries {
@@ -121,36 +116,93 @@ impl Observed {
         })
     }
 
-    /// Both sides are connected. What was needed only to find the connection's series is let go: it may last for days.
+    /// As one of the open connections of the pod with this UID.
     #[must_use]
-    pub fn opened(self) -> Opened {
+    pub fn connection(&self, pod: &Arc<str>) -> Connection {
+        Connection {
+            pod: Arc::clone(pod),
+            record: self.record.clone(),
+            meter: Meter::new(self.near_is_destination),
+            begun: self.begun,
+        }
+    }
+
+    /// Both sides are connected: `connection` is counted from here on.
+    pub fn opened(self, connection: &Connection) {
         let series = self.series();
         series.opened();
-        let _ = self.meter.series.set(series);
-        Opened { record: self.record, meter: self.meter, begun: self.begun }
+        let _ = connection.meter.series.set(series);
     }
 
     /// It never was connected.
-    pub fn failed(mut self, reason: &'static str, error: String) {
+    pub fn failed(self, reason: &'static str, error: String) {
         self.series().failed(reason);
-        self.record.error = Some(error);
-        log(&mut self.record, self.begun, reason);
+        let duration = self.begun.elapsed();
+        let ending = Ending { sent: 0, received: 0, duration, end: reason, error: Some(error) };
+        access::log(&self.record, &ending);
     }
 }
 
-/// A connection whose sides are connected.
-pub struct Opened {
-    record: ConnectionRecord,
-    /// Its bytes.
-    pub meter: Arc<Meter>,
-    begun: Instant,
+/// A connection from when it is let in to its end: one block of memory for the registry, the relay and the log, since there
+/// may be many that idle.
+#[derive(Debug)]
+pub struct Connection {
+    /// UID of the pod of this node it belongs to.
+    pub pod: Arc<str>,
+    /// Who talks to whom, and how.
+    pub record: ConnectionRecord,
+    /// Its bytes, and what ends it.
+    pub meter: Meter,
+    /// When it was accepted.
+    pub begun: Instant,
 }
 
-impl Opened {
+impl Connection {
+    /// The client's address.
+    #[must_use]
+    pub fn source(&self) -> SocketAddr {
+        self.record.source.address
+    }
+
+    /// The address the client dialled (outbound) or the app listens on (inbound).
+    #[must_use]
+    pub fn destination(&self) -> SocketAddr {
+        let far = self.record.destination.as_ref().map(|peer| peer.address);
+        self.record.original_destination.or(far).unwrap_or(self.source())
+    }
+
+    /// The endpoint an outbound connection was given to.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        let outbound = self.record.direction == Direction::Outbound;
+        self.record.destination.as_ref().filter(|_| outbound).map(|peer| peer.address)
+    }
+
+    /// The pod of this node it belongs to.
+    #[must_use]
+    pub fn pod_name(&self) -> Option<&ObjectName> {
+        self.ends()[0]?.workload.as_ref().map(|workload| &workload.name)
+    }
+
+    /// The other's identity, from its certificate (inbound) or as demanded of it (outbound); `None` in plaintext.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Identity> {
+        self.ends()[1]?.identity.as_ref()
+    }
+
+    /// The pod's end and the other.
+    fn ends(&self) -> [Option<&Peer>; 2] {
+        let (source, destination) = (Some(&self.record.source), self.record.destination.as_ref());
+        match self.record.direction {
+            Direction::Outbound => [source, destination],
+            Direction::Inbound => [destination, source],
+        }
+    }
+
     /// The relay is done.
-    pub fn ended(mut self, outcome: &Outcome) {
+    pub fn ended(&self, end: End) {
         self.meter.flush();
-        let label = match outcome.end {
+        let label = match end {
             End::Fin => "fin",
             End::Killed => "killed",
             End::Reset(side) => {
@@ -161,24 +213,18 @@ impl Opened {
         if let Some(series) = self.meter.series.get() {
             series.closed(label);
         }
-        (self.record.sent, self.record.received) = self.meter.bytes();
-        log(&mut self.record, self.begun, label);
+        let (sent, received) = self.meter.bytes();
+        let duration = self.begun.elapsed();
+        access::log(&self.record, &Ending { sent, received, duration, end: label, error: None });
     }
 }
 
-fn log(record: &mut ConnectionRecord, begun: Instant, end: &'static str) {
-    record.end = end;
-    record.duration = begun.elapsed();
-    access::log(record);
-}
-
-fn known(address: SocketAddr, workload: Option<&Workload>, identity: Option<&Identity>) -> (Peer, Party) {
+fn known(address: SocketAddr, workload: Option<&Arc<Workload>>, identity: Option<&Identity>) -> (Peer, Party) {
     let party = match workload {
         Some(workload) => Party::of(workload, identity),
         None => Party::unknown(),
     };
-    let name = workload.map(|w: &Workload| -> ObjectName { w.name.clone() });
-    (Peer { address: Some(address), workload: name, identity: identity.cloned() }, party)
+    (Peer { address, workload: workload.cloned(), identity: identity.cloned() }, party)
 }
 
 /// A failed connect as a metric label.

@@ -20,8 +20,8 @@ impl Node {
         let concerned = |uid: &str| after.workload(uid).is_some_and(|w| changed.concerns(w));
         for killed in self.parts.live.judge_again(after, |c| concerned(&c.pod)) {
             let connection = &killed.connection;
-            tracing::info!(pod = %connection.pod_name, source = %connection.source, destination = %connection.destination,
-                reason = %killed.reason, "policy changed: connection ended");
+            tracing::info!(pod = connection.pod_name().map(tracing::field::display), source = %connection.source(),
+                destination = %connection.destination(), reason = %killed.reason, "policy changed: connection ended");
         }
         let pods: BTreeSet<Arc<str>> = self.pods.enrolled.keys().filter(|uid| concerned(uid)).cloned().collect();
         self.judge_kernel(after, &pods);

@@ -78,7 +78,7 @@ pub(super) async fn finish(
     pods.stop_accepting().await;
     let drain = &parts.inbound.drain;
     tracing::info!(open = drain.open(), deadline = ?config.drain_deadline, "draining");
-    let cut = drain.finish(config.drain_deadline).await;
+    let cut = drain.finish(config.drain_deadline, || parts.live.kill_all()).await;
     if cut > 0 {
         tracing::warn!(cut, "connections were cut at the drain deadline");
     }

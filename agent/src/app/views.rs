@@ -18,7 +18,7 @@ use crate::admin::{
 };
 use crate::direct::{client, server};
 use crate::identity::IdentityState;
-use crate::live::Connection;
+use crate::observe::Connection;
 use crate::sys::clock::monotonic_ns;
 use crate::telemetry::access::{Direction, Path};
 use weft_control::kubernetes::{Health, WatchState};
@@ -96,27 +96,27 @@ impl Node {
     pub(super) fn connections(&self) -> Vec<ConnectionView> {
         let snapshot = self.store.snapshot();
         let name = |ip| snapshot.workload_at(ip).map(|w| w.name.to_string());
-        let view = |(id, c): (u64, Connection)| {
+        let view = |(id, c): (u64, Arc<Connection>)| {
             let (sent, received) = c.meter.bytes();
-            let far = c.endpoint.unwrap_or(c.destination);
-            let own = Some(c.pod_name.to_string());
-            let (source_workload, destination_workload) = match c.direction {
+            let far = c.endpoint().unwrap_or(c.destination());
+            let own = c.pod_name().map(ToString::to_string);
+            let (source_workload, destination_workload) = match c.record.direction {
                 Direction::Outbound => (own, name(far.ip())),
-                Direction::Inbound => (name(c.source.ip()), own),
+                Direction::Inbound => (name(c.source().ip()), own),
             };
             ConnectionView {
                 id,
-                direction: c.direction.as_str().into(),
-                path: c.path.as_str().into(),
-                source: c.source.to_string(),
+                direction: c.record.direction.as_str().into(),
+                path: c.record.path.as_str().into(),
+                source: c.source().to_string(),
                 source_workload,
-                destination: c.destination.to_string(),
-                endpoint: c.endpoint.map(|e| e.to_string()),
+                destination: c.destination().to_string(),
+                endpoint: c.endpoint().map(|e| e.to_string()),
                 destination_workload,
-                peer_identity: c.peer.map(|p| p.to_string()),
+                peer_identity: c.peer().map(ToString::to_string),
                 sent,
                 received,
-                age_ms: u64::try_from(c.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
+                age_ms: u64::try_from(c.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             }
         };
         self.parts.live.list().into_iter().map(view).chain(self.direct_connections()).collect()

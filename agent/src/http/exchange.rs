@@ -258,8 +258,8 @@ impl Session {
         hop::response(&mut head);
         let body = match (near, far) {
             (Some(near), Some(far)) => {
-                let kill = self.client.kill.clone();
-                self.http.drain.spawn(upgrade::relay(near, far, held, kill));
+                let (kill, app) = (self.client.kill.clone(), Arc::clone(self));
+                self.http.drain.spawn(upgrade::relay(near, far, held, kill, app));
                 head.extensions.insert(Switched);
                 Download::mesh(Bytes::new())
             }

@@ -44,8 +44,9 @@ use weft_core::traffic::Ledgers;
 use crate::dial::Dialer;
 use crate::drain::Drain;
 use crate::health::Checks;
-use crate::observe::Meter;
+use crate::live::Registered;
 use crate::pod::{Pod, Snapshots};
+use crate::relay::Flow;
 use crate::telemetry::Metrics;
 use mirror::Copies;
 use upstream::Upstreams;
@@ -74,9 +75,11 @@ pub struct Client {
     /// The service port that is.
     pub service: ServicePortKey,
     /// Its bytes.
-    pub meter: Arc<Meter>,
+    pub flow: Arc<Flow>,
     /// Cancelled when the connection must end.
     pub kill: CancellationToken,
+    /// Its place among the live ones, until the last of its requests, and what that may have switched to, has ended.
+    pub registered: Registered,
 }
 
 impl Http {

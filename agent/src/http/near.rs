@@ -24,7 +24,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::detect::{Opening, Version};
 use super::framing::{Framing, Place, Unreadable};
-use crate::relay::Traffic;
+use crate::relay::Flow;
 use crate::sys::socket;
 
 /// Marks the head that ends where a line was at fault. An app that sends it itself gains nothing: it is looked for only
@@ -105,7 +105,7 @@ pub(super) struct Near {
     fault: Fault,
     /// What is left of what stands for the fault.
     stand_in: Option<&'static [u8]>,
-    traffic: Arc<Traffic>,
+    flow: Arc<Flow>,
     ends: Arc<Ends>,
     linger: Option<Pin<Box<Sleep>>>,
     discarded: usize,
@@ -115,11 +115,11 @@ impl Near {
     pub(super) fn new(
         tcp: TcpStream,
         (version, opening): (Version, Opening),
-        traffic: Arc<Traffic>,
+        flow: Arc<Flow>,
         ends: Arc<Ends>,
         fault: Fault,
     ) -> Self {
-        traffic.count_sent(opening.bytes().len());
+        flow.traffic.count_sent(opening.bytes().len());
         let framing = (version == Version::Http1).then(Framing::default);
         let (held, linger) = (BytesMut::new(), None);
         Self {
@@ -131,7 +131,7 @@ impl Near {
             ready: 0,
             fault,
             stand_in: None,
-            traffic,
+            flow,
             ends,
             linger,
             discarded: 0,
@@ -144,7 +144,7 @@ impl Near {
         if rest.is_empty() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-            self.traffic.count_sent(buf.filled().len() - before);
+            self.flow.traffic.count_sent(buf.filled().len() - before);
         } else {
             let size = rest.len().min(buf.remaining());
             buf.put_slice(&rest[..size]);
@@ -254,7 +254,7 @@ impl AsyncRead for Near {
 impl AsyncWrite for Near {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, data))?;
-        self.traffic.count_received(written);
+        self.flow.traffic.count_received(written);
         Poll::Ready(Ok(written))
     }
 
@@ -264,7 +264,7 @@ impl AsyncWrite for Near {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, pieces))?;
-        self.traffic.count_received(written);
+        self.flow.traffic.count_received(written);
         Poll::Ready(Ok(written))
     }
 

@@ -55,7 +55,7 @@ pub(super) async fn serve(http: Arc<Http>, client: Client, app: TcpStream) {
     };
     let Ok(Some((version, opening))) = opening else { return };
     let (ends, fault) = (Arc::new(Ends::default()), Fault::default());
-    let near = Near::new(app, (version, opening), Arc::clone(&client.meter.traffic), Arc::clone(&ends), fault.clone());
+    let near = Near::new(app, (version, opening), Arc::clone(&client.flow), Arc::clone(&ends), fault.clone());
     let session = Arc::new(Session::new(http, client, fault));
     match version {
         Version::Http1 => serve_http1(&session, near, &ends).await,

@@ -8,8 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::held::Held;
 
 /// Joins the two ends once both have switched, until both have finished, one is lost, or `kill` is cancelled. What the
-/// request holds is held to the end.
-pub(super) async fn relay(near: OnUpgrade, far: OnUpgrade, mut held: Box<Held>, kill: CancellationToken) {
+/// request holds is held to the end, and what is held for the app's connection.
+pub(super) async fn relay(
+    near: OnUpgrade,
+    far: OnUpgrade,
+    mut held: Box<Held>,
+    kill: CancellationToken,
+    _app: impl Send,
+) {
     let switched = async { tokio::try_join!(near, far) };
     let joined = tokio::select! {
         biased;

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ use weft_core::snapshot::Snapshot;
 
 use crate::drain::Drain;
 use crate::identity::Identities;
-use crate::live::{Connection, Live, Open, Registered};
+use crate::live::{Live, Open, Registered};
 use crate::observe::{Observed, connect_label};
 use crate::pod::{Pod, Snapshots};
 use crate::relay::Far;
@@ -86,7 +86,6 @@ impl Undelivered {
 struct Delivered {
     app: TcpStream,
     registered: Registered,
-    kill: CancellationToken,
 }
 
 /// Who asks for what.
@@ -157,7 +156,7 @@ impl Inbound {
         }
         let peer = Arc::clone(&incoming.peer);
         let (source, destination) = (incoming.source, incoming.authority);
-        let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Tunnel, true);
+        let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Tunnel, source, true);
         seen.record.tunnel_protocol = Some(incoming.protocol().label());
         let asked = Asked { pod, peer: Some(&peer.identity), source, destination };
         let delivered = tokio::select! {
@@ -173,12 +172,12 @@ impl Inbound {
                 seen.failed(why.label(), why.text());
                 None
             }
-            Ok(Delivered { app, registered, kill }) => match incoming.accept() {
+            Ok(Delivered { app, registered }) => match incoming.accept() {
                 Err(error) => {
                     seen.failed(error.reason(), error.to_string());
                     None
                 }
-                Ok(stream) => Some(Open::new(app, Far::Stream(stream), seen, (registered, kill), ())),
+                Ok(stream) => Some(Open::new(app, Far::Stream(stream), seen, registered, ())),
             },
         }
     }
@@ -191,7 +190,7 @@ impl Inbound {
         source: SocketAddr,
         destination: SocketAddr,
     ) -> Option<Open<()>> {
-        let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Plaintext, false);
+        let mut seen = Observed::new(&self.metrics, Direction::Inbound, Path::Plaintext, source, false);
         let _ = socket::set_oob_inline(&client);
         let _ = client.set_nodelay(true);
         let asked = Asked { pod, peer: None, source, destination };
@@ -202,33 +201,33 @@ impl Inbound {
                 seen.failed(why.label(), why.text());
                 None
             }
-            Ok(Delivered { app, registered, kill }) => {
-                Some(Open::new(client, Far::Tcp(app), seen, (registered, kill), ()))
-            }
+            Ok(Delivered { app, registered }) => Some(Open::new(client, Far::Tcp(app), seen, registered, ())),
         }
     }
 
     /// Judges, dials the app, and enters the connection among the live ones.
     async fn deliver(&self, asked: &Asked<'_>, seen: &mut Observed) -> Result<Delivered, Undelivered> {
-        let snapshot = (self.snapshots)();
+        let mut snapshot = (self.snapshots)();
         let workload = asked.pod.workload(&snapshot).ok_or(Undelivered::UnknownPod)?;
         seen.record.original_destination = Some(asked.destination);
         seen.destination(asked.destination, Some(workload), Some(&asked.pod.identity));
-        seen.source(asked.source, proven_workload(&snapshot, asked).as_deref(), asked.peer);
+        seen.source(proven_workload(&snapshot, asked).as_ref(), asked.peer);
         self.judge(&snapshot, workload, asked, seen)?;
         let netns = &asked.pod.netns;
         let app = sys::dial::deliver(netns, asked.source.ip(), asked.destination, self.connect_timeout).await;
         let app = app.map_err(Undelivered::App)?;
-        let kill = self.drain.kill_token();
-        let registered = self.live.register(connection(asked, seen), kill.clone());
-        // Registered first, then looked again: a policy that changed while the app was dialled is either seen here or
-        // sees the registration.
-        let now = (self.snapshots)();
-        if now.generation() != snapshot.generation() {
+        loop {
+            let registered = self.live.register(seen.connection(&asked.pod.uid));
+            // Registered first, then looked again: a policy that changed while the app was dialled is either seen here or
+            // sees the registration.
+            let now = (self.snapshots)();
+            if now.generation() == snapshot.generation() {
+                return Ok(Delivered { app, registered });
+            }
             let workload = asked.pod.workload(&now).ok_or(Undelivered::UnknownPod)?;
             self.judge(&now, workload, asked, seen)?;
+            snapshot = now;
         }
-        Ok(Delivered { app, registered, kill })
     }
 
     fn judge(
@@ -267,19 +266,4 @@ impl Inbound {
 fn proven_workload(snapshot: &Snapshot, asked: &Asked<'_>) -> Option<Arc<Workload>> {
     let workload = snapshot.workload_at(asked.source.ip())?;
     asked.peer.is_none_or(|peer| *peer == snapshot.identity_of(&workload)).then_some(workload)
-}
-
-fn connection(asked: &Asked<'_>, seen: &Observed) -> Connection {
-    Connection {
-        direction: Direction::Inbound,
-        path: seen.record.path,
-        pod: asked.pod.uid.clone(),
-        pod_name: asked.pod.name.clone(),
-        peer: asked.peer.cloned(),
-        source: asked.source,
-        destination: asked.destination,
-        endpoint: None,
-        opened: Instant::now(),
-        meter: Arc::clone(&seen.meter),
-    }
 }

@@ -34,7 +34,7 @@ impl Live {
         let again = diag::connections(&pod.netns)?;
         let pairs: HashSet<(SocketAddr, SocketAddr)> = open.iter().chain(&again).map(|c| (c.local, c.remote)).collect();
         let carried: HashSet<(SocketAddr, SocketAddr)> =
-            self.list().into_iter().map(|(_, c)| (c.destination, c.source)).collect();
+            self.list().into_iter().map(|(_, c)| (c.destination(), c.source())).collect();
         let doomed = |c: &&diag::Connection| {
             let inbound = pod.addresses.contains(&c.local.ip()) && listening.contains(&c.local.port());
             // A delivery's other end, or the pod calling itself, is in the same namespace; a passed connection's is not.

@@ -7,45 +7,33 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::Registered;
-use crate::observe::{Observed, Opened};
+use crate::observe::Observed;
 use crate::relay::{self, Far, Outcome};
 
 /// A connection both of whose sides are connected. `K` is kept until its end.
 pub struct Open<K> {
     relay: BoxFuture<'static, Outcome>,
-    held: Box<Held<K>>,
-}
-
-struct Held<K> {
-    seen: Opened,
     registered: Registered,
     kept: K,
 }
 
 impl<K> Open<K> {
-    /// Joins `near` to `far` once it runs; `kill` ends it.
+    /// Joins `near` to `far` once it runs.
     #[must_use]
-    pub fn new(
-        near: TcpStream,
-        far: Far,
-        seen: Observed,
-        (registered, kill): (Registered, CancellationToken),
-        kept: K,
-    ) -> Self {
-        let relay = relay::join(near, far, Arc::clone(&seen.meter.traffic), kill);
-        Self { relay, held: Box::new(Held { seen: seen.opened(), registered, kept }) }
+    pub fn new(near: TcpStream, far: Far, seen: Observed, registered: Registered, kept: K) -> Self {
+        let relay = relay::join(near, far, Arc::clone(&registered.connection().meter.flow));
+        seen.opened(registered.connection());
+        Self { relay, registered, kept }
     }
 
     /// Carries it to its end.
     pub async fn run(self) {
-        let Self { relay, held } = self;
+        let Self { relay, registered, kept } = self;
         let outcome = relay.await;
-        let Held { seen, registered, kept } = *held;
         drop(kept);
-        seen.ended(&outcome);
+        registered.connection().ended(outcome.end);
         drop(registered);
     }
 }

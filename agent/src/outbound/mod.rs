@@ -10,11 +10,9 @@ mod dial;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 use weft_abi::Marks;
 use weft_core::balance::{Balancers, InFlight, Pick};
 use weft_core::model::Workload;
@@ -25,10 +23,10 @@ use crate::dial::{Caller, Dialer, Place, Refused, watch};
 use crate::drain::Drain;
 use crate::health::Checks;
 use crate::http::{Client, Http};
-use crate::live::{Connection, Live, Open, Registered};
-use crate::observe::{Meter, Observed};
+use crate::live::{Live, Open};
+use crate::observe::Observed;
 use crate::pod::{Pod, Snapshots};
-use crate::relay::Far;
+use crate::relay::{Far, Flow};
 use crate::sys::socket;
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{Direction, Path};
@@ -73,7 +71,7 @@ enum Carried {
     /// Byte by byte, to one endpoint.
     Bytes(Open<Kept>),
     /// Request by request.
-    Requests(TcpStream, Box<Client>, Registered),
+    Requests(TcpStream, Box<Client>),
 }
 
 impl Carried {
@@ -84,10 +82,9 @@ impl Carried {
                 drop(outbound);
                 open.run().await;
             }
-            Self::Requests(app, client, registered) => {
+            Self::Requests(app, client) => {
                 // In a box: connections carried byte by byte, which are most, need a fraction of it.
                 Box::pin(async move { outbound.http.serve(*client, app).await }).await;
-                drop(registered);
             }
         }
     }
@@ -113,15 +110,15 @@ impl Outbound {
 
     async fn open(&self, pod: &Arc<Pod>, app: TcpStream, client: SocketAddr) -> Option<Carried> {
         let snapshot = (self.snapshots)();
-        let mut seen = Observed::new(&self.metrics, Direction::Outbound, Path::Passthrough, false);
+        let mut seen = Observed::new(&self.metrics, Direction::Outbound, Path::Passthrough, client, false);
         let workload = pod.workload(&snapshot);
-        seen.source(client, workload.map(|w| &**w), Some(&pod.identity));
+        seen.source(workload, Some(&pod.identity));
         // Urgent data cannot be carried as such; in line, at least none of it is lost.
         let _ = socket::set_oob_inline(&app);
         let _ = app.set_nodelay(true);
         match self.connect(pod, workload, &app, client, &snapshot, &mut seen).await {
-            Ok(Connected::Endpoint(dialled)) => Some(Carried::Bytes(self.opened(pod, app, client, dialled, seen))),
-            Ok(Connected::Requests(service)) => Some(self.requests(pod, app, client, service, &seen)),
+            Ok(Connected::Endpoint(dialled)) => Some(Carried::Bytes(self.opened(pod, app, dialled, seen))),
+            Ok(Connected::Requests(service)) => Some(self.requests(pod, app, client, service, seen)),
             Err(refused) => {
                 let _ = socket::reset_on_close(&app);
                 drop(app);
@@ -170,7 +167,7 @@ impl Outbound {
             Transport::Hbone { server } => Some(server),
             Transport::Plaintext => None,
         };
-        seen.destination(dialled.target.address, dialled.target.workload.as_deref(), identity);
+        seen.destination(dialled.target.address, dialled.target.workload.as_ref(), identity);
         if let Far::Stream(stream) = &dialled.upstream {
             seen.record.path = Path::Tunnel;
             seen.record.tunnel_protocol = Some(stream.protocol().label());
@@ -181,10 +178,10 @@ impl Outbound {
     }
 
     /// Has a connection ended on which nothing moves any more, where that is set for its service port.
-    fn watch(&self, service: &ServicePortKey, meter: &Meter, kill: &CancellationToken) {
+    fn watch(&self, service: &ServicePortKey, flow: &Arc<Flow>) {
         let snapshot = (self.snapshots)();
         if let Some(idle) = snapshot.traffic(&service.service, service.port).and_then(|traffic| traffic.idle) {
-            watch(&meter.traffic, kill.clone(), idle);
+            watch(flow, idle);
         }
     }
 
@@ -193,66 +190,33 @@ impl Outbound {
         &self,
         pod: &Arc<Pod>,
         app: TcpStream,
-        client: SocketAddr,
+        address: SocketAddr,
         service: ServicePortKey,
-        seen: &Observed,
+        mut seen: Observed,
     ) -> Carried {
-        let (kill, meter) = (self.drain.kill_token(), Meter::of_requests());
-        let destination = seen.record.original_destination.unwrap_or(client);
-        let connection = Connection {
-            direction: Direction::Outbound,
-            path: Path::Requests,
-            pod: pod.uid.clone(),
-            pod_name: pod.name.clone(),
-            peer: None,
-            source: client,
-            destination,
-            endpoint: None,
-            opened: Instant::now(),
-            meter: Arc::clone(&meter),
-        };
-        let registered = self.live.register(connection, kill.clone());
-        self.watch(&service, &meter, &kill);
-        let client = Client { pod: Arc::clone(pod), address: client, destination, service, meter, kill };
-        Carried::Requests(app, Box::new(client), registered)
+        seen.record.path = Path::Requests;
+        let registered = self.live.register(seen.connection(&pod.uid));
+        let connection = registered.connection();
+        let (destination, flow) = (connection.destination(), Arc::clone(&connection.meter.flow));
+        self.watch(&service, &flow);
+        let kill = flow.kill.token();
+        let client = Client { pod: Arc::clone(pod), address, destination, service, flow, kill, registered };
+        Carried::Requests(app, Box::new(client))
     }
 
     /// Enters it among the live ones. What is kept to its end is the endpoint's in-flight count.
-    fn opened(
-        &self,
-        pod: &Arc<Pod>,
-        app: TcpStream,
-        client: SocketAddr,
-        dialled: Dialled,
-        seen: Observed,
-    ) -> Open<Kept> {
-        let kill = self.drain.kill_token();
-        let peer = match dialled.target.transport {
-            Transport::Hbone { server } => Some(server),
-            Transport::Plaintext => None,
-        };
-        let connection = Connection {
-            direction: Direction::Outbound,
-            path: seen.record.path,
-            pod: pod.uid.clone(),
-            pod_name: pod.name.clone(),
-            peer,
-            source: client,
-            destination: seen.record.original_destination.unwrap_or(dialled.target.address),
-            endpoint: Some(dialled.target.address),
-            opened: Instant::now(),
-            meter: Arc::clone(&seen.meter),
-        };
-        let registered = self.live.register(connection, kill.clone());
+    fn opened(&self, pod: &Arc<Pod>, app: TcpStream, dialled: Dialled, seen: Observed) -> Open<Kept> {
+        let registered = self.live.register(seen.connection(&pod.uid));
+        let flow = &registered.connection().meter.flow;
         if let Some(pick) = &dialled.pick {
-            self.watch(&pick.backend, &seen.meter, &kill);
+            self.watch(&pick.backend, flow);
             if pick.is_checked() {
                 self.checks.used(&pick.backend, pod);
             }
         }
         if let Some(service) = dialled.silent {
-            self.detected.listen(&(self.snapshots)(), service, &seen.meter.traffic);
+            self.detected.listen(&(self.snapshots)(), service, &flow.traffic);
         }
-        Open::new(app, dialled.upstream, seen, (registered, kill), (dialled.pick.map(Pick::stand), dialled.place))
+        Open::new(app, dialled.upstream, seen, registered, (dialled.pick.map(Pick::stand), dialled.place))
     }
 }

@@ -3,10 +3,9 @@
 use std::pin::pin;
 
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::socket::{Pace, broken, finish, reset, write_some};
-use super::{End, Outcome, Side, Traffic};
+use super::{End, Flow, Outcome, Side};
 
 /// Which of a pump's two sockets failed.
 enum Failed {
@@ -14,23 +13,24 @@ enum Failed {
     To,
 }
 
-/// Relays until both sides have finished, one is reset, or `kill` is cancelled.
-pub async fn tcp_to_tcp(near: TcpStream, far: TcpStream, traffic: &Traffic, kill: &CancellationToken) -> Outcome {
-    let end = join(&near, &far, traffic, kill).await;
+/// Relays until both sides have finished, one is reset, or it is killed.
+pub async fn tcp_to_tcp(near: TcpStream, far: TcpStream, flow: &Flow) -> Outcome {
+    let end = join(&near, &far, flow).await;
     if end != End::Fin {
         reset(near);
         reset(far);
     }
-    Outcome::new(traffic, end)
+    Outcome::new(&flow.traffic, end)
 }
 
-async fn join(near: &TcpStream, far: &TcpStream, traffic: &Traffic, kill: &CancellationToken) -> End {
+async fn join(near: &TcpStream, far: &TcpStream, flow: &Flow) -> End {
+    let traffic = &flow.traffic;
     let mut there = pin!(pump(near, far, |bytes| traffic.count_sent(bytes)));
     let mut back = pin!(pump(far, near, |bytes| traffic.count_received(bytes)));
     let (mut sent, mut received) = (false, false);
     while !(sent && received) {
         tokio::select! {
-            () = kill.cancelled() => return End::Killed,
+            () = flow.kill.ended() => return End::Killed,
             end = &mut there, if !sent => match end {
                 Ok(()) => sent = true,
                 Err(Failed::From) => return End::Reset(Side::Near),

@@ -8,25 +8,23 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::socket::{Pace, Turns, broken, finish, reset, write_some};
-use super::{End, LAST_BYTES, Side, Traffic};
+use super::{End, Flow, LAST_BYTES, Side, Traffic};
 use crate::tunnel::Lease;
 
 /// A stream that could not send for this long has a reader that stopped: no other stream should share its tunnel.
 /// Longer than a round trip between regions, which a full window also takes to move.
 const STALLED_AFTER: Duration = Duration::from_millis(200);
 
-/// Relays until both sides have finished, one is reset, or `kill` is cancelled.
+/// Relays until both sides have finished, one is reset, or it is killed.
 pub(super) async fn relay(
     near: TcpStream,
     (mut send, mut recv): (SendStream<Bytes>, RecvStream),
     lease: &Lease,
-    traffic: &Traffic,
-    kill: &CancellationToken,
+    flow: &Flow,
 ) -> End {
-    let end = join(&near, &mut send, &mut recv, lease, traffic, kill).await;
+    let end = join(&near, &mut send, &mut recv, lease, flow).await;
     if end != End::Fin {
         send.send_reset(Reason::CANCEL);
         reset(near);
@@ -39,15 +37,14 @@ async fn join(
     send: &mut SendStream<Bytes>,
     recv: &mut RecvStream,
     lease: &Lease,
-    traffic: &Traffic,
-    kill: &CancellationToken,
+    flow: &Flow,
 ) -> End {
-    let mut there = pin!(upload(near, send, lease, traffic));
-    let mut back = pin!(download(near, recv, traffic));
+    let mut there = pin!(upload(near, send, lease, &flow.traffic));
+    let mut back = pin!(download(near, recv, &flow.traffic));
     let (mut sent, mut received) = (false, false);
     while !(sent && received) {
         tokio::select! {
-            () = kill.cancelled() => return End::Killed,
+            () = flow.kill.ended() => return End::Killed,
             end = &mut there, if !sent => match end {
                 Ok(()) => sent = true,
                 Err(Side::Near) => return End::Reset(Side::Near),

@@ -6,6 +6,7 @@
 
 mod direct;
 mod hbone;
+mod kill;
 mod socket;
 mod traffic;
 mod weft;
@@ -15,15 +16,24 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use crate::tunnel::{Body, Stream};
 
 pub use direct::tcp_to_tcp;
+pub use kill::Kill;
 pub use traffic::Traffic;
 
 /// After the peer's reset, how long an app may take to read what came before it.
 const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// A connection as others see it while it is relayed: what has moved, and what ends it.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// The bytes so far.
+    pub traffic: Traffic,
+    /// Ends it.
+    pub kill: Kill,
+}
 
 /// The two sides of a relay: near is the first argument, far the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,30 +93,30 @@ pub enum Far {
     Tcp(TcpStream),
 }
 
-/// Relays between an app's connection and `far`, until both sides have finished, one is reset, or `kill` is cancelled.
+/// Relays between an app's connection and `far`, until both sides have finished, one is reset, or it is killed.
 ///
 /// Boxed, each kind in a box of its size: what a task holds of a connection that may idle for days is a pointer.
 #[must_use]
-pub fn join(near: TcpStream, far: Far, traffic: Arc<Traffic>, kill: CancellationToken) -> BoxFuture<'static, Outcome> {
+pub fn join(near: TcpStream, far: Far, flow: Arc<Flow>) -> BoxFuture<'static, Outcome> {
     match far {
         Far::Stream(Stream { body: Body::Weft(handle), lease, .. }) => Box::pin(async move {
-            let end = weft::relay(near, handle, Arc::clone(&traffic), &kill).await;
+            let end = weft::relay(near, handle, Arc::clone(&flow)).await;
             drop(lease);
-            Outcome::new(&traffic, end)
+            Outcome::new(&flow.traffic, end)
         }),
-        Far::Stream(stream) => Box::pin(async move { tcp_to_stream(near, stream, &traffic, &kill).await }),
-        Far::Tcp(far) => Box::pin(async move { tcp_to_tcp(near, far, &traffic, &kill).await }),
+        Far::Stream(stream) => Box::pin(async move { tcp_to_stream(near, stream, &flow).await }),
+        Far::Tcp(far) => Box::pin(async move { tcp_to_tcp(near, far, &flow).await }),
     }
 }
 
-/// Relays between an app's connection and a stream of a tunnel, until both sides have finished, one is reset, or `kill` is
-/// cancelled.
-pub async fn tcp_to_stream(near: TcpStream, far: Stream, traffic: &Arc<Traffic>, kill: &CancellationToken) -> Outcome {
+/// Relays between an app's connection and a stream of a tunnel, until both sides have finished, one is reset, or it is
+/// killed.
+pub async fn tcp_to_stream(near: TcpStream, far: Stream, flow: &Arc<Flow>) -> Outcome {
     let Stream { body, lease, .. } = far;
     let end = match body {
-        Body::Hbone(send, recv) => hbone::relay(near, (send, recv), &lease, traffic, kill).await,
-        Body::Weft(handle) => weft::relay(near, handle, Arc::clone(traffic), kill).await,
+        Body::Hbone(send, recv) => hbone::relay(near, (send, recv), &lease, flow).await,
+        Body::Weft(handle) => weft::relay(near, handle, Arc::clone(flow)).await,
     };
     drop(lease);
-    Outcome::new(traffic, end)
+    Outcome::new(&flow.traffic, end)
 }

@@ -12,10 +12,9 @@ use std::task::{Context, Poll};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
-use tokio_util::sync::CancellationToken;
 
 use super::socket::{broken, finish, reset_on_close, write_some, write_some_vectored};
-use super::{End, LAST_BYTES, Side, Traffic};
+use super::{End, Flow, LAST_BYTES, Side};
 use crate::tunnel::{App, Drained, Handle, Sent};
 
 /// Reads in a row before others get a turn.
@@ -24,13 +23,13 @@ const TURN: usize = 8;
 /// The app's connection, shared with the tunnel's driver.
 struct Near {
     tcp: TcpStream,
-    traffic: Arc<Traffic>,
+    flow: Arc<Flow>,
 }
 
 impl App for Near {
     fn read(&self, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let read = self.tcp.try_read_vectored(room)?;
-        self.traffic.count_sent(read);
+        self.flow.traffic.count_sent(read);
         Ok(read)
     }
 
@@ -39,7 +38,7 @@ impl App for Near {
             [piece] => write_some(&self.tcp, piece)?,
             pieces => write_some_vectored(&self.tcp, pieces)?,
         };
-        self.traffic.count_received(written);
+        self.flow.traffic.count_received(written);
         Ok(written)
     }
 
@@ -48,14 +47,14 @@ impl App for Near {
     }
 }
 
-/// Relays until both sides have finished, one is reset, or `kill` is cancelled.
-pub(super) async fn relay(near: TcpStream, far: Handle, traffic: Arc<Traffic>, kill: &CancellationToken) -> End {
-    let near = Arc::new(Near { tcp: near, traffic });
+/// Relays until both sides have finished, one is reset, or it is killed.
+pub(super) async fn relay(near: TcpStream, far: Handle, flow: Arc<Flow>) -> End {
+    let near = Arc::new(Near { tcp: near, flow });
     far.attach(Arc::clone(&near) as Arc<dyn App>);
     let mut pump = Pump { near: Arc::clone(&near), far, sent: false, received: false, watch: None, last: None };
     let end = tokio::select! {
         biased;
-        () = kill.cancelled() => End::Killed,
+        () = near.flow.kill.ended() => End::Killed,
         end = poll_fn(|cx| pump.poll(cx)) => end,
     };
     // The tunnel's end of the stream first: it lets go of the app's socket.

@@ -4,9 +4,10 @@
 //! header about itself is not among the fields. Lines have the target `weft::access`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use weft_core::model::{Identity, ObjectName};
+use weft_core::model::{Identity, ObjectName, Workload};
 
 use super::line::Line;
 
@@ -60,17 +61,17 @@ impl Path {
 }
 
 /// One end of a connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Its address as this node saw it.
-    pub address: Option<SocketAddr>,
+    pub address: SocketAddr,
     /// The workload at that address, if the mesh knows one.
-    pub workload: Option<ObjectName>,
+    pub workload: Option<Arc<Workload>>,
     /// The identity it proved.
     pub identity: Option<Identity>,
 }
 
-/// What became of a connection.
+/// A connection: who talks to whom, and how.
 #[derive(Clone, Debug)]
 pub struct ConnectionRecord {
     /// Which end this node served.
@@ -81,60 +82,67 @@ pub struct ConnectionRecord {
     pub tunnel_protocol: Option<&'static str>,
     /// Who connected.
     pub source: Peer,
-    /// Who was connected to.
-    pub destination: Peer,
+    /// Who was connected to, once that is known.
+    pub destination: Option<Peer>,
     /// The address the source dialled.
     pub original_destination: Option<SocketAddr>,
     /// The service that address belongs to.
     pub service: Option<ObjectName>,
+    /// How many endpoints were tried.
+    pub attempts: u32,
+    /// The policy that decided.
+    pub policy: Option<ObjectName>,
+}
+
+/// What became of a connection.
+#[derive(Clone, Debug)]
+pub struct Ending {
     /// Bytes from source to destination.
     pub sent: u64,
     /// Bytes from destination to source.
     pub received: u64,
     /// From accept to end.
     pub duration: Duration,
-    /// How many endpoints were tried.
-    pub attempts: u32,
     /// How it ended: one word, as in the metrics.
     pub end: &'static str,
     /// What went wrong, in a sentence, if something did.
     pub error: Option<String>,
-    /// The policy that decided.
-    pub policy: Option<ObjectName>,
 }
 
 /// Writes the line: at `info`, or at `warn` if something went wrong.
-pub fn log(record: &ConnectionRecord) {
-    if let Some(mut line) = Line::begin("connection", record.error.is_some()) {
-        record.compose(&mut line);
+pub fn log(record: &ConnectionRecord, ending: &Ending) {
+    if let Some(mut line) = Line::begin("connection", ending.error.is_some()) {
+        record.compose(ending, &mut line);
         line.end();
     }
 }
 
 impl ConnectionRecord {
-    fn compose(&self, line: &mut Line) {
+    fn compose(&self, ending: &Ending, line: &mut Line) {
         line.text("direction", self.direction.as_str());
         line.text("path", self.path.as_str());
         if let Some(protocol) = self.tunnel_protocol {
             line.text("tunnel_protocol", protocol);
         }
         self.source.compose(line, ["src_addr", "src_workload", "src_identity"]);
-        self.destination.compose(line, ["dst_addr", "dst_workload", "dst_identity"]);
+        if let Some(destination) = &self.destination {
+            destination.compose(line, ["dst_addr", "dst_workload", "dst_identity"]);
+        }
         if let Some(dialled) = &self.original_destination {
             line.shown("original_dst", dialled);
         }
         if let Some(service) = &self.service {
             line.shown("service", service);
         }
-        line.number("bytes_sent", self.sent);
-        line.number("bytes_received", self.received);
-        line.number("duration_ms", u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX));
+        line.number("bytes_sent", ending.sent);
+        line.number("bytes_received", ending.received);
+        line.number("duration_ms", u64::try_from(ending.duration.as_millis()).unwrap_or(u64::MAX));
         line.number("attempts", self.attempts.into());
-        line.text("end", self.end);
+        line.text("end", ending.end);
         if let Some(policy) = &self.policy {
             line.shown("policy", policy);
         }
-        if let Some(error) = &self.error {
+        if let Some(error) = &ending.error {
             line.text("error", error);
         }
     }
@@ -142,11 +150,9 @@ impl ConnectionRecord {
 
 impl Peer {
     fn compose(&self, line: &mut Line, [address, workload, identity]: [&str; 3]) {
-        if let Some(value) = &self.address {
-            line.shown(address, value);
-        }
+        line.shown(address, &self.address);
         if let Some(value) = &self.workload {
-            line.shown(workload, value);
+            line.shown(workload, &value.name);
         }
         if let Some(value) = &self.identity {
             line.shown(identity, value);
@@ -166,28 +172,24 @@ mod tests {
             path: Path::Tunnel,
             tunnel_protocol: Some("weft/1"),
             source: Peer {
-                address: Some("10.0.0.1:4000".parse().unwrap()),
-                workload: Some(ObjectName::new("shop", "cart-0").unwrap()),
+                address: "10.0.0.1:4000".parse().unwrap(),
+                workload: None,
                 identity: Some("spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap()),
             },
-            destination: Peer { address: Some("[fd00::2]:8080".parse().unwrap()), ..Peer::default() },
+            destination: Some(Peer { address: "[fd00::2]:8080".parse().unwrap(), workload: None, identity: None }),
             original_destination: None,
             service: None,
-            sent: 5,
-            received: 7,
-            duration: Duration::from_millis(1234),
             attempts: 1,
-            end: "fin",
-            error: None,
             policy: Some(ObjectName::new("shop", "callers").unwrap()),
         }
     }
 
     #[test]
     fn one_json_line_with_every_field_that_is_known() {
-        let wrong = ConnectionRecord { error: Some("refused\n\"quoted\"".to_owned()), ..record() };
-        let lines = [record(), wrong].map(|record| {
-            let text = composed(Format::Json, record.error.is_some(), |line| record.compose(line));
+        let well = Ending { sent: 5, received: 7, duration: Duration::from_millis(1234), end: "fin", error: None };
+        let wrong = Ending { error: Some("refused\n\"quoted\"".to_owned()), ..well.clone() };
+        let lines = [well, wrong].map(|ending| {
+            let text = composed(Format::Json, ending.error.is_some(), |line| record().compose(&ending, line));
             serde_json::from_str::<serde_json::Value>(&text).unwrap()
         });
         let line = &lines[0];

@@ -15,7 +15,7 @@ use weft_core::model::{Identity, TrustDomain};
 
 use crate::identity::ca::EmbeddedCa;
 use crate::identity::{Credentials, Identities, Settings};
-use crate::relay::{Outcome, Traffic, tcp_to_stream, tcp_to_tcp};
+use crate::relay::{Flow, Outcome, tcp_to_stream, tcp_to_tcp};
 use crate::tunnel::*;
 
 pub(super) fn identity(name: &str) -> Identity {
@@ -98,7 +98,7 @@ pub(super) struct Rig {
     pub(super) client_seen: Arc<Seen>,
     pub(super) server_seen: Arc<Seen>,
     pub(super) drain: Arc<Mutex<CancellationToken>>,
-    pub(super) kill: CancellationToken,
+    pub(super) flows: Flows,
     pub(super) outcomes: Arc<Mutex<Vec<Outcome>>>,
     /// Of the server's pod.
     pub(super) budget: Arc<Budget>,
@@ -175,7 +175,7 @@ impl Rig {
             client_seen,
             server_seen,
             drain: Arc::default(),
-            kill: CancellationToken::new(),
+            flows: Flows::default(),
             outcomes: Arc::default(),
             budget: Arc::new(Budget::new(plan.budget)),
         };
@@ -186,7 +186,7 @@ impl Rig {
     /// The server node: one task per tunnel, apps dialled on loopback.
     pub(super) fn accept(&self, listener: TcpListener, settings: ServerSettings) {
         let (store, seen, drain) = (Arc::clone(&self.store), Arc::clone(&self.server_seen), Arc::clone(&self.drain));
-        let (kill, outcomes) = (self.kill.clone(), Arc::clone(&self.outcomes));
+        let (flows, outcomes) = (self.flows.clone(), Arc::clone(&self.outcomes));
         let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
         let budget = Arc::clone(&self.budget);
         tokio::spawn(async move {
@@ -201,9 +201,9 @@ impl Rig {
                     events: Arc::clone(&seen) as Arc<dyn Events>,
                     drain: drain.lock().unwrap().clone(),
                 };
-                let (kill, outcomes) = (kill.clone(), Arc::clone(&outcomes));
+                let (flows, outcomes) = (flows.clone(), Arc::clone(&outcomes));
                 tokio::spawn(serve(tcp, context, move |incoming| {
-                    deliver(incoming, kill.clone(), Arc::clone(&outcomes))
+                    deliver(incoming, flows.another(), Arc::clone(&outcomes))
                 }));
             }
         });
@@ -235,18 +235,34 @@ impl Rig {
     pub(super) async fn connect(&self, authority: SocketAddr) -> TcpStream {
         let stream = self.stream(authority).await.unwrap();
         let (app, near) = socket_pair(authority.ip()).await;
-        let kill = self.kill.clone();
-        tokio::spawn(async move { tcp_to_stream(near, stream, &Arc::default(), &kill).await });
+        let flow = self.flows.another();
+        tokio::spawn(async move { tcp_to_stream(near, stream, &flow).await });
         app
     }
 }
 
-async fn deliver(incoming: Incoming, kill: CancellationToken, outcomes: Arc<Mutex<Vec<Outcome>>>) {
+/// What is relayed, of both ends.
+#[derive(Clone, Default)]
+pub(super) struct Flows(Arc<Mutex<Vec<Arc<Flow>>>>);
+
+impl Flows {
+    fn another(&self) -> Arc<Flow> {
+        let flow = Arc::<Flow>::default();
+        self.0.lock().unwrap().push(Arc::clone(&flow));
+        flow
+    }
+
+    pub(super) fn kill(&self) {
+        self.0.lock().unwrap().iter().for_each(|flow| flow.kill.end());
+    }
+}
+
+async fn deliver(incoming: Incoming, flow: Arc<Flow>, outcomes: Arc<Mutex<Vec<Outcome>>>) {
     let Ok(app) = TcpStream::connect(incoming.authority).await else {
         return incoming.refuse(Refusal::Unreachable);
     };
     let Ok(stream) = incoming.accept() else { return };
-    let outcome = tcp_to_stream(app, stream, &Arc::default(), &kill).await;
+    let outcome = tcp_to_stream(app, stream, &flow).await;
     outcomes.lock().unwrap().push(outcome);
 }
 
@@ -317,8 +333,8 @@ impl Cable {
                 let generation = Arc::clone(&generation);
                 tokio::spawn(async move {
                     let far = TcpStream::connect(server).await.unwrap();
-                    let (kill, traffic) = (CancellationToken::new(), Traffic::default());
-                    let relay = tcp_to_tcp(near, far, &traffic, &kill);
+                    let flow = Flow::default();
+                    let relay = tcp_to_tcp(near, far, &flow);
                     let severed = async {
                         while generation.load(Ordering::SeqCst) == born {
                             tokio::time::sleep(Duration::from_millis(1)).await;

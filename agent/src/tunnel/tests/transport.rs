@@ -230,7 +230,7 @@ async fn killed_connections_are_reset_on_both_sides(protocol: Protocol) {
     let rig = Rig::speaking(protocol).await;
     let mut client = rig.connect(server).await;
     client.read_u8().await.unwrap();
-    rig.kill.cancel();
+    rig.flows.kill();
     assert_eq!(within("the kill", told.recv()).await, Some(Err(ErrorKind::ConnectionReset)));
     assert_eq!(within("the kill", client.read_u8()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

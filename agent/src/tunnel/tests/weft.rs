@@ -234,6 +234,6 @@ async fn slow_readers_hold_no_more_than_their_pods_budget() {
     // Beyond the limit each stream may keep its share, so that nobody is cut off for a moment's delay.
     assert!(most <= LIMIT + 13 * Budget::SHARE, "{most} bytes were held");
     assert!(most > LIMIT / 2, "the test did not fill it: {most}");
-    rig.kill.cancel();
+    rig.flows.kill();
     until("everything given back", || rig.budget.held() == 0).await;
 }
