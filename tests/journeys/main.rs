@@ -9,6 +9,7 @@ mod balancing;
 mod clients;
 mod clock;
 mod conformance;
+mod consumers;
 mod controller;
 mod databases;
 mod deployment;

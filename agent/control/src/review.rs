@@ -209,7 +209,6 @@ fn unattached(parent: &ParentRef, attachment: &Attachment) -> Option<String> {
             let port = parent.port.unwrap_or_default();
             format!("is attached to port {port} of Service {service}, which has no such TCP port")
         }
-        Attachment::OtherNamespace => format!("is not in the namespace of its parent {service}: it has no effect"),
         Attachment::Superseded(other) => format!("has no effect on {service}: the route {other} comes first"),
     })
 }

@@ -8,7 +8,7 @@ use weft_abi::{Attested, Tuple};
 use weft_core::model::{Service, ServicePort, Workload};
 use weft_core::route::protocol;
 use weft_core::same_node::proxy_only;
-use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Snapshot};
+use weft_core::snapshot::{Endpoint, Family, Fitness, ServicePortKey, Sides, Snapshot, Split};
 
 use super::node::Node;
 use super::pods::Enrolled;
@@ -234,9 +234,17 @@ fn port_view(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> Serv
         algorithm: format!("{:?}", snapshot.algorithm(&service.name, port.port).unwrap_or_default()),
         affinity_seconds: service.affinity.map(|keep| keep.as_secs()),
         proxy_only: proxy_only(snapshot, service, &keys[0]).map(|why| why.to_string()),
-        route: keys.iter().find_map(|key| snapshot.split(key)).map(|split| split.route.to_string()),
+        route: keys.iter().find_map(|key| snapshot.splits(key)).map(routes_view),
         endpoints: sets.iter().flat_map(|set| set.endpoints.iter().map(endpoint)).collect(),
     }
+}
+
+/// The routes that divide a port's connections: the one for everybody, then each with the namespace it is for.
+fn routes_view(splits: &Sides<Split>) -> String {
+    let everybody = splits.for_others().map(|split| split.route.to_string());
+    let own = splits.all().skip(usize::from(everybody.is_some()));
+    let own = own.map(|split| format!("{} (for {})", split.route, split.route.namespace));
+    everybody.into_iter().chain(own).collect::<Vec<_>>().join(", ")
 }
 
 /// How many service ports speak what, by protocol and the reason why.

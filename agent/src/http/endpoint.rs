@@ -121,7 +121,8 @@ impl Session {
             let picked = {
                 let tried = tries.all();
                 let (client, hash, prefer) = (caller.own_address(), tries.hash, tries.prefer);
-                let request = Request { client, hash, prefer, besides: None, tried: &tried };
+                let from = Some(&caller.workload.name.namespace);
+                let request = Request { client, from, hash, prefer, besides: None, tried: &tried };
                 self.http.balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random)
             };
             match picked {

@@ -88,7 +88,8 @@ impl Dial<'_> {
             let mut random = rand::random::<u64>;
             let balancers = &self.outbound.balancers;
             let client = self.caller.own_address();
-            let request = Request { client, besides: besides.as_ref(), tried: &tried, ..Request::default() };
+            let from = Some(&self.caller.workload.name.namespace);
+            let request = Request { client, from, besides: besides.as_ref(), tried: &tried, ..Request::default() };
             let picked = balancers.pick_for(snapshot, key, &request, Instant::now(), &mut random);
             let mut pick = match picked {
                 Ok(pick) => pick,

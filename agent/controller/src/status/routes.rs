@@ -4,7 +4,6 @@
 //! |---|---|
 //! | it decides for a port of the Service | `Accepted` |
 //! | no such Service, or no such port of it | not accepted, `NoMatchingParent` |
-//! | a TCPRoute is not in the Service's namespace | not accepted, `NotAllowedByListeners`: those of consumers are not supported |
 //! | another route decides everywhere | not accepted, `Superseded` (ours: Gateway API has no word for it) |
 //! | of its rules all ask for what cannot be done | not accepted, `UnsupportedValue` |
 //! | or all ask for `sessionPersistence` where a Service has `sessionAffinity: ClientIP`, or the like | not accepted, `IncompatibleSessionAffinity` (ours) |
@@ -51,10 +50,6 @@ fn accepted(attachment: &Attachment) -> Verdict {
         Attachment::Accepted => (true, "Accepted", "the route decides for connections to the Service".into()),
         Attachment::NoService => (false, "NoMatchingParent", "the Service does not exist".into()),
         Attachment::NoPort => (false, "NoMatchingParent", "the Service has no such port".into()),
-        Attachment::OtherNamespace => {
-            let message = "a route decides for Services of its own namespace only: consumer routes are not supported";
-            (false, "NotAllowedByListeners", message.into())
-        }
         Attachment::Superseded(other) => {
             (false, "Superseded", format!("{other} decides: it is older, or of smaller name"))
         }

@@ -60,10 +60,10 @@ fn every_fate_of_a_route_has_its_reason() {
             route(
                 "r",
                 &json!([{"group": "", "kind": "Service", "name": "far", "namespace": "other"}]),
-                &to("echo", "demo"),
+                &to("far", "other"),
             ),
-            0,
-            "NotAllowedByListeners",
+            1,
+            "RefNotPermitted",
         ),
         (route("r", &echo(), &json!([{"name": "echo", "port": 80, "weight": -1}])), 0, "UnsupportedValue"),
         (route("r", &echo(), &to("none", "demo")), 1, "BackendNotFound"),
@@ -75,6 +75,9 @@ fn every_fate_of_a_route_has_its_reason() {
         let said = reasons(judged(&[&route]));
         assert!(said[condition].ends_with(&format!("=False {reason}")), "{said:?}: {route}");
     }
+    let far = json!([{"group": "", "kind": "Service", "name": "far", "namespace": "other"}]);
+    let consumer = route("r", &far, &to("echo", "demo"));
+    assert_eq!(reasons(judged(&[&consumer])), ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"]);
     let later = route("s", &echo(), &to("echo", "demo"));
     assert_eq!(reasons(judged(&[&later, &good]))[0], "Accepted=False Superseded");
 }

@@ -62,7 +62,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::model::{HealthCheck, Traffic};
+use crate::model::{HealthCheck, Name, Traffic};
 use crate::route::ServicePortKey;
 use crate::snapshot::{BranchFault, EndpointSet, Fitness, Snapshot};
 use pool::Pool;
@@ -173,6 +173,8 @@ pub struct Request<'a> {
     /// The address it comes from, for services whose clients keep their endpoints. It should be one of its pod's own:
     /// what is remembered is bounded by how many there are.
     pub client: Option<IpAddr>,
+    /// The namespace of the pod it comes from, whose routes decide for it.
+    pub from: Option<&'a Name>,
     /// The endpoints (ascending) among which the kernel has drawn for it already, and fallen on none: it gets one of the
     /// others, so that every endpoint gets its share and no more. These are turned to only when no other is left.
     pub besides: Option<&'a Arc<[SocketAddr]>>,
@@ -201,7 +203,10 @@ impl Balancers {
     /// Forgets the service ports that `snapshot` no longer has. Picking follows snapshots by itself; this only frees.
     pub fn sync(&self, snapshot: &Snapshot) {
         write(&self.pools).retain(|key, _| snapshot.has_port(key));
-        write(&self.splitters).retain(|key, _| snapshot.split(key).is_some());
+        write(&self.splitters).retain(|key, splitter| {
+            let splits = snapshot.splits(key);
+            splits.inspect(|splits| splitter.keep(splits)).is_some()
+        });
         write(&self.sessions).retain(|key, _| {
             snapshot.has_port(key) && snapshot.service(&key.service).is_some_and(|service| service.affinity.is_some())
         });

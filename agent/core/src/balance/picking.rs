@@ -73,14 +73,14 @@ impl Balancers {
         now: Instant,
         random: Random<'_>,
     ) -> Result<Pick, PickError> {
-        let Request { client, besides, hash, tried, prefer } = *request;
+        let Request { client, from, besides, hash, tried, prefer } = *request;
         let mut draw = Draw { snapshot, client, kept: None, besides, hash, tried, stands_in: false, now, random };
         let prefer = prefer.filter(|address| !tried.contains(address));
         if let Some(pick) = prefer.and_then(|address| self.pick_again_at(&mut draw, key, (address, true))) {
             return Ok(pick);
         }
         let algorithm = snapshot.algorithm(&key.service, key.port);
-        let Some(split) = snapshot.split(key) else {
+        let Some(split) = snapshot.split(key, from) else {
             return self.pick_endpoint(&mut draw, key, algorithm.unwrap_or_default());
         };
         match (split.affinity, client) {

@@ -1,19 +1,21 @@
 //! Which branch of a route a connection takes: in turns where the service's algorithm is round robin, else by weight at
 //! random. Branches whose backend is missing take part: their share is refused by whoever asked.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use super::round_robin::RoundRobin;
 use super::weights::Weights;
 use super::{Random, lock, rendezvous};
-use crate::model::Algorithm;
-use crate::snapshot::Split;
+use crate::model::{Algorithm, Name};
+use crate::snapshot::{Sides, Split};
 
-/// The turns of one service port's branches.
+/// The turns of one service port's branches, by the namespace whose route divides it: a consumer's clients take turns
+/// among themselves.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
-    state: Mutex<Option<State>>,
+    states: Mutex<BTreeMap<Name, State>>,
 }
 
 #[derive(Debug)]
@@ -34,17 +36,23 @@ impl Splitter {
         algorithm: Algorithm,
         random: Random<'_>,
     ) -> Option<usize> {
-        let mut state = lock(&self.state);
-        match &mut *state {
+        let mut states = lock(&self.states);
+        let side = &split.route.namespace;
+        match states.get_mut(side) {
             Some(held) if Arc::ptr_eq(&held.split, split) => held.generation = generation.max(held.generation),
             Some(held) if generation < held.generation => return weights(split).draw(&[], random),
-            _ => *state = None,
+            _ => _ = states.insert(side.clone(), State::new(split.clone(), generation)),
         }
-        let state = state.get_or_insert_with(|| State::new(split.clone(), generation));
+        let state = states.get_mut(side)?;
         match algorithm {
             Algorithm::RoundRobin => state.turns.next(),
             _ => state.weights.draw(&[], random),
         }
+    }
+
+    /// Forgets the sides that no longer divide.
+    pub(super) fn keep(&self, splits: &Sides<Split>) {
+        lock(&self.states).retain(|side, _| splits.all().any(|split| split.route.namespace == *side));
     }
 }
 

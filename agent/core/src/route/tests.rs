@@ -152,7 +152,7 @@ fn with_routes(routes: impl IntoIterator<Item = TcpRoute>) -> Snapshot {
 }
 
 fn decides(snapshot: &Snapshot) -> Option<String> {
-    snapshot.split(&key("a/s:80")).map(|split| split.route.to_string())
+    snapshot.split(&key("a/s:80"), None).map(|split| split.route.to_string())
 }
 
 #[test]
@@ -167,24 +167,47 @@ fn the_oldest_route_decides_then_the_smallest_name() {
 }
 
 #[test]
-fn a_route_for_another_port_or_from_another_namespace_decides_nothing() {
+fn a_route_for_another_port_decides_nothing() {
     let mut ported = route("a/x", "a/s", &[("a/v1:80", 1)]);
     ported.parents[0].port = Some(81);
-    let consumer = route("b/y", "a/s", &[("b/v2:80", 1)]);
     let mut lost = route("a/z", "a/nowhere", &[]);
     lost.parents.push(ParentRef { service: object("a/s"), port: Some(7) });
-    let s = with_routes([ported.clone(), consumer.clone(), lost.clone()]);
+    let s = with_routes([ported.clone(), lost.clone()]);
     assert_eq!(decides(&s), None);
     assert_eq!(s.attachments(&ported), [Attachment::NoPort]);
-    assert_eq!(s.attachments(&consumer), [Attachment::OtherNamespace]);
     assert_eq!(s.attachments(&lost), [Attachment::NoService, Attachment::NoPort]);
+}
+
+#[test]
+fn a_consumers_route_decides_for_its_namespaces_clients_in_place_of_the_producers() {
+    let of =
+        |s: &Snapshot, client: &str| s.split(&key("a/s:80"), Some(&name(client))).map(|split| split.route.to_string());
+    let consumer = route("b/y", "a/s", &[("b/v2:80", 1), ("a/v1:80", 1)]);
+    let alone = with_routes([consumer.clone()]);
+    assert_eq!([of(&alone, "a"), of(&alone, "b"), of(&alone, "c")], [None, Some("b/y".into()), None]);
+    assert_eq!(decides(&alone), None, "of whom nothing is known is no consumer");
+    let (younger, older) = (TcpRoute { created: 9, ..route("b/x", "a/s", &[]) }, route("a/z", "a/s", &[]));
+    let both = alone.apply([&younger, &older].map(|route| Delta::Put(Resource::TcpRoute(route.clone()))));
+    assert_eq!(
+        [of(&both, "a"), of(&both, "b"), of(&both, "c")],
+        [Some("a/z".into()), Some("b/y".into()), Some("a/z".into())]
+    );
+    assert_eq!(both.attachments(&consumer), [Attachment::Accepted], "whatever the producer's age");
+    assert_eq!(both.attachments(&younger), [Attachment::Superseded(object("b/y"))]);
+    assert_eq!(both.attachments(&older), [Attachment::Accepted]);
+    let faults: Vec<_> =
+        both.split(&key("a/s:80"), Some(&name("b"))).unwrap().branches.iter().map(|b| b.fault).collect();
+    assert_eq!(faults, [None, Some(BranchFault::NotGranted)], "its own namespace, and one it was not granted");
+    let gone = both.apply([Delta::Remove(crate::snapshot::Key::TcpRoute(consumer.name))]);
+    assert_eq!([of(&gone, "a"), of(&gone, "b")], [Some("a/z".into()), Some("b/x".into())]);
 }
 
 #[test]
 fn faulty_backends_are_told_apart() {
     let backends = [("a/v1:80", 1), ("a/v1:99", 1), ("a/none:80", 1), ("b/v2:80", 1), ("b/none:80", 1)];
     let s = with_routes([route("a/x", "a/s", &backends)]);
-    let faults = |s: &Snapshot| s.split(&key("a/s:80")).unwrap().branches.iter().map(|b| b.fault).collect::<Vec<_>>();
+    let faults =
+        |s: &Snapshot| s.split(&key("a/s:80"), None).unwrap().branches.iter().map(|b| b.fault).collect::<Vec<_>>();
     let not_granted = Some(BranchFault::NotGranted);
     let (no_port, no_service) = (Some(BranchFault::NoPort), Some(BranchFault::NoService));
     assert_eq!(faults(&s), [None, no_port, no_service, not_granted, not_granted]);

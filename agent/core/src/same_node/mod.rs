@@ -78,7 +78,7 @@ reasons! {
         Http = "http", "its connections are carried request by request";
         /// The kernel looks at no bytes.
         Detected = "detected", "its connections are looked at to tell what they speak";
-        /// The kernel knows no branches.
+        /// The kernel knows no branches, nor for which clients a consumer's route decides.
         Route = "route", "a route divides its connections";
     }
 }
@@ -101,7 +101,7 @@ pub fn proxy_only(snapshot: &Snapshot, service: &Service, key: &ServicePortKey) 
         () if bounded => Some(ProxyOnly::Bounded),
         () if protocol(snapshot, key, None).is_http() => Some(ProxyOnly::Http),
         () if protocol(snapshot, key, None) == Protocol::Detected => Some(ProxyOnly::Detected),
-        () if snapshot.split(key).is_some() => Some(ProxyOnly::Route),
+        () if snapshot.splits(key).is_some() => Some(ProxyOnly::Route),
         () => None,
     }
 }

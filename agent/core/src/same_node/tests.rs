@@ -195,6 +195,7 @@ fn what_the_kernel_cannot_do_is_left_to_the_proxy() {
         assert!(!has(&put(&base, Resource::TrafficPolicy(balanced_by("a/s", algorithm)))), "{algorithm:?}");
     }
     assert!(!has(&put(&base, Resource::TcpRoute(route("a/r", "a/s", &[("a/s:80", 1)])))), "a route divides it");
+    assert!(!has(&put(&base, Resource::TcpRoute(route("b/r", "a/s", &[("a/s:80", 1)])))), "one does for some clients");
     let disabled = crate::model::Service { fast_path: false, ..service("a/s", "10.9.0.1", 80) };
     assert!(!has(&put(&base, Resource::Service(disabled))), "the service says no");
     let namespace =

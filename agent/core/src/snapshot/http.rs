@@ -1,15 +1,14 @@
-//! HTTPRoutes and GRPCRoutes: which decide for a service port, and for whom (Gateway API, GAMMA).
+//! HTTPRoutes and GRPCRoutes: which decide for a service port, and for whom (`sides`).
 //!
-//! A route in the namespace of the Service it is attached to is a producer's and decides for every client; one elsewhere
-//! is a consumer's and decides for the clients of its own namespace. For those it stands in the place of the producer's:
-//! a consumer says what becomes of its own requests. Routes of one kind and one side are merged, by the precedence of
-//! [`HttpRouter`]; where there are GRPCRoutes, HTTPRoutes of that side decide nothing.
+//! Routes of one kind and one side are merged, by the precedence of [`HttpRouter`]; where there are GRPCRoutes, HTTPRoutes
+//! of that side decide nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::sides::{HttpRoutes, by_namespace, covers};
 use super::{Attachment, BranchFault, Snapshot, routes, sessions, traffic};
 use crate::http::{HttpRoute, HttpRouteId, HttpRouter};
 use crate::model::{BackendRef, GrantKind, HttpKind, HttpRule, Name, ObjectName, ParentRef};
@@ -24,29 +23,8 @@ pub(super) struct HttpTables {
     to: OrdMap<ObjectName, OrdSet<HttpRouteId>>,
 }
 
-/// What decides for one service port.
-#[derive(Debug, Default, PartialEq)]
-pub struct HttpRoutes {
-    producer: Option<Arc<HttpRouter>>,
-    consumers: BTreeMap<Name, Arc<HttpRouter>>,
-}
-
 /// By port, for one service.
 pub(super) type Ports = BTreeMap<u16, Arc<HttpRoutes>>;
-
-impl HttpRoutes {
-    /// What decides for the clients of a namespace, if anything does.
-    #[must_use]
-    pub fn for_client(&self, namespace: &Name) -> Option<&Arc<HttpRouter>> {
-        self.consumers.get(namespace).or(self.producer.as_ref())
-    }
-
-    /// Whether a route decides for every client.
-    #[must_use]
-    pub fn for_all(&self) -> bool {
-        self.producer.is_some()
-    }
-}
 
 impl HttpTables {
     /// Replaces a route. Answers the Services that the old one or the new one is attached to.
@@ -103,31 +81,19 @@ fn leave(index: &mut OrdMap<ObjectName, OrdSet<HttpRouteId>>, service: &ObjectNa
     }
 }
 
-fn covers(parent: &ParentRef, service: &ObjectName, port: u16) -> bool {
-    parent.service == *service && parent.port.is_none_or(|wanted| wanted == port)
-}
-
 /// What decides for one port of a Service.
 pub(super) fn resolve(snapshot: &Snapshot, service: &ObjectName, port: u16) -> Option<HttpRoutes> {
-    let mut sides: BTreeMap<&Name, Vec<&Arc<HttpRoute>>> = BTreeMap::new();
-    for route in snapshot.primary.http.covering(service, port) {
-        sides.entry(&route.id.name.namespace).or_default().push(route);
-    }
     let mut found = HttpRoutes::default();
-    for (namespace, routes) in sides {
+    let covering = snapshot.primary.http.covering(service, port);
+    for (namespace, routes) in by_namespace(covering, |route| &route.id.name) {
         let kind = routes.iter().map(|route| route.id.kind).min()?;
         let deciding = routes.into_iter().filter(|route| route.id.kind == kind);
         let fault = |route: &HttpRoute, backend: &BackendRef| fault(snapshot, route, backend);
         let clash = |rule: &HttpRule| sessions::of_rule(snapshot, service, rule).map(|clash| clash.to_string().into());
         let router = HttpRouter::new(deciding, fault, |route, rule| traffic::of_rule(snapshot, route, rule), clash);
-        let router = Arc::new(router);
-        if *namespace == service.namespace {
-            found.producer = Some(router);
-        } else {
-            found.consumers.insert(namespace.clone(), router);
-        }
+        found.set(service, namespace, router);
     }
-    (found.producer.is_some() || !found.consumers.is_empty()).then_some(found)
+    found.if_any()
 }
 
 /// Why no request can go to a backend of a route, if so.
@@ -139,11 +105,13 @@ pub(super) fn fault(snapshot: &Snapshot, route: &HttpRoute, backend: &BackendRef
     routes::fault(snapshot, (kind, &route.id.name.namespace), backend)
 }
 
-/// The first of the producer's routes that decide for one port of a Service.
-pub(super) fn decider(snapshot: &Snapshot, service: &ObjectName, port: u16) -> Option<ObjectName> {
-    let producers = snapshot.primary.http.covering(service, port);
-    let producers = producers.filter(|route| route.id.name.namespace == service.namespace);
-    producers.map(|route| &route.id).min().map(|id| id.name.clone())
+/// The first of the routes that decide for the requests of a namespace's clients to one port of a Service.
+pub(super) fn decider(snapshot: &Snapshot, service: &ObjectName, port: u16, client: &Name) -> Option<ObjectName> {
+    let first = |namespace: &Name| {
+        let covering = snapshot.primary.http.covering(service, port);
+        covering.map(|route| &route.id).filter(|id| id.name.namespace == *namespace).min()
+    };
+    first(client).or_else(|| first(&service.namespace)).map(|id| id.name.clone())
 }
 
 /// What each parent of a route makes of it, in the order of its `parents`.

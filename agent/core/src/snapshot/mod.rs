@@ -20,6 +20,7 @@ mod resource;
 mod routes;
 mod sessions;
 mod settle;
+mod sides;
 mod topology;
 mod traffic;
 
@@ -38,12 +39,12 @@ use index::{Address, Backed, Index, Revised};
 use peers::Peers;
 
 pub use endpoints::{Endpoint, EndpointSet, Family, Fitness, ServicePortKey};
-pub use http::HttpRoutes;
 pub use peers::PeerSlice;
 pub(crate) use policies::{Facet, NamespacePolicies, Site, selects};
 pub use resource::{Delta, Key, Resource};
 pub use routes::{Attachment, Branch, BranchFault, Split};
 pub use sessions::SessionClash;
+pub use sides::{HttpRoutes, Sides};
 pub use topology::{Here, Proximity};
 pub use traffic::PolicyAttachment;
 
@@ -93,7 +94,7 @@ struct Primary {
 /// What follows from the primary tables, kept up by [`settle`].
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Derived {
-    splits: OrdMap<ServicePortKey, Arc<Split>>,
+    splits: OrdMap<ServicePortKey, Sides<Split>>,
     http: OrdMap<ObjectName, http::Ports>,
     traffic: OrdMap<ObjectName, traffic::Ports>,
     destinations: OrdSet<IpAddr>,
@@ -276,9 +277,17 @@ impl Snapshot {
         self.primary.services.get(service).map(|held| held.revision)
     }
 
-    /// How a route divides the connections to a service port; `None` where no route applies.
+    /// How a route divides the connections to a service port that clients of a namespace make; `None` where no route
+    /// applies. Without a namespace, those of clients of whom nothing is known.
     #[must_use]
-    pub fn split(&self, key: &ServicePortKey) -> Option<&Arc<Split>> {
+    pub fn split(&self, key: &ServicePortKey, client: Option<&Name>) -> Option<&Arc<Split>> {
+        let splits = self.splits(key)?;
+        client.map_or_else(|| splits.for_others(), |client| splits.for_client(client))
+    }
+
+    /// How routes divide the connections to a service port, by who makes them; `None` where none applies to anybody.
+    #[must_use]
+    pub fn splits(&self, key: &ServicePortKey) -> Option<&Sides<Split>> {
         self.derived.splits.get(key)
     }
 

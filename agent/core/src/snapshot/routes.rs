@@ -1,15 +1,14 @@
 //! Which route a service port's connections follow, and into which branches it divides them (Gateway API, GAMMA).
 //!
-//! Only producer routes count: those in the namespace of the Service they are attached to, which decide for every
-//! client. A route elsewhere (a consumer route) is reported as [`Attachment::OtherNamespace`] and decides nothing. Of
-//! several routes for one port the oldest wins, then the smallest name.
+//! Which of them decide for whom `sides` says. Of several routes of one side for one port the oldest wins, then the
+//! smallest name; clients whose requests are routed have no connections to divide.
 //!
 //! A backend that does not exist, that has no such port or that lies in another namespace without a ReferenceGrant
 //! keeps its share, and that share is refused; so is everything when no backend has a weight. Gateway API asks for both.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::sides::{Sides, by_namespace, covers};
 use super::{Family, ServicePortKey, Snapshot, http};
 use crate::model::{BackendRef, GrantKind, Name, ObjectName, ParentRef, TcpRoute, Weight};
 
@@ -78,35 +77,41 @@ pub enum Attachment {
     NoService,
     /// The parent Service has no such port.
     NoPort,
-    /// The route is not in the Service's namespace: consumer routes are not supported.
-    OtherNamespace,
     /// On every port it asks for, an older route (or one of smaller name) decides: this one.
     Superseded(ObjectName),
 }
 
-/// The split of one service port, if a route applies to it.
-pub(super) fn resolve(snapshot: &Snapshot, key: &ServicePortKey) -> Option<Split> {
-    let route = winner(snapshot, key)?;
-    let branches = route.backends.iter().map(|backend| branch(snapshot, route, backend, key.family)).collect();
+/// The splits of one service port, if routes apply to it.
+pub(super) fn resolve(snapshot: &Snapshot, key: &ServicePortKey) -> Option<Sides<Split>> {
     let affinity = snapshot.service(&key.service).and_then(|service| service.affinity);
-    Some(Split { route: route.name.clone(), branches, affinity })
+    let mut found = Sides::default();
+    for (namespace, routes) in by_namespace(covering(snapshot, key), |route| &route.name) {
+        let Some(route) = winner(snapshot, key, namespace, &routes) else { continue };
+        let branches = route.backends.iter().map(|backend| branch(snapshot, route, backend, key.family)).collect();
+        found.set(&key.service, namespace, Split { route: route.name.clone(), branches, affinity });
+    }
+    found.if_any()
 }
 
-/// The route that decides for a service port.
-fn winner<'a>(snapshot: &'a Snapshot, key: &ServicePortKey) -> Option<&'a Arc<TcpRoute>> {
-    // A port whose requests are routed has no connections to divide.
-    if snapshot.http_routes(&key.service, key.port).is_some_and(|routes| routes.for_all()) {
+/// The routes attached to a service port, by name.
+fn covering<'a>(snapshot: &'a Snapshot, key: &ServicePortKey) -> impl Iterator<Item = &'a TcpRoute> {
+    let attached = snapshot.primary.routes_of.at(&key.service).iter().map(|route| &**route);
+    attached.filter(|route| route.parents.iter().any(|parent| covers(parent, &key.service, key.port)))
+}
+
+/// Of the routes of a namespace that are attached to a service port, the one that decides for those clients it may
+/// decide for. For clients whose requests are routed none does.
+fn winner<'a>(
+    snapshot: &Snapshot,
+    key: &ServicePortKey,
+    namespace: &Name,
+    routes: &[&'a TcpRoute],
+) -> Option<&'a TcpRoute> {
+    let of_requests = snapshot.http_routes(&key.service, key.port);
+    if of_requests.is_some_and(|routes| routes.for_client(namespace).is_some()) {
         return None;
     }
-    let producers = snapshot.primary.routes_of.at(&key.service).iter();
-    producers
-        .filter(|route| route.name.namespace == key.service.namespace)
-        .filter(|route| route.parents.iter().any(|parent| covers(parent, key)))
-        .min_by_key(|route| route.created)
-}
-
-fn covers(parent: &ParentRef, key: &ServicePortKey) -> bool {
-    parent.service == key.service && parent.port.is_none_or(|port| port == key.port)
+    routes.iter().copied().min_by_key(|route| route.created)
 }
 
 fn branch(snapshot: &Snapshot, route: &TcpRoute, backend: &BackendRef, family: Family) -> Branch {
@@ -148,18 +153,17 @@ pub(super) fn attachments(snapshot: &Snapshot, route: &TcpRoute) -> Vec<Attachme
 }
 
 fn attachment(snapshot: &Snapshot, route: &TcpRoute, parent: &ParentRef) -> Attachment {
-    if route.name.namespace != parent.service.namespace {
-        return Attachment::OtherNamespace;
-    }
     let Some(service) = snapshot.service(&parent.service) else { return Attachment::NoService };
+    let side = &route.name.namespace;
     let mut superseder = None;
     for port in service.ports.iter().filter(|p| parent.port.is_none_or(|wanted| wanted == p.port)) {
         // Routes know no families: what wins for one wins for both.
         let key = ServicePortKey { service: service.name.clone(), port: port.port, family: Family::V4 };
-        match winner(snapshot, &key) {
+        let beside: Vec<_> = covering(snapshot, &key).filter(|other| other.name.namespace == *side).collect();
+        match winner(snapshot, &key, side, &beside) {
             Some(other) if other.name != route.name => superseder = Some(other.name.clone()),
             Some(_) => return Attachment::Accepted,
-            None => superseder = http::decider(snapshot, &service.name, port.port),
+            None => superseder = http::decider(snapshot, &service.name, port.port, side),
         }
     }
     superseder.map_or(Attachment::NoPort, Attachment::Superseded)

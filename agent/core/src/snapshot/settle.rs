@@ -90,12 +90,17 @@ impl Batch {
         let Some(service) = self.next.service(name).cloned() else { return };
         for (port, family) in service.ports.iter().flat_map(|port| Family::ALL.map(|family| (port, family))) {
             let key = ServicePortKey { service: name.clone(), port: port.port, family };
-            match routes::resolve(&self.next, &key) {
-                Some(split) if self.next.derived.splits.get(&key).is_none_or(|held| **held != split) => {
-                    self.next.derived.splits.insert(key, Arc::new(split));
+            let resolved = routes::resolve(&self.next, &key);
+            let splits = &mut self.next.derived.splits;
+            match (resolved, splits.get(&key)) {
+                (Some(mut split), Some(held)) => {
+                    split.keep(held);
+                    if split != *held {
+                        splits.insert(key, split);
+                    }
                 }
-                Some(_) => {}
-                None => _ = self.next.derived.splits.remove(&key),
+                (Some(split), None) => _ = splits.insert(key, split),
+                (None, _) => _ = splits.remove(&key),
             }
         }
     }

@@ -29,6 +29,33 @@ fn backends_get_their_share() {
 }
 
 #[test]
+fn a_consumers_clients_take_turns_among_themselves() {
+    let consumer = route("b/split", "a/s", &[("a/v1:80", 1), ("a/v2:80", 3)]);
+    let grant = crate::model::ReferenceGrant {
+        name: object("a/g"),
+        from: vec![(crate::model::GrantKind::Tcp, crate::model::Name::new("b").unwrap())],
+        to: vec![],
+    };
+    let snapshot = routed(Algorithm::RoundRobin, &[("a/v1:80", 1), ("a/v2:80", 1)])
+        .apply([Resource::TcpRoute(consumer), Resource::ReferenceGrant(grant)].map(Delta::Put));
+    let balancers = Balancers::new();
+    let mut counts: BTreeMap<(&str, SocketAddr), u32> = BTreeMap::new();
+    for n in 0..400 {
+        // Two of the producer's clients, then one of the consumer's, then one whose namespace has no route.
+        let namespace = ["a", "a", "b", "c"][n % 4];
+        let from = crate::model::Name::new(namespace).unwrap();
+        let request = Request { from: Some(&from), ..Request::default() };
+        let pick = balancers.pick_for(&snapshot, &key("a/s:80"), &request, Instant::now(), &mut || 7).unwrap();
+        *counts.entry((namespace, pick.target.address)).or_default() += 1;
+    }
+    let of = |namespace: &str| {
+        [0, 1].map(|n| counts.iter().filter(|(k, _)| **k == (namespace, endpoint(n))).map(|(_, c)| *c).sum::<u32>())
+    };
+    assert_eq!(of("b"), [25, 75]);
+    assert_eq!([0, 1].map(|n| of("a")[n] + of("c")[n]), [150, 150], "{counts:?}");
+}
+
+#[test]
 fn a_backend_of_weight_zero_gets_nothing() {
     for algorithm in ALGORITHMS {
         let snapshot = routed(algorithm, &[("a/v1:80", 1), ("a/v2:80", 0)]);
