@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::index::{Address, Backed, Revised};
+use super::index::{Backed, Revised};
 use super::peers::PeerSlice;
 use super::{Delta, Family, Key, Primary, Resource, ServicePortKey, Snapshot};
 use crate::model::{
@@ -103,7 +103,7 @@ impl Batch {
         }
         if let Some(old) = tables.workloads.remove(name) {
             for ip in &old.addresses {
-                tables.workloads_at.remove(ip, name);
+                tables.workloads_at.remove(*ip, name);
                 self.marks.addresses.insert(*ip);
             }
             tables.workloads_by_uid.remove(&old.uid, name);
@@ -114,8 +114,8 @@ impl Batch {
                 tables.workloads_at.insert(*ip, new.clone());
                 self.marks.addresses.insert(*ip);
             }
-            tables.workloads_by_uid.insert(new.uid.clone(), new.clone());
-            tables.workloads_on.insert(new.node.clone(), new.clone());
+            tables.workloads_by_uid.insert(&new.uid, new.clone());
+            tables.workloads_on.insert(&new.node, new.clone());
             tables.workloads.insert(name.clone(), new);
         }
     }
@@ -159,7 +159,7 @@ impl Batch {
         if let Some(old) = old {
             tables.services.remove(name);
             for ip in &old.cluster_ips {
-                tables.services_at.remove(ip, name);
+                tables.services_at.remove(*ip, name);
                 self.marks.addresses.insert(*ip);
             }
             let kept = new.as_ref().map_or(&[][..], |new| &new.ports);
@@ -201,7 +201,7 @@ impl Batch {
             self.marks.services.insert(old.service.clone());
         }
         if let Some(new) = new {
-            tables.slices_of.insert(new.service.clone(), new.clone());
+            tables.slices_of.insert(&new.service, new.clone());
             self.marks.services.insert(new.service.clone());
             // Which addresses a Service has seldom changes with the condition of its endpoints.
             let backed = Arc::new(Backed { name: new.service.clone() });
@@ -214,7 +214,7 @@ impl Batch {
             let others: Vec<_> = tables.slices_of.at(&old.service).iter().filter(|other| other.name != *name).collect();
             let elsewhere: BTreeSet<_> = others.iter().flat_map(|other| addresses(other)).collect();
             gone.filter(|address| !elsewhere.contains(address))
-                .for_each(|address| tables.backed_at.remove(address, &old.service));
+                .for_each(|address| tables.backed_at.remove(*address, &old.service));
         }
     }
 
@@ -235,13 +235,13 @@ impl Batch {
         }
         if let Some(new) = new.map(Arc::new) {
             for parent in &new.parents {
-                tables.routes_of.insert(parent.service.clone(), new.clone());
+                tables.routes_of.insert(&parent.service, new.clone());
                 self.marks.splits.insert(parent.service.clone());
             }
             for backend in &new.backends {
-                tables.routes_to.insert(backend.service.clone(), new.clone());
+                tables.routes_to.insert(&backend.service, new.clone());
                 if backend.service.namespace != name.namespace {
-                    tables.routes_into.insert(backend.service.namespace.clone(), new.clone());
+                    tables.routes_into.insert(&backend.service.namespace, new.clone());
                 }
             }
             tables.routes.insert(name.clone(), new);
@@ -263,7 +263,7 @@ impl Batch {
             tables.grants_in.remove(&name.namespace, name);
         }
         if let Some(new) = new.map(Arc::new) {
-            tables.grants_in.insert(name.namespace.clone(), new.clone());
+            tables.grants_in.insert(&name.namespace, new.clone());
             tables.grants.insert(name.clone(), new);
         }
         let dependent = tables.routes_into.at(&name.namespace).iter().flat_map(|route| &route.parents);
@@ -280,7 +280,7 @@ impl Batch {
             tables.authorization_in.remove(&name.namespace, name);
         }
         if let Some(new) = new.map(Arc::new) {
-            tables.authorization_in.insert(name.namespace.clone(), new.clone());
+            tables.authorization_in.insert(&name.namespace, new.clone());
             tables.authorization.insert(name.clone(), new);
         }
         self.marks.policies.insert(name.namespace.clone());
@@ -295,7 +295,7 @@ impl Batch {
             tables.authentication_in.remove(&name.namespace, name);
         }
         if let Some(new) = new.map(Arc::new) {
-            tables.authentication_in.insert(name.namespace.clone(), new.clone());
+            tables.authentication_in.insert(&name.namespace, new.clone());
             tables.authentication.insert(name.clone(), new);
         }
         self.marks.policies.insert(name.namespace.clone());
@@ -320,10 +320,10 @@ impl Batch {
             for target in &new.targets {
                 match target {
                     TrafficTarget::Service(service, _) if service.namespace == id.name.namespace => {
-                        tables.traffic_for.insert(service.clone(), new.clone());
+                        tables.traffic_for.insert(service, new.clone());
                     }
                     TrafficTarget::Route(route, _) if route.name.namespace == id.name.namespace => {
-                        tables.traffic_for_routes.insert(route.clone(), new.clone());
+                        tables.traffic_for_routes.insert(route, new.clone());
                     }
                     _ => continue,
                 }
@@ -349,8 +349,8 @@ fn concerned(tables: &Primary, target: &TrafficTarget) -> Vec<ObjectName> {
 }
 
 /// Where a slice has endpoints.
-fn addresses(slice: &EndpointSlice) -> BTreeSet<Address> {
-    slice.endpoints.iter().map(|endpoint| Address::of(endpoint.address)).collect()
+fn addresses(slice: &EndpointSlice) -> BTreeSet<IpAddr> {
+    slice.endpoints.iter().map(|endpoint| endpoint.address.to_canonical()).collect()
 }
 
 /// Whether a delta says what is held already, as a resync does for nearly everything.

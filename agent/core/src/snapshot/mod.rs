@@ -28,14 +28,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 
 use crate::model::{
     Algorithm, AuthorizationPolicy, BackendRef, EndpointSlice, HttpRoute, HttpRouteId, HttpRule, Identity, MeshLabel,
     Name, Namespace, Node, NodeLiveness, OFF_LABEL, ObjectName, PeerAuthentication, ReferenceGrant, Service, TcpRoute,
     Traffic, TrafficPolicy, TrafficPolicyId, TrustDomain, Workload,
 };
-use index::{Address, Backed, Index, Revised};
+use index::{Addressed, Addresses, Backed, Index, Revised};
 use peers::Peers;
 
 pub use endpoints::{Endpoint, EndpointSet, Family, Fitness, ServicePortKey};
@@ -75,12 +75,12 @@ struct Primary {
     authentication: OrdMap<ObjectName, Arc<PeerAuthentication>>,
     traffic: OrdMap<TrafficPolicyId, Arc<TrafficPolicy>>,
 
-    workloads_at: Index<IpAddr, Workload>,
+    workloads_at: Addressed<Workload>,
     workloads_by_uid: Index<Arc<str>, Workload>,
     workloads_on: Index<Arc<str>, Workload>,
-    services_at: Index<IpAddr, Service>,
+    services_at: Addressed<Service>,
     slices_of: Index<ObjectName, EndpointSlice>,
-    backed_at: Index<Address, Backed>,
+    backed_at: Addressed<Backed>,
     routes_of: Index<ObjectName, TcpRoute>,
     routes_to: Index<ObjectName, TcpRoute>,
     routes_into: Index<Name, TcpRoute>,
@@ -97,7 +97,7 @@ struct Derived {
     splits: OrdMap<ServicePortKey, Sides<Split>>,
     http: OrdMap<ObjectName, http::Ports>,
     traffic: OrdMap<ObjectName, traffic::Ports>,
-    destinations: OrdSet<IpAddr>,
+    destinations: Addresses,
     policies: OrdMap<Name, Arc<NamespacePolicies>>,
 }
 
@@ -202,27 +202,20 @@ impl Snapshot {
 
     /// The addresses the mesh takes connections to: services' virtual ones and those of live pods, in order.
     pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
-        self.derived.destinations.iter().copied()
+        self.derived.destinations.iter()
     }
 
     /// Whether the mesh takes connections to `ip`.
     #[must_use]
     pub fn is_destination(&self, ip: IpAddr) -> bool {
-        self.derived.destinations.contains(&ip.to_canonical())
+        self.derived.destinations.contains(ip)
     }
 
     /// What `older` lacks and what it has too many of, among [`Self::destinations`]: `(added, removed)`. Costs the
     /// difference, not the whole.
     #[must_use]
     pub fn destination_changes(&self, older: &Self) -> (Vec<IpAddr>, Vec<IpAddr>) {
-        let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for item in older.derived.destinations.diff(&self.derived.destinations) {
-            match item {
-                imbl::ordset::DiffItem::Add(ip) => added.push(*ip),
-                imbl::ordset::DiffItem::Remove(ip) => removed.push(*ip),
-            }
-        }
-        (added, removed)
+        self.derived.destinations.changes(&older.derived.destinations)
     }
 
     /// All services, by name.
@@ -240,7 +233,7 @@ impl Snapshot {
     /// port has it.
     #[must_use]
     pub fn services_at(&self, ip: IpAddr) -> &[Arc<Service>] {
-        self.primary.services_at.at(&ip.to_canonical())
+        self.primary.services_at.at(ip)
     }
 
     /// The namespace of this name.
@@ -252,7 +245,7 @@ impl Snapshot {
     /// The services that list an endpoint at `ip`, by name and each once.
     #[must_use]
     pub fn services_with_endpoint_at(&self, ip: IpAddr) -> BTreeSet<&ObjectName> {
-        self.primary.backed_at.at(&Address::of(ip)).iter().map(|backed| &backed.name).collect()
+        self.primary.backed_at.at(ip).iter().map(|backed| &backed.name).collect()
     }
 
     /// The endpoints of a service port; `None` where there is no such service or port. Worked out by each call: of ten

@@ -4,11 +4,12 @@
 //! this node knows by itself, makes no difference as long as they do not claim one address; if they do, the rules for claims
 //! decide.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::index::Address;
+use super::index::Addressed;
 use crate::model::{Peer, Workload};
 
 /// Pods of other nodes, as one WorkloadSlice has them.
@@ -47,42 +48,18 @@ impl PeerSlice {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Peers {
     slices: OrdMap<Arc<str>, Arc<PeerSlice>>,
-    at: OrdMap<Address, Claims>,
-}
-
-/// Who claims an address, in order. Nearly always one.
-#[derive(Clone, Debug, PartialEq)]
-enum Claims {
-    One(Arc<Peer>),
-    Many(Arc<Vec<Arc<Peer>>>),
-}
-
-impl Claims {
-    fn as_slice(&self) -> &[Arc<Peer>] {
-        match self {
-            Self::One(only) => std::slice::from_ref(only),
-            Self::Many(all) => all,
-        }
-    }
-
-    fn of(mut all: Vec<Arc<Peer>>) -> Option<Self> {
-        match all.len() {
-            0 => None,
-            1 => all.pop().map(Self::One),
-            _ => Some(Self::Many(Arc::new(all))),
-        }
-    }
+    at: Addressed<Peer>,
 }
 
 impl Peers {
     /// Those that claim an address, in order.
-    pub(super) fn at(&self, address: Address) -> &[Arc<Peer>] {
-        self.at.get(&address).map_or(&[], Claims::as_slice)
+    pub(super) fn at(&self, ip: IpAddr) -> &[Arc<Peer>] {
+        self.at.at(ip)
     }
 
     /// Every address that is claimed, with those who do.
-    pub(super) fn claims(&self) -> impl Iterator<Item = (Address, &[Arc<Peer>])> {
-        self.at.iter().map(|(address, claims)| (*address, claims.as_slice()))
+    pub(super) fn claims(&self) -> impl Iterator<Item = (IpAddr, &[Arc<Peer>])> {
+        self.at.iter()
     }
 
     /// All, by slice.
@@ -123,24 +100,21 @@ impl Peers {
     }
 
     fn claim(&mut self, pod: &Arc<Peer>) {
-        for address in pod.addresses().iter().map(|ip| Address::of(*ip)) {
-            let mut all = self.at(address).to_vec();
+        for ip in pod.addresses() {
+            let mut all = self.at(*ip).to_vec();
             let at = all.partition_point(|other| other < pod);
             all.insert(at, pod.clone());
-            Claims::of(all).map(|claims| self.at.insert(address, claims));
+            self.at.set(*ip, all);
         }
     }
 
     /// Two slices may tell of one pod: only one of the claims goes.
     fn release(&mut self, pod: &Arc<Peer>) {
-        for address in pod.addresses().iter().map(|ip| Address::of(*ip)) {
-            let mut all = self.at(address).to_vec();
+        for ip in pod.addresses() {
+            let mut all = self.at(*ip).to_vec();
             if let Ok(at) = all.binary_search(pod) {
                 all.remove(at);
-            }
-            match Claims::of(all) {
-                Some(claims) => _ = self.at.insert(address, claims),
-                None => _ = self.at.remove(&address),
+                self.at.set(*ip, all);
             }
         }
     }

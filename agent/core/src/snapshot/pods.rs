@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Snapshot;
-use super::index::Address;
 use super::peers::Known;
 use crate::model::{Name, ObjectName, Service, Workload};
 
@@ -19,8 +18,8 @@ impl Snapshot {
 
     /// The same, as it is known.
     pub(super) fn pod_at(&self, ip: IpAddr) -> Option<Known<'_>> {
-        let own = self.primary.workloads_at.at(&ip.to_canonical());
-        match (own, self.primary.peers.at(Address::of(ip))) {
+        let own = self.primary.workloads_at.at(ip);
+        match (own, self.primary.peers.at(ip)) {
             ([], []) => None,
             ([only], []) => Some(Known::Whole(only)),
             ([], [only]) => Some(Known::Peer(only)),
@@ -70,14 +69,14 @@ impl Snapshot {
     /// Addresses with the pods and the services that claim them, each by name; those without any service are
     /// listed only where several pods claim them.
     pub fn contests(&self) -> impl Iterator<Item = (IpAddr, Vec<Arc<Workload>>, &[Arc<Service>])> {
-        let own = |ip: &IpAddr| self.primary.workloads_at.at(ip);
-        let peers = |ip: &IpAddr| self.primary.peers.at(Address::of(*ip));
-        let of_own = self.primary.workloads_at.iter().map(|(ip, _)| *ip).filter(move |ip| peers(ip).is_empty());
-        let of_peers = self.primary.peers.claims().map(|(address, _)| address.ip());
+        let own = |ip: &IpAddr| self.primary.workloads_at.at(*ip);
+        let peers = |ip: &IpAddr| self.primary.peers.at(*ip);
+        let of_own = self.primary.workloads_at.iter().map(|(ip, _)| ip).filter(move |ip| peers(ip).is_empty());
+        let of_peers = self.primary.peers.claims().map(|(ip, _)| ip);
         let several = move |ip: &IpAddr| own(ip).len() + peers(ip).len() > 1;
         let pods = of_own.chain(of_peers).filter(move |ip| several(ip) && self.services_at(*ip).is_empty());
         let services = self.primary.services_at.iter();
-        let contested = pods.map(|ip| (ip, &[][..])).chain(services.map(|(ip, services)| (*ip, services)));
+        let contested = pods.map(|ip| (ip, &[][..])).chain(services);
         contested.map(move |(ip, services)| {
             let all = own(&ip).iter().map(Known::Whole).chain(peers(&ip).iter().map(Known::Peer));
             let mut pods: Vec<_> = all.map(Known::whole).collect();
@@ -100,7 +99,7 @@ impl Snapshot {
 
     /// Whether a slice says of this very pod that it is live.
     fn is_live_peer(&self, w: &Workload, ip: IpAddr) -> bool {
-        let peers = self.primary.peers.at(Address::of(ip));
+        let peers = self.primary.peers.at(ip);
         peers.iter().any(|peer| peer.is_live() && peer.is(&w.uid) && peer.workload() == *w)
     }
 }

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::index::Address;
 use super::policies::NamespacePolicies;
 use super::{Family, ServicePortKey, http, routes, traffic};
 use crate::model::{Name, ObjectName};
@@ -18,7 +17,7 @@ impl Batch {
         let mut services = marks.services;
         for ip in marks.addresses {
             self.settle_address(ip);
-            services.extend(self.next.primary.backed_at.at(&Address::of(ip)).iter().map(|backed| backed.name.clone()));
+            services.extend(self.next.primary.backed_at.at(ip).iter().map(|backed| backed.name.clone()));
         }
         for service in services {
             self.revise(&service);
@@ -35,11 +34,9 @@ impl Batch {
 
     fn settle_address(&mut self, ip: IpAddr) {
         let virtual_address = !self.next.services_at(ip).is_empty();
-        if virtual_address || self.next.pod_at(ip).is_some_and(|pod| self.next.is_known_live(pod)) {
-            self.next.derived.destinations.insert(ip);
-        } else {
-            self.next.derived.destinations.remove(&ip);
-        }
+        let live = || self.next.pod_at(ip).is_some_and(|pod| self.next.is_known_live(pod));
+        let there = virtual_address || live();
+        self.next.derived.destinations.set(ip, there);
     }
 
     /// A service's endpoints may be others from this generation on. What they are is worked out for who asks.
