@@ -31,6 +31,7 @@ mod upload;
 mod upstream;
 mod wire;
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,7 +45,6 @@ use weft_core::traffic::Ledgers;
 use crate::dial::Dialer;
 use crate::drain::Drain;
 use crate::health::Checks;
-use crate::live::Registered;
 use crate::pod::{Pod, Snapshots};
 use crate::relay::Flow;
 use crate::telemetry::Metrics;
@@ -78,8 +78,8 @@ pub struct Client {
     pub flow: Arc<Flow>,
     /// Cancelled when the connection must end.
     pub kill: CancellationToken,
-    /// Its place among the live ones, until the last of its requests, and what that may have switched to, has ended.
-    pub registered: Registered,
+    /// What is held for it until the last of its requests, and what that may have switched to, has ended.
+    pub kept: Box<dyn Any + Send + Sync>,
 }
 
 impl Http {

@@ -200,7 +200,8 @@ impl Outbound {
         let (destination, flow) = (connection.destination(), Arc::clone(&connection.meter.flow));
         self.watch(&service, &flow);
         let kill = flow.kill.token();
-        let client = Client { pod: Arc::clone(pod), address, destination, service, flow, kill, registered };
+        let client =
+            Client { pod: Arc::clone(pod), address, destination, service, flow, kill, kept: Box::new(registered) };
         Carried::Requests(app, Box::new(client))
     }
 
