@@ -2,6 +2,9 @@
 //!
 //! Everything is compiled first, as the calling user; only the compiled tests run as root, which the lab needs.
 
+mod again;
+mod said;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -18,8 +21,26 @@ use crate::{build, fuzz, privileges};
 #[derive(Default)]
 struct Tally {
     passed: u64,
-    failed: Vec<String>,
+    failed: Vec<Failure>,
+    /// Those that failed, and passed when they had the machine to themselves.
+    unsteady: Vec<Failure>,
+    /// What the failed tests said, by their names.
+    said: BTreeMap<String, Vec<String>>,
     journeys: BTreeMap<String, Outcome>,
+}
+
+/// A test that failed, or anything else that did.
+struct Failure {
+    /// The program's name and the test's.
+    what: String,
+    /// The program and the test's full name, if it is one.
+    test: Option<(Program, String)>,
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Self {
+        Self { what, test: None }
+    }
 }
 
 /// Runs the tests whose name contains `filter`, or all of them and everything around them.
@@ -32,20 +53,18 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     for program in programs()? {
         run_program(&program, filter, &mut tally)?;
     }
+    again::run(&mut tally);
     if filter.is_none() {
         if let Err(problem) = fuzz::run(None, fuzz::SMOKE_SECONDS) {
-            tally.failed.push(format!("fuzz: {problem:#}"));
+            tally.failed.push(format!("fuzz: {problem:#}").into());
         }
         let problems = scenarios::compare(&listed, &tally.journeys);
         for problem in &problems {
             eprintln!("{problem}");
         }
-        tally.failed.extend(problems);
+        tally.failed.extend(problems.into_iter().map(Into::into));
     }
-    for failed in &tally.failed {
-        eprintln!("failed: {failed}");
-    }
-    println!("{} passed, {} failed", tally.passed, tally.failed.len());
+    tally.report();
     if !tally.failed.is_empty() {
         bail!("{} of {} failed", tally.failed.len(), tally.passed + tally.failed.len() as u64);
     }
@@ -53,6 +72,24 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         bail!("no test ran");
     }
     Ok(())
+}
+
+impl Tally {
+    /// Says what failed, and how much passed.
+    fn report(&self) {
+        for (word, failures) in [("unsteady", &self.unsteady), ("failed", &self.failed)] {
+            for failure in failures {
+                eprintln!("{word}: {}", failure.what);
+                let said = failure.test.as_ref().and_then(|(_, name)| self.said.get(name));
+                said.into_iter().flatten().for_each(|line| eprintln!("    {line}"));
+            }
+        }
+        let unsteady = match self.unsteady.len() {
+            0 => String::new(),
+            count => format!(", {count} of them not at the first attempt: each is a defect to be looked for"),
+        };
+        println!("{} passed, {} failed{unsteady}", self.passed, self.failed.len());
+    }
 }
 
 /// The journeys that name the DaemonSet, with its containers made of an image's root.
@@ -71,10 +108,20 @@ pub(crate) fn with_image(rootfs: &Path) -> Result<()> {
 }
 
 /// A compiled test program, and the directory its tests expect to run in.
+#[derive(Clone)]
 struct Program {
     name: String,
     executable: PathBuf,
     directory: PathBuf,
+}
+
+impl Program {
+    fn command(&self) -> Command {
+        let mut command = privileges::as_root(&self.executable);
+        // Failures say what was expected and seen; the frames below them are the test runner's.
+        command.current_dir(&self.directory).env("RUST_LIB_BACKTRACE", "0");
+        command
+    }
 }
 
 /// Compiles all tests and lists their programs, the journeys last: they take longest.
@@ -107,13 +154,11 @@ fn programs() -> Result<Vec<Program>> {
 
 fn run_program(program: &Program, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     say(&format!("running {}", program.name));
-    let mut command: Command = privileges::as_root(&program.executable);
-    command.current_dir(&program.directory).args(filter).stdout(Stdio::piped());
-    // Failures say what was expected and seen; the frames below them are the test runner's.
-    command.env("RUST_LIB_BACKTRACE", "0");
+    let mut command = program.command();
+    command.args(filter).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot run {}", program.executable.display()))?;
     let output = child.stdout.take().context("the tests have no output")?;
-    let (mut closed, mut failures) = (false, 0);
+    let (mut closed, mut failures, mut about) = (false, 0, None);
     for line in BufReader::new(output).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         // Test runners' own closing lines would be taken for ours: ours is the one that counts everything.
@@ -123,13 +168,15 @@ fn run_program(program: &Program, filter: Option<&str>, tally: &mut Tally) -> Re
             println!("{line}");
             let _ = std::io::stdout().flush();
         }
+        said::listen(&line, &mut about, &mut tally.said);
         let Some((name, outcome)) = parse(&line) else { continue };
         let short = name.rsplit("::").next().unwrap_or(name).to_owned();
         match outcome {
             Outcome::Passed => tally.passed += 1,
             Outcome::Failed => {
                 failures += 1;
-                tally.failed.push(format!("{} {name}", program.name));
+                let what = format!("{} {name}", program.name);
+                tally.failed.push(Failure { what, test: Some((program.clone(), name.to_owned())) });
             }
             Outcome::Ignored => {}
         }
@@ -139,7 +186,7 @@ fn run_program(program: &Program, filter: Option<&str>, tally: &mut Tally) -> Re
     }
     let status = child.wait()?;
     if !closed || (!status.success() && failures == 0) {
-        tally.failed.push(format!("{} ended early: {status}", program.name));
+        tally.failed.push(format!("{} ended early: {status}", program.name).into());
     }
     Ok(())
 }
