@@ -29,6 +29,12 @@ struct Tally {
     journeys: BTreeMap<String, Outcome>,
 }
 
+/// The program whose tests are the scenarios.
+const JOURNEYS: &str = "journeys";
+
+/// How many journeys run at once on each core: they wait for most of their time.
+const AT_ONCE: usize = 2;
+
 /// A test that failed, or anything else that did.
 struct Failure {
     /// The program's name and the test's.
@@ -99,7 +105,7 @@ const OF_THE_DAEMONSET: &str = "deployment::";
 pub(crate) fn with_image(rootfs: &Path) -> Result<()> {
     ensure(&[Need::Lab])?;
     build::everything()?;
-    let journeys = programs()?.into_iter().find(|program| program.name == "journeys").context("no journeys")?;
+    let journeys = programs()?.into_iter().find(|program| program.name == JOURNEYS).context("no journeys")?;
     say(&format!("running the journeys of the DaemonSet with {}", rootfs.display()));
     let mut command = privileges::as_root("env");
     command.arg(format!("WEFT_TEST_ROOTFS={}", rootfs.display())).arg(&journeys.executable).arg(OF_THE_DAEMONSET);
@@ -148,7 +154,7 @@ fn programs() -> Result<Vec<Program>> {
     if !child.wait()?.success() {
         bail!("the tests do not compile");
     }
-    programs.sort_by_key(|program| program.name == "journeys");
+    programs.sort_by_key(|program| program.name == JOURNEYS);
     Ok(programs)
 }
 
@@ -156,6 +162,10 @@ fn run_program(program: &Program, filter: Option<&str>, tally: &mut Tally) -> Re
     say(&format!("running {}", program.name));
     let mut command = program.command();
     command.args(filter).stdout(Stdio::piped());
+    if program.name == JOURNEYS && std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, Into::into);
+        command.arg(format!("--test-threads={}", AT_ONCE * cores));
+    }
     let mut child = command.spawn().with_context(|| format!("cannot run {}", program.executable.display()))?;
     let output = child.stdout.take().context("the tests have no output")?;
     let (mut closed, mut failures, mut about) = (false, 0, None);
@@ -180,7 +190,7 @@ fn run_program(program: &Program, filter: Option<&str>, tally: &mut Tally) -> Re
             }
             Outcome::Ignored => {}
         }
-        if program.name == "journeys" {
+        if program.name == JOURNEYS {
             tally.journeys.insert(short, outcome);
         }
     }
