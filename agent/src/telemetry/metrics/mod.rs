@@ -6,20 +6,17 @@
 mod cluster;
 mod connections;
 mod health;
+mod labels;
 mod pods;
 mod ports;
 mod requests;
+mod sources;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -28,75 +25,19 @@ use weft_core::model::Identity;
 use weft_core::snapshot::{ServicePortKey, Snapshot};
 
 pub use connections::{ConnectionLabels, ConnectionSeries, Party, Reporter, SERIES_MAX, Security};
+pub use labels::TunnelDirection;
 pub use pods::PodCounts;
 pub use ports::PortSource;
 pub use requests::RequestSeries;
+pub use sources::VerdictSource;
+
+use labels::{DirectionReason, IdentityLabel, Reason, ResultLabel, SeverityLabel, TunnelEnd, TunnelLabels};
+use sources::{DroppedLines, Verdicts};
 
 use super::http::Exposition;
 use super::logging::LevelHandle;
 use weft_control::kubernetes::Health;
 use weft_control::manifests::{Problem, Severity};
-
-/// Which side of a tunnel this node is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum TunnelDirection {
-    /// It opened the tunnel.
-    Outbound,
-    /// It accepted it.
-    Inbound,
-}
-
-impl EncodeLabelValue for TunnelDirection {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), fmt::Error> {
-        match self {
-            Self::Outbound => "outbound",
-            Self::Inbound => "inbound",
-        }
-        .encode(encoder)
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct TunnelLabels {
-    direction: TunnelDirection,
-    tunnel_protocol: &'static str,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct TunnelEnd {
-    direction: TunnelDirection,
-    tunnel_protocol: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct DirectionReason {
-    direction: TunnelDirection,
-    reason: &'static str,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct ResultLabel {
-    result: &'static str,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct IdentityLabel {
-    identity: String,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct SeverityLabel {
-    severity: &'static str,
-}
-
-/// Reads the kernel's counters: the name of a verdict and how often it was given.
-pub type VerdictSource = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
 /// All metrics. Clones share them.
 #[derive(Clone, Debug)]
@@ -337,38 +278,6 @@ impl Inner {
         let help = "Problems of the configuration now, by severity";
         registry.register("config_problems", help, self.config_problems.clone());
         registry.register("snapshot_generation", "Changes of the configuration applied", self.generation.clone());
-    }
-}
-
-/// The kernel's counters, read at each scrape.
-struct Verdicts(VerdictSource);
-
-impl fmt::Debug for Verdicts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verdicts").finish_non_exhaustive()
-    }
-}
-
-impl Collector for Verdicts {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let help = "Decisions of the eBPF programs, by verdict";
-        let mut family = encoder.encode_descriptor("weft_steering_verdicts", help, None, MetricType::Counter)?;
-        for (verdict, count) in (self.0)() {
-            ConstCounter::new(count).encode(family.encode_family(&[("verdict", verdict)])?)?;
-        }
-        Ok(())
-    }
-}
-
-/// Log lines nobody read, read at each scrape.
-#[derive(Debug)]
-struct DroppedLines(LevelHandle);
-
-impl Collector for DroppedLines {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let help = "Log lines dropped because standard error was not read fast enough";
-        let counter = ConstCounter::new(self.0.dropped_lines());
-        counter.encode(encoder.encode_descriptor("weft_log_lines_dropped", help, None, counter.metric_type())?)
     }
 }
 
