@@ -1,7 +1,7 @@
 //! `weft-apiserver`: the API server double as a process, and the contract suite against any cluster.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -39,11 +39,14 @@ enum What {
         kubeconfig: Option<PathBuf>,
     },
     /// Replays the recorded exchanges and says what differs. Makes and deletes namespace `demo` and CRD
-    /// `widgets.example.dev`.
+    /// `widgets.example.dev`. Then asks whether the manifests named would be taken, without writing them.
     Contract {
         /// The cluster to hold to the contract.
         #[arg(long)]
         kubeconfig: PathBuf,
+        /// Files of objects, sent by server-side apply as a dry run with strict validation; may be given more than once.
+        #[arg(long = "manifest")]
+        manifests: Vec<PathBuf>,
     },
 }
 
@@ -68,18 +71,34 @@ async fn main() -> Result<()> {
             }
             tokio::signal::ctrl_c().await?;
         }
-        What::Contract { kubeconfig } => {
-            let target = Target::from_kubeconfig(&kubeconfig)?;
-            let outcomes = contract::replay(&target).await?;
-            for outcome in &outcomes {
-                println!("{outcome}");
-            }
-            let differ = outcomes.iter().filter(|outcome| !outcome.differences.is_empty()).count();
-            println!("{} of {} exchanges equal", outcomes.len() - differ, outcomes.len());
-            if differ > 0 {
-                bail!("{differ} exchanges differ from what was recorded");
-            }
+        What::Contract { kubeconfig, manifests } => hold_to_contract(&kubeconfig, &manifests).await?,
+    }
+    Ok(())
+}
+
+/// Replays the recording, then tries the manifests; fails with how much differs and is refused.
+async fn hold_to_contract(kubeconfig: &Path, manifests: &[PathBuf]) -> Result<()> {
+    let target = Target::from_kubeconfig(kubeconfig)?;
+    let outcomes = contract::replay(&target).await?;
+    for outcome in &outcomes {
+        println!("{outcome}");
+    }
+    let differ = outcomes.iter().filter(|outcome| !outcome.differences.is_empty()).count();
+    println!("{} of {} exchanges equal", outcomes.len() - differ, outcomes.len());
+    let mut refused = 0;
+    for path in manifests {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let (count, remarks) = contract::accepts(&target, &text).await.with_context(|| path.display().to_string())?;
+        for remark in &remarks {
+            let word = if remark.refused { "REFUSED" } else { "warned of" };
+            println!("{word} {} of {}\n    {}", remark.object, path.display(), remark.text);
         }
+        let refusals = remarks.iter().filter(|remark| remark.refused).count();
+        println!("{} of {count} objects of {} accepted", count - refusals, path.display());
+        refused += refusals;
+    }
+    if differ + refused > 0 {
+        bail!("{differ} exchanges differ from what was recorded, {refused} objects are refused");
     }
     Ok(())
 }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
@@ -20,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::Kubeconfig;
 use crate::Server;
 
 /// No answer takes longer: the recording's watches end after 2 s.
@@ -51,6 +50,8 @@ impl Reply {
 /// A server to talk to.
 pub struct Target {
     uri: Uri,
+    /// The name in its certificate.
+    known_as: String,
     token: Option<String>,
     tls: Option<TlsConnector>,
     double: bool,
@@ -62,7 +63,8 @@ impl Target {
     /// # Errors
     /// When its kubeconfig is not one.
     pub fn of(server: &Server) -> Result<Self> {
-        Ok(Self { double: true, ..Self::parse(&server.kubeconfig(), Path::new("."))? })
+        let config = Kubeconfig::parse(&server.kubeconfig(), Path::new("."))?;
+        Ok(Self { double: true, ..Self::of_config(config)? })
     }
 
     /// The current context of a kubeconfig. Plugins that fetch credentials are not run.
@@ -70,38 +72,16 @@ impl Target {
     /// # Errors
     /// When the file cannot be read, or names no server or no usable credentials.
     pub fn from_kubeconfig(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        Self::parse(&text, path.parent().unwrap_or(Path::new(".")))
+        Self::of_config(Kubeconfig::read(path)?)
     }
 
-    fn parse(text: &str, directory: &Path) -> Result<Self> {
-        let config: Value = serde_saphyr::from_str(text).context("the kubeconfig")?;
-        let named = |list: &str, name: &Value, what: &str| -> Result<Value> {
-            let items = config[list].as_array().map_or(&[] as &[Value], Vec::as_slice);
-            let found = items.iter().find(|item| &item["name"] == name);
-            found.map(|found| found[what].clone()).with_context(|| format!("the kubeconfig has no {what} {name}"))
-        };
-        let context = named("contexts", &config["current-context"], "context")?;
-        let cluster = named("clusters", &context["cluster"], "cluster")?;
-        let user = named("users", &context["user"], "user")?;
-        if user.get("exec").is_some() {
-            bail!("the kubeconfig asks a plugin for credentials: use one with a token or a certificate");
-        }
-        let pem = |of: &Value, name: &str| -> Result<Option<Vec<u8>>> {
-            if let Some(data) = of[format!("{name}-data")].as_str() {
-                return Ok(Some(STANDARD.decode(data)?));
-            }
-            let Some(file) = of[name].as_str() else { return Ok(None) };
-            Ok(Some(std::fs::read(directory.join(file)).with_context(|| format!("reading {file}"))?))
-        };
-        let uri: Uri = cluster["server"].as_str().context("the cluster has no server")?.parse()?;
-        let certificate = pem(&user, "client-certificate")?.zip(pem(&user, "client-key")?);
-        let tls = match (uri.scheme_str(), pem(&cluster, "certificate-authority")?) {
-            (Some("https"), Some(trust)) => Some(connector(&trust, certificate)?),
+    fn of_config(config: Kubeconfig) -> Result<Self> {
+        let tls = match (config.server.scheme_str(), &config.authority) {
+            (Some("https"), Some(trust)) => Some(connector(trust, config.certificate)?),
             (Some("https"), None) => bail!("the cluster has no certificate-authority"),
             _ => None,
         };
-        Ok(Self { uri, token: user["token"].as_str().map(str::to_owned), tls, double: false })
+        Ok(Self { uri: config.server, known_as: config.known_as, token: config.token, tls, double: false })
     }
 
     /// The same server, for whoever has this token; for nobody without one.
@@ -150,7 +130,8 @@ impl Target {
             match &self.tls {
                 None => exchange(stream, request).await,
                 Some(tls) => {
-                    exchange(tls.connect(ServerName::try_from(bare.to_owned())?, stream).await?, request).await
+                    let name = ServerName::try_from(self.known_as.clone())?;
+                    exchange(tls.connect(name, stream).await?, request).await
                 }
             }
         };

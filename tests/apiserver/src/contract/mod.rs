@@ -6,6 +6,8 @@
 
 mod client;
 mod compare;
+mod kubeconfig;
+mod manifests;
 
 use std::fmt;
 use std::time::Duration;
@@ -17,11 +19,16 @@ use serde_json::{Value, json};
 
 pub use client::{Reply, Target};
 use compare::Learned;
+pub use kubeconfig::Kubeconfig;
+pub use manifests::{Remark, accepts};
 
 /// The recording.
 const RECORDED: &str = include_str!("../../contract/recorded.json");
 /// How long a cluster's controllers may take for what they do on their own.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// What the recording makes that is in no namespace.
+const MADE: [&str; 2] =
+    ["/api/v1/namespaces/demo", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.dev"];
 /// What the recorded distribution mounts into pods beside the cluster's CA, and others do not.
 pub const RECORDED_TOKEN_SOURCE: (&str, &str) = ("openshift-service-ca.crt", "service-ca.crt");
 
@@ -76,21 +83,38 @@ impl fmt::Display for Outcome {
 /// cluster did on its own.
 pub async fn replay(target: &Target) -> Result<Vec<Outcome>> {
     let recording: Recording = serde_json::from_str(RECORDED).context("the recording")?;
-    let namespace = "/api/v1/namespaces/demo";
-    if target.send(Method::GET, namespace, &[], None).await?.status != 404 {
-        bail!("namespace demo is there already: the recording starts without it");
+    for made in MADE {
+        if target.send(Method::GET, made, &[], None).await?.status != 404 {
+            bail!("{made} is there already: the recording makes it. Is the cluster in use? If not, delete it");
+        }
     }
     // In the recording nobody had yet made the namespace's default account when the first pod wanted it.
     target.order("controllers", json!({"paused": true})).await?;
     let mut learned = Learned::new(target.is_double());
     let mut outcomes = Vec::new();
+    let mut broken_off = None;
     for exchange in recording.exchanges {
-        outcomes.push(replay_one(target, exchange, &mut learned).await?);
+        match replay_one(target, exchange, &mut learned).await {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(problem) => {
+                broken_off = Some(problem);
+                break;
+            }
+        }
     }
-    for made in [namespace, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.dev"] {
-        target.send(Method::DELETE, made, &[], None).await?;
+    remove(target, &MADE).await?;
+    broken_off.map_or(Ok(outcomes), Err)
+}
+
+/// Deletes what is at these paths, and waits until it is gone.
+async fn remove(target: &Target, paths: &[&str]) -> Result<()> {
+    for path in paths {
+        target.send(Method::DELETE, path, &[], None).await?;
     }
-    Ok(outcomes)
+    for path in paths {
+        until(target, path, 404).await?;
+    }
+    Ok(())
 }
 
 async fn replay_one(target: &Target, exchange: Exchange, learned: &mut Learned) -> Result<Outcome> {
@@ -122,22 +146,26 @@ async fn prepare(target: &Target, name: &str) -> Result<()> {
     match name {
         "create_pod_unknown_field_warn" => {
             target.order("controllers", json!({"paused": false})).await?;
-            until(target, "/api/v1/namespaces/demo/serviceaccounts/default").await
+            until(target, "/api/v1/namespaces/demo/serviceaccounts/default", 200).await
         }
-        "cr_create" => until(target, "/apis/example.dev/v1/namespaces/demo/widgets").await,
+        "cr_create" => until(target, "/apis/example.dev/v1/namespaces/demo/widgets", 200).await,
         _ => Ok(()),
     }
 }
 
-async fn until(target: &Target, path: &str) -> Result<()> {
+/// Waits until a path is answered with this status.
+async fn until(target: &Target, path: &str, status: u16) -> Result<()> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while target.send(Method::GET, path, &[], None).await?.status != 200 {
+    loop {
+        let reply = target.send(Method::GET, path, &[], None).await?;
+        if reply.status == status {
+            return Ok(());
+        }
         if tokio::time::Instant::now() > deadline {
-            bail!("{path} is not there after {} s", PATIENCE.as_secs());
+            bail!("after {} s {path} is answered {}, not {status}: {}", PATIENCE.as_secs(), reply.status, reply.text);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(())
 }
 
 /// Whether an answer other than the recorded one is as right: it depends on what the cluster did first, or has forgotten.
