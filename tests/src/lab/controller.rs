@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::cluster::ADDRESS;
+use super::api_server::ADDRESS;
 use super::process::Place;
 use super::{Lab, NetNs, Process, binary, cgroup};
 use crate::metrics::Metrics;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::cluster::ADDRESS;
+use super::api_server::ADDRESS;
 use super::process::Place;
 use super::{Lab, Node, Process, binary, cgroup};
 use crate::metrics::Metrics;

@@ -5,6 +5,7 @@
 //! itself; a lab that is dropped before is only cleared.
 
 mod agent;
+mod api_server;
 pub mod cgroup;
 mod cluster;
 mod controller;
@@ -16,11 +17,13 @@ mod manifests;
 mod mesh;
 mod netns;
 mod node;
+mod objects;
 mod pod;
 mod pod_spec;
 mod process;
 mod rundir;
 mod service;
+mod shared;
 mod state;
 mod teardown;
 
@@ -33,7 +36,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 pub use agent::{Agent, AgentOptions};
-pub use cluster::ApiServer;
+pub use api_server::ApiServer;
 pub use controller::Controller;
 pub use issuer::Issuer;
 pub use kubelet::{AgentPod, ControllerPod, PartialPod, shipped};
@@ -81,6 +84,7 @@ impl Lab {
     /// # Errors
     /// When a privilege or a kernel feature is missing, with the remedy.
     pub fn new(name: &str) -> Result<Self> {
+        cluster::demand_double("is configured by a directory of manifests")?;
         let lab = Self::bare(name)?;
         lab.namespace(NAMESPACE)?;
         Ok(lab)
@@ -129,6 +133,11 @@ impl Lab {
         let mut contents = self.contents();
         let node = Node::create(&self.run, &self.fabric, name, layout, &contents.nodes)?;
         contents.nodes.push(node.clone());
+        drop(contents);
+        if self.is_shared() {
+            self.manifests
+                .put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {}}}))?;
+        }
         Ok(node)
     }
 

@@ -120,13 +120,13 @@ impl<'a> ServiceSpec<'a> {
             contents.next += 1;
             contents.next
         };
-        let [high, low] = number.to_be_bytes();
+        let (v4, v6) = addresses(number, lab.is_shared());
         let service = Service {
             inner: Arc::new(Inner {
                 name: self.name,
                 namespace: self.namespace,
-                v4: Ipv4Addr::new(10, 96, high, low),
-                v6: Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, number),
+                v4,
+                v6,
                 port: self.port,
                 target_port: self.target_port,
                 app_protocol: self.app_protocol,
@@ -138,6 +138,13 @@ impl<'a> ServiceSpec<'a> {
         lab.publish(service.clone())?;
         Ok(service)
     }
+}
+
+/// The addresses of the `n`th Service; those of a cluster that others use too are from where theirs seldom are.
+pub(super) fn addresses(n: u16, shared: bool) -> (Ipv4Addr, Ipv6Addr) {
+    let number = if shared { n | 0xc800 } else { n };
+    let [high, low] = number.to_be_bytes();
+    (Ipv4Addr::new(10, 96, high, low), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, number))
 }
 
 impl Service {

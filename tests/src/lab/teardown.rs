@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::netns::{NetNs, NsId};
-use super::{Agent, Lab, Node, Pod, cgroup, entries, kubelet, state};
+use super::{Agent, ApiServer, Lab, Node, Pod, cgroup, entries, kubelet, state};
 use crate::wait;
 
 /// Time the mesh gets to let go of everything.
@@ -52,6 +52,7 @@ impl Lab {
             note("stopping the agents", self.stop_agents());
             note("logs", self.judge_logs());
         }
+        note("clearing the cluster", self.api().map_or(Ok(()), ApiServer::clear));
         note("clearing the lab", self.run.remove());
         if judge {
             note("namespaces", wait::until("the lab's namespaces to go", RELEASE, || nobody_holds(&namespaces)));

@@ -1,11 +1,12 @@
 //! `lab-app`: the ordinary process of the lab's pods. `run` takes commands on standard input and answers on standard
-//! output until its input ends; `enter` puts any other program into a pod.
+//! output until its input ends; `enter` puts any other program into a pod, `forward` joins two networks.
 //!
 //! It must stay ordinary: no knowledge of the mesh, no retries, no options that hide an error from the journey.
 
 mod bulk;
 mod conn;
 mod enter;
+mod forward;
 mod http_client;
 mod http_server;
 mod listen;
@@ -30,6 +31,8 @@ enum Role {
     Run,
     /// Run a program in a network namespace and cgroup.
     Enter(enter::Enter),
+    /// Carry connections into another network namespace.
+    Forward(forward::Forward),
     #[command(flatten)]
     Never(Never),
 }
@@ -41,6 +44,7 @@ fn main() -> Result<()> {
     match Role::parse() {
         Role::Run => run(),
         Role::Enter(enter) => enter.exec(),
+        Role::Forward(forward) => forward.run(),
         Role::Never(never) => match never {},
     }
 }

@@ -73,7 +73,7 @@ impl Bundle<'_> {
 
     fn environment(&self) -> Vec<String> {
         let mut environment = vec![
-            format!("KUBERNETES_SERVICE_HOST={}", super::super::cluster::ADDRESS),
+            format!("KUBERNETES_SERVICE_HOST={}", super::super::api_server::ADDRESS),
             "KUBERNETES_SERVICE_PORT=6443".to_owned(),
             // All nodes of the lab share one BPF file system.
             format!("WEFT_INSTANCE={}", self.sandbox.node.name()),
