@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::app::{App, Behaviour};
-use weft_tests::lab::{Agent, AgentOptions, AgentPod, ApiServer, ControllerPod, Lab, Node, Pod, Service};
+use weft_tests::lab::{Agent, AgentOptions, AgentPod, ApiServer, ControllerPod, Lab, NetNs, Node, Pod, Service};
 
 /// Any address, both families.
 pub(crate) fn anywhere(port: u16) -> SocketAddr {
@@ -37,7 +38,12 @@ impl Mesh {
         Self::on(Lab::cluster(name)?)
     }
 
-    /// The same, its agents with these arguments.
+    /// As [`Mesh::in_cluster`], with the API server of a kubeconfig, dialled in this network.
+    pub(crate) fn in_cluster_of(name: &str, kubeconfig: &Path, netns: &NetNs) -> Result<Self> {
+        Self::on(Lab::cluster_of(name, kubeconfig, netns)?)
+    }
+
+    /// As [`Mesh::in_cluster`], its agents with these arguments.
     pub(crate) fn in_cluster_with(name: &str, arguments: &[&str]) -> Result<Self> {
         let mesh = Self::without_agents(Lab::cluster(name)?)?;
         mesh.lab.start_agents_with(&AgentOptions::with(arguments))?;

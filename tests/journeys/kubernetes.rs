@@ -195,9 +195,12 @@ fn objects_past_validation_are_reported() -> Result<()> {
         ("TrafficPolicy", "no-policy", json!([1, 2])),
     ];
     for (kind, name, spec) in &broken {
-        mesh.lab.manifests().put(json!({
-            "apiVersion": "weft.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec
-        }))?;
+        // The server may go on for a moment with the schema it has forgotten.
+        wait::until("the object to be taken", wait::DEADLINE, || {
+            mesh.lab.manifests().put(json!({
+                "apiVersion": "weft.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec
+            }))
+        })?;
     }
     for agent in &agents {
         wait::until("every one of them to be reported", wait::DEADLINE, || {

@@ -15,6 +15,7 @@ mod databases;
 mod deployment;
 mod detection;
 mod discovery;
+mod elsewhere;
 mod enrolment;
 mod fixture;
 mod http;

@@ -19,6 +19,7 @@ mod setup;
 mod shell;
 mod test;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -47,6 +48,9 @@ enum Verb {
     Test {
         /// Run only tests whose name contains this; the scenario list is then not compared
         filter: Option<String>,
+        /// Run the contract suite and the journeys of tests/real-cluster.txt against the cluster of this kubeconfig instead
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
     },
     /// Break one line per scenario and see that its test notices
     Sabotage {
@@ -112,7 +116,8 @@ fn obey(verb: Verb) -> anyhow::Result<()> {
         Verb::Render => render::run(),
         Verb::Image(arguments) => image::run(&arguments),
         Verb::Check => check::all(),
-        Verb::Test { filter } => test::run(filter.as_deref()),
+        Verb::Test { filter, kubeconfig: Some(file) } => test::cluster::run(&file, filter.as_deref()),
+        Verb::Test { filter, kubeconfig: None } => test::run(filter.as_deref()),
         Verb::Sabotage { filters } => sabotage::run(&filters),
         Verb::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Verb::Lab { pod } => lab::run(&pod),

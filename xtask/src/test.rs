@@ -3,6 +3,7 @@
 //! Everything is compiled first, as the calling user; only the compiled tests run as root, which the lab needs.
 
 mod again;
+pub(crate) mod cluster;
 mod said;
 
 use std::collections::BTreeMap;
@@ -57,7 +58,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     let listed = scenarios::listed()?;
     let mut tally = Tally::default();
     for program in programs()? {
-        run_program(&program, filter, &mut tally)?;
+        run_program(&program, program.filtered(filter), &mut tally)?;
     }
     again::run(&mut tally);
     if filter.is_none() {
@@ -128,6 +129,17 @@ impl Program {
         command.current_dir(&self.directory).env("RUST_LIB_BACKTRACE", "0");
         command
     }
+
+    /// The tests whose name contains `filter`, or all of them, as many at once as the machine takes.
+    fn filtered(&self, filter: Option<&str>) -> Command {
+        let mut command = self.command();
+        command.args(filter);
+        if self.name == JOURNEYS && std::env::var_os("RUST_TEST_THREADS").is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, Into::into);
+            command.arg(format!("--test-threads={}", AT_ONCE * cores));
+        }
+        command
+    }
 }
 
 /// Compiles all tests and lists their programs, the journeys last: they take longest.
@@ -158,14 +170,9 @@ fn programs() -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-fn run_program(program: &Program, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+fn run_program(program: &Program, mut command: Command, tally: &mut Tally) -> Result<()> {
     say(&format!("running {}", program.name));
-    let mut command = program.command();
-    command.args(filter).stdout(Stdio::piped());
-    if program.name == JOURNEYS && std::env::var_os("RUST_TEST_THREADS").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, Into::into);
-        command.arg(format!("--test-threads={}", AT_ONCE * cores));
-    }
+    command.stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot run {}", program.executable.display()))?;
     let output = child.stdout.take().context("the tests have no output")?;
     let (mut closed, mut failures, mut about) = (false, 0, None);
