@@ -66,6 +66,7 @@ fn contract(journeys: &Program, kubeconfig: &Path) -> Result<()> {
     let mut command = Command::new(built.join("weft-apiserver"));
     command.arg("contract").arg("--kubeconfig").arg(kubeconfig);
     command.arg("--manifest").arg(root().join("deploy/weft.yaml")).arg("--manifest").arg(kinds);
+    command.env("RUST_LIB_BACKTRACE", "0");
     run_command(&mut command)
 }
 
