@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use erased_serde::Deserializer as Erased;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -113,21 +112,13 @@ pub(crate) enum Body<'a> {
 impl Body<'_> {
     /// The typed object.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
-        // Every kind is read by way of a trait object: a reader of its own for each is seven megabytes of code.
         match self {
-            Self::Text(text) => {
-                let read = |yaml: serde_saphyr::Deserializer<'_, '_>| erased(&mut <dyn Erased>::erase(yaml));
-                serde_saphyr::with_deserializer_from_str_with_options(text, options(true), read).map_err(unreadable)
+            Self::Text(text) => read(text),
+            Self::Value(value) => {
+                T::deserialize(*value).map_err(|error| Unreadable { line: None, reason: error.to_string() })
             }
-            Self::Value(value) => erased_serde::deserialize(&mut <dyn Erased>::erase(*value))
-                .map_err(|error| Unreadable { line: None, reason: error.to_string() }),
         }
     }
-}
-
-/// Reads as the YAML library does, whose errors become texts on the way.
-fn erased<T: DeserializeOwned>(reader: &mut dyn Erased<'_>) -> Result<T, serde_saphyr::Error> {
-    erased_serde::deserialize(reader).map_err(serde::de::Error::custom)
 }
 
 /// Parses one document as `T`, within the limits and as the API server would: `90` is a number, and not the string an
@@ -142,11 +133,7 @@ pub(super) fn read_leniently<T: DeserializeOwned>(text: &str) -> Result<T, Unrea
 }
 
 fn parse<T: DeserializeOwned>(text: &str, strict: bool) -> Result<T, Unreadable> {
-    serde_saphyr::from_str_with_options(text, options(strict)).map_err(unreadable)
-}
-
-fn options(strict: bool) -> serde_saphyr::Options {
-    serde_saphyr::options! {
+    let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_nodes: MAX_NODES,
             max_events: 3 * MAX_NODES,
@@ -162,32 +149,20 @@ fn options(strict: bool) -> serde_saphyr::Options {
         no_schema: strict,
         // A pod named `n` is no boolean; Kubernetes' own YAML library thinks so too.
         strict_booleans: true,
-    }
-}
-
-fn unreadable(error: serde_saphyr::Error) -> Unreadable {
-    let error = error.without_snippet();
-    let text = error.to_string();
-    let mut reason = reason(&text);
-    let mut line = error.location().and_then(|location| usize::try_from(location.line()).ok());
-    if let (None, Some((said, at))) = (line, position(&text)) {
-        (reason, line) = (said.lines().next().unwrap_or_default().trim(), Some(at));
-    }
-    Unreadable { line: line.filter(|line| *line > 0), reason: reason.to_owned() }
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        let line = error.location().and_then(|location| usize::try_from(location.line()).ok());
+        Unreadable { line: line.filter(|line| *line > 0), reason: reason(error) }
+    })
 }
 
 /// The parser's message without the position, which the problem carries in terms of the file.
-fn reason(text: &str) -> &str {
+fn reason(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
     let end = [" at line ", ": line ", " (line "].iter().filter_map(|mark| text.rfind(mark)).max();
-    end.map_or(text, |end| &text[..end]).lines().next().unwrap_or_default().trim()
-}
-
-/// What an error said that became a text on its way, and the innermost of the lines it has passed.
-fn position(text: &str) -> Option<(&str, usize)> {
-    text.match_indices(" at line ").find_map(|(at, mark)| {
-        let (line, rest) = text[at + mark.len()..].split_once(',')?;
-        rest.starts_with(" column ").then_some((&text[..at], line.parse().ok()?))
-    })
+    let text = end.map_or(text.as_str(), |end| &text[..end]);
+    text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// What a document that is not even YAML seems to be, from the lines a person would look at.
