@@ -3,6 +3,7 @@
 //! A journey starts from an ordinary process that dials a VIP or a pod's address, and asserts that the kernel's verdict
 //! counters moved: traffic that went around the mesh passes no test by accident.
 
+mod addresses;
 mod backend_policies;
 mod bad_input;
 mod balancing;

@@ -2,7 +2,6 @@
 //!
 //! Everything is compiled first, as the calling user; only the compiled tests run as root, which the lab needs.
 
-mod again;
 pub(crate) mod cluster;
 mod said;
 
@@ -22,10 +21,9 @@ use crate::{build, fuzz, privileges};
 #[derive(Default)]
 struct Tally {
     passed: u64,
-    failed: Vec<Failure>,
-    /// Those that failed, and passed when they had the machine to themselves.
-    unsteady: Vec<Failure>,
-    /// What the failed tests said, by their names.
+    /// Tests by their program and name, and whatever else did.
+    failed: Vec<String>,
+    /// What the failed tests said, by the same.
     said: BTreeMap<String, Vec<String>>,
     journeys: BTreeMap<String, Outcome>,
 }
@@ -35,20 +33,6 @@ const JOURNEYS: &str = "journeys";
 
 /// How many journeys run at once on each core: they wait for most of their time.
 const AT_ONCE: usize = 2;
-
-/// A test that failed, or anything else that did.
-struct Failure {
-    /// The program's name and the test's.
-    what: String,
-    /// The program and the test's full name, if it is one.
-    test: Option<(Program, String)>,
-}
-
-impl From<String> for Failure {
-    fn from(what: String) -> Self {
-        Self { what, test: None }
-    }
-}
 
 /// Runs the tests whose name contains `filter`, or all of them and everything around them.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
@@ -60,16 +44,15 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     for program in programs()? {
         run_program(&program, program.filtered(filter), &mut tally)?;
     }
-    again::run(&mut tally);
     if filter.is_none() {
         if let Err(problem) = fuzz::run(None, fuzz::SMOKE_SECONDS) {
-            tally.failed.push(format!("fuzz: {problem:#}").into());
+            tally.failed.push(format!("fuzz: {problem:#}"));
         }
         let problems = scenarios::compare(&listed, &tally.journeys);
         for problem in &problems {
             eprintln!("{problem}");
         }
-        tally.failed.extend(problems.into_iter().map(Into::into));
+        tally.failed.extend(problems);
     }
     tally.report();
     if !tally.failed.is_empty() {
@@ -84,18 +67,11 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
 impl Tally {
     /// Says what failed, and how much passed.
     fn report(&self) {
-        for (word, failures) in [("unsteady", &self.unsteady), ("failed", &self.failed)] {
-            for failure in failures {
-                eprintln!("{word}: {}", failure.what);
-                let said = failure.test.as_ref().and_then(|(_, name)| self.said.get(name));
-                said.into_iter().flatten().for_each(|line| eprintln!("    {line}"));
-            }
+        for failed in &self.failed {
+            eprintln!("failed: {failed}");
+            self.said.get(failed).into_iter().flatten().for_each(|line| eprintln!("    {line}"));
         }
-        let unsteady = match self.unsteady.len() {
-            0 => String::new(),
-            count => format!(", {count} of them not at the first attempt: each is a defect to be looked for"),
-        };
-        println!("{} passed, {} failed{unsteady}", self.passed, self.failed.len());
+        println!("{} passed, {} failed", self.passed, self.failed.len());
     }
 }
 
@@ -115,7 +91,6 @@ pub(crate) fn with_image(rootfs: &Path) -> Result<()> {
 }
 
 /// A compiled test program, and the directory its tests expect to run in.
-#[derive(Clone)]
 struct Program {
     name: String,
     executable: PathBuf,
@@ -123,17 +98,11 @@ struct Program {
 }
 
 impl Program {
-    fn command(&self) -> Command {
-        let mut command = privileges::as_root(&self.executable);
-        // Failures say what was expected and seen; the frames below them are the test runner's.
-        command.current_dir(&self.directory).env("RUST_LIB_BACKTRACE", "0");
-        command
-    }
-
     /// The tests whose name contains `filter`, or all of them, as many at once as the machine takes.
     fn filtered(&self, filter: Option<&str>) -> Command {
-        let mut command = self.command();
-        command.args(filter);
+        let mut command = privileges::as_root(&self.executable);
+        // Failures say what was expected and seen; the frames below them are the test runner's.
+        command.current_dir(&self.directory).args(filter).env("RUST_LIB_BACKTRACE", "0");
         if self.name == JOURNEYS && std::env::var_os("RUST_TEST_THREADS").is_none() {
             let cores = std::thread::available_parallelism().map_or(1, Into::into);
             command.arg(format!("--test-threads={}", AT_ONCE * cores));
@@ -185,15 +154,14 @@ fn run_program(program: &Program, mut command: Command, tally: &mut Tally) -> Re
             println!("{line}");
             let _ = std::io::stdout().flush();
         }
-        said::listen(&line, &mut about, &mut tally.said);
+        said::listen(&line, &program.name, &mut about, &mut tally.said);
         let Some((name, outcome)) = parse(&line) else { continue };
         let short = name.rsplit("::").next().unwrap_or(name).to_owned();
         match outcome {
             Outcome::Passed => tally.passed += 1,
             Outcome::Failed => {
                 failures += 1;
-                let what = format!("{} {name}", program.name);
-                tally.failed.push(Failure { what, test: Some((program.clone(), name.to_owned())) });
+                tally.failed.push(format!("{} {name}", program.name));
             }
             Outcome::Ignored => {}
         }
@@ -203,7 +171,7 @@ fn run_program(program: &Program, mut command: Command, tally: &mut Tally) -> Re
     }
     let status = child.wait()?;
     if !closed || (!status.success() && failures == 0) {
-        tally.failed.push(format!("{} ended early: {status}", program.name).into());
+        tally.failed.push(format!("{} ended early: {status}", program.name));
     }
     Ok(())
 }

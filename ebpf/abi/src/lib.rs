@@ -15,6 +15,7 @@ pub mod decide;
 mod event;
 mod guard;
 mod maps;
+mod mark;
 mod port;
 mod same_node;
 mod verdict;
@@ -22,9 +23,8 @@ mod verdict;
 pub use address::Address;
 pub use event::{Event, EventKind};
 pub use guard::{Frame, Link, Owners, Station, guard};
-pub use maps::{
-    Config, ListenerKey, ListenerRole, Marks, PodEntry, PodIdentity, PortKey, PortMode, capacity, map, program,
-};
+pub use maps::{Config, ListenerKey, ListenerRole, PodEntry, PodIdentity, PortKey, PortMode, capacity, map, program};
+pub use mark::Marks;
 pub use port::Port;
 pub use same_node::{
     AdmitSet, Attested, Choice, Flow, FlowEnd, FlowRecord, Frontend, FrontendKey, Slot, Tuple, state, traffic,

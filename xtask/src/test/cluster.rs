@@ -37,7 +37,7 @@ pub(crate) fn run(kubeconfig: &Path, filter: Option<&str>) -> Result<()> {
     if filter.is_none()
         && let Err(problem) = contract(&journeys, &kubeconfig)
     {
-        tally.failed.push(format!("the contract: {problem:#}").into());
+        tally.failed.push(format!("the contract: {problem:#}"));
     }
     let chosen: Vec<&str> = listed
         .iter()
@@ -49,7 +49,7 @@ pub(crate) fn run(kubeconfig: &Path, filter: Option<&str>) -> Result<()> {
     }
     run_program(&journeys, command(&journeys, &kubeconfig, &chosen)?, &mut tally)?;
     for name in chosen.iter().filter(|name| !tally.journeys.contains_key(**name)) {
-        tally.failed.push(format!("journey {name} did not run").into());
+        tally.failed.push(format!("journey {name} did not run"));
     }
     tell_left_out(&listed, filter)?;
     tally.report();

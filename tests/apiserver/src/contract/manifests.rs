@@ -34,8 +34,9 @@ pub async fn accepts(target: &Target, manifest: &str) -> Result<(usize, Vec<Rema
     let made = namespaces(target, &objects).await?;
     let outcome = try_all(target, &objects).await;
     let paths: Vec<&str> = made.iter().map(String::as_str).collect();
-    remove(target, &paths).await?;
-    outcome.map(|remarks| (objects.len(), remarks))
+    let removed = remove(target, &paths).await;
+    let remarks = outcome?;
+    removed.map(|()| (objects.len(), remarks))
 }
 
 async fn try_all(target: &Target, objects: &[Value]) -> Result<Vec<Remark>> {
