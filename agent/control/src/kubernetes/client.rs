@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tokio::net::TcpStream;
 use tower::ServiceExt as _;
-
-use super::paced::Paced;
 
 /// Time to reach the API server.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -78,8 +75,7 @@ fn client(config: &Config) -> Result<Client, kube::Error> {
     if let Some(name) = config.tls_server_name.as_deref().and_then(|name| name.to_owned().try_into().ok()) {
         tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
     }
-    let paced = |stream: TokioIo<TcpStream>| TokioIo::new(Paced::new(stream.into_inner()));
-    let connector = tls.enable_http1().enable_http2().wrap_connector(tcp.map_response(paced));
+    let connector = tls.enable_http1().enable_http2().wrap_connector(tcp);
     let service = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(PING.0)

@@ -15,7 +15,6 @@ mod lines;
 mod live;
 mod merge;
 mod meta;
-mod paced;
 mod peers;
 mod read;
 mod trim;
