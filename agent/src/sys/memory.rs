@@ -14,6 +14,18 @@ pub fn give_back() {
     }
 }
 
+/// Has all threads share at most so many of glibc's arenas; to be called before there are others.
+///
+/// By default there are eight for each core, of which every thread has its own as long as there are any, and each keeps what was
+/// freed in it. With another libc it does nothing.
+pub fn limit_arenas(count: usize) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointers.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, i32::try_from(count.max(1)).unwrap_or(i32::MAX));
+    }
+}
+
 /// Unmaps the pages of programs and libraries; those still used come back as they are.
 ///
 /// Most of an agent's code reads settings, Kubernetes types and BTF, once. Its pages stay mapped for as long as the process

@@ -93,7 +93,7 @@ impl Batch {
             Some(new) => _ = tables.nodes.insert(name.clone(), Arc::new(new)),
             None => _ = tables.nodes.remove(name),
         }
-        self.marks.services.extend(tables.services.keys().cloned());
+        self.marks.services.extend(tables.services.values().map(|held| held.object.name.clone()));
     }
 
     fn workload(&mut self, name: &ObjectName, new: Option<Workload>) {
@@ -175,7 +175,7 @@ impl Batch {
                 tables.services_at.insert(*ip, new.clone());
                 self.marks.addresses.insert(*ip);
             }
-            tables.services.insert(name.clone(), Revised { object: new, revision: 0 });
+            tables.services.insert(Revised { object: new, revision: 0 });
         }
         self.marks.services.insert(name.clone());
         self.marks.splits.insert(name.clone());
@@ -207,7 +207,7 @@ impl Batch {
             let backed = Arc::new(Backed { name: new.service.clone() });
             let come = after.iter().filter(|address| moved || !before.contains(address));
             come.for_each(|address| tables.backed_at.insert(*address, backed.clone()));
-            tables.slices.insert(name.clone(), new);
+            tables.slices.insert(new);
         }
         if let Some(old) = old {
             let gone = before.iter().filter(|address| moved || !after.contains(address));

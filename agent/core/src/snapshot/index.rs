@@ -6,6 +6,7 @@
 //! instead of 108. Its nodes have room for 16 entries, of which half is empty where keys came in order: what an entry takes it
 //! takes twice. So the few keys that several objects claim have a tree of their own, and so have addresses of either family.
 
+use std::borrow::Borrow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -60,6 +61,22 @@ pub(super) struct Revised<T> {
     pub(super) revision: u64,
 }
 
+impl<T: Named> Named for Revised<T> {
+    type Name = T::Name;
+
+    fn object(&self) -> &T::Name {
+        self.object.object()
+    }
+}
+
+impl<T: Named> Named for Arc<T> {
+    type Name = T::Name;
+
+    fn object(&self) -> &T::Name {
+        (**self).object()
+    }
+}
+
 impl<T> Clone for Revised<T> {
     fn clone(&self) -> Self {
         Self { object: self.object.clone(), revision: self.revision }
@@ -97,7 +114,7 @@ impl<K: Ord + Clone, V> Index<K, V> {
     /// The objects under `key`, in the order they were given.
     pub(super) fn at<Q>(&self, key: &Q) -> &[Arc<V>]
     where
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
         Q: Ord + ?Sized,
     {
         match self.alone.get(key) {

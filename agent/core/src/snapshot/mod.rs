@@ -21,6 +21,7 @@ mod routes;
 mod sessions;
 mod settle;
 mod sides;
+mod table;
 mod topology;
 mod traffic;
 
@@ -37,6 +38,7 @@ use crate::model::{
 };
 use index::{Addressed, Addresses, Backed, Index, Revised};
 use peers::Peers;
+use table::Table;
 
 pub use endpoints::{Endpoint, EndpointSet, Family, Fitness, ServicePortKey};
 pub use peers::PeerSlice;
@@ -66,8 +68,8 @@ struct Primary {
     liveness: OrdMap<Arc<str>, Arc<NodeLiveness>>,
     workloads: OrdMap<ObjectName, Arc<Workload>>,
     peers: Peers,
-    services: OrdMap<ObjectName, Revised<Service>>,
-    slices: OrdMap<ObjectName, Arc<EndpointSlice>>,
+    services: Table<Revised<Service>>,
+    slices: Table<Arc<EndpointSlice>>,
     routes: OrdMap<ObjectName, Arc<TcpRoute>>,
     http: http::HttpTables,
     grants: OrdMap<ObjectName, Arc<ReferenceGrant>>,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::batch::Batch;
+use super::index::Revised;
 use super::policies::NamespacePolicies;
 use super::{Family, ServicePortKey, http, routes, traffic};
 use crate::model::{Name, ObjectName};
@@ -41,8 +42,9 @@ impl Batch {
 
     /// A service's endpoints may be others from this generation on. What they are is worked out for who asks.
     fn revise(&mut self, name: &ObjectName) {
-        if let Some(held) = self.next.primary.services.get_mut(name) {
-            held.revision = self.next.generation + 1;
+        let services = &mut self.next.primary.services;
+        if let Some(object) = services.get(name).map(|held| held.object.clone()) {
+            services.insert(Revised { object, revision: self.next.generation + 1 });
         }
     }
 
