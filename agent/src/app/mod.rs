@@ -59,9 +59,8 @@ use same_node::SameNode;
 
 /// Who asks, in the API server's audit log.
 const USER_AGENT: &str = concat!("weft-agent/", env!("CARGO_PKG_VERSION"));
-/// Threads of what is not a connection, beside the one that decides: the API server's watches, certificates, metrics. One: they
-/// wait for most of their time, and two woke each other for every event (CPU of a busy cluster's events 9.5 % of a core in place
-/// of 10.8).
+/// Threads of what is not a connection, beside the one that decides: the API server's watches, certificates, metrics. They wait
+/// for most of their time, and two woke each other for every event of a watch.
 const CONTROL_THREADS: usize = 1;
 /// How long a successor waits for the running agent to let go.
 const HANDOVER_WAIT: Duration = Duration::from_secs(10);
