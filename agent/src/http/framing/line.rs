@@ -66,7 +66,9 @@ pub(in crate::http) fn switches(value: &[u8]) -> bool {
 pub(super) fn chunk(line: &[u8]) -> Result<(u64, usize), Unreadable> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
     let extensions = line.len() - digits.len();
-    let digits = digits.trim_ascii_end();
+    // Spaces and tabs, and not what else passes for white space (RFC 9112, 7.1.1 and RFC 9110, 5.6.3).
+    let blank = digits.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let digits = &digits[..digits.len() - blank];
     // More digits than a size has are a trap for who counts them.
     number(digits, 16).filter(|_| digits.len() < 16).map(|size| (size, extensions)).ok_or(Unreadable::Chunk)
 }

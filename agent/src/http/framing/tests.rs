@@ -24,7 +24,7 @@ fn what_has_one_meaning_is_read_to_its_end() {
         "\r\nGET / HTTP/1.0\r\n\r\n",
         &format!("{HEAD}Content-Length: 3\r\n\r\nabc"),
         &format!("{HEAD}Content-Length: 0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
-        &format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n3\r\na\nb\r\nA;x=y\r\n0123456789\r\n0\r\nX: y\r\n\r\n"),
+        &format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n3 \t\r\na\nb\r\nA;x=y\r\n0123456789\r\n0\r\nX: y\r\n\r\n"),
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
     ] {
         assert_eq!(read(text), Ok(State::Request), "{text:?}");
@@ -57,6 +57,7 @@ fn what_has_two_is_refused() {
         ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), Unreadable::Coding),
         (with("Transfer-Encoding: chunked\r\n\r\n5\nhello"), Unreadable::Line),
         (with("Transfer-Encoding: chunked\r\n\r\n-1"), Unreadable::Chunk),
+        (with("Transfer-Encoding: chunked\r\n\r\n5\x0c"), Unreadable::Chunk),
         (with("Transfer-Encoding: chunked\r\n\r\n2\r\nabc"), Unreadable::Chunk),
         (with("X\0: y"), Unreadable::Name),
         (with("X(y): z"), Unreadable::Name),
