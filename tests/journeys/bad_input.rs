@@ -46,7 +46,7 @@ impl Attack {
         let agent = mesh.agent(&mesh.b)?;
         let rejections =
             || -> Result<f64> { Ok(agent.metrics()?.sum("weft_inbound_rejections_total", &[("reason", reason)])) };
-        let (before, memory, logged) = (rejections()?, agent.process().resident_bytes()?, agent.process().log().len());
+        let (before, memory, logged) = (rejections()?, agent.process().memory_bytes()?, agent.process().log().len());
         moves(&mesh.lab, &mesh.b, "lookup_assign_tunnel", count, attack)?;
         wait::until("the rejection to be counted", PATIENCE, || {
             let by = rejections()? - before;
@@ -61,7 +61,7 @@ impl Attack {
             ensure!(rogue, "no line names the peer:\n{}", log.get(logged..).unwrap_or_default());
             Ok(())
         })?;
-        let grown = agent.process().resident_bytes()?.saturating_sub(memory);
+        let grown = agent.process().memory_bytes()?.saturating_sub(memory);
         ensure!(grown < 32 << 20, "the agent grew by {grown} bytes");
         mesh.steered(1, || mesh.app.call_once(mesh.echo.v6()))?;
         Ok(())

@@ -218,7 +218,7 @@ fn http_stalled_response_does_not_block_others() -> Result<()> {
     }
     // Nobody holds what nobody reads: a window each, and what sockets take.
     for node in [&web.a, &web.b] {
-        let resident = running_agent(&web.lab, node)?.process().resident_bytes()?;
+        let resident = running_agent(&web.lab, node)?.process().memory_bytes()?;
         ensure!(resident < 300 << 20, "{resident} bytes on {}", node.name());
     }
     ensure!(web.app.read_unread(unread)? == 16 * 6_000_000, "what waited is not lost");

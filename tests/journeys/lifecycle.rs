@@ -151,7 +151,7 @@ fn ten_thousand_idle() -> Result<()> {
     let (mesh, listener) = Mesh::serving("idle", Behaviour::Identify)?;
     let agents = [mesh.agent(&mesh.a)?, mesh.agent(&mesh.b)?];
     mesh.steered(1, || mesh.app.call_once(mesh.echo.v4()))?;
-    let memory = || -> Result<Vec<u64>> { agents.iter().map(|agent| agent.process().resident_bytes()).collect() };
+    let memory = || -> Result<Vec<u64>> { agents.iter().map(|agent| agent.process().memory_bytes()).collect() };
     let before = memory()?;
     let held = mesh.steered(10_000, || mesh.app.hold(Calls::to(mesh.echo.v4()).times(10_000, 64)))?;
     ensure!(held.opened.ok == 10_000 && held.opened.failed() == 0, "{:?}", held.opened);

@@ -158,7 +158,7 @@ fn memory_bounded_by_slow_readers() -> Result<()> {
     mesh.peer.listen(anywhere(8081), "lively", Behaviour::Identify)?;
     let agents = [mesh.agent(&mesh.a)?, mesh.agent(&mesh.b)?];
     mesh.steered(1, || mesh.app.call(Calls::to(mesh.server.v4(8081)?).times(50, 4)))?;
-    let memory = || agents.iter().map(|agent| agent.process().resident_bytes()).collect::<Result<Vec<_>>>();
+    let memory = || agents.iter().map(|agent| agent.process().memory_bytes()).collect::<Result<Vec<_>>>();
     let before = memory()?;
     mesh.steered(READERS, || {
         std::thread::scope(|scope| {

@@ -38,7 +38,7 @@ pub(super) struct Rest {
 }
 
 fn resident(processes: &[Process]) -> Result<Vec<u64>> {
-    processes.iter().map(Process::resident_bytes).collect()
+    processes.iter().map(Process::memory_bytes).collect()
 }
 
 impl Rest {
@@ -68,9 +68,9 @@ impl Rest {
         let result = flood().with_context(|| what.to_owned());
         drop(watch.stop);
         let most = watch.thread.join().map_err(|_| anyhow!("panicked"))??;
-        for (most, rest) in most.iter().zip(&self.bytes) {
+        for ((node, most), rest) in ["a", "b"].iter().zip(&most).zip(&self.bytes) {
             let grown = most.saturating_sub(*rest);
-            ensure!(grown <= MOST, "{what}: an agent grew by {grown} bytes from {rest}");
+            ensure!(grown <= MOST, "{what}: the agent of node {node} grew by {grown} bytes from {rest}");
         }
         result
     }

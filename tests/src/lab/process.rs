@@ -149,13 +149,14 @@ impl Process {
         self.wait(Duration::from_secs(10)).map(drop)
     }
 
-    /// Its resident memory.
+    /// The memory it holds, in bytes: resident pages that are no file's. Those of its program's file come and go as it runs, and
+    /// an agent unmaps them every 15 s: they say nothing of what it was made to keep.
     ///
     /// # Errors
     /// When it has ended.
-    pub fn resident_bytes(&self) -> Result<u64> {
+    pub fn memory_bytes(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("it has ended")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("it has ended")?;
         let kilobytes: u64 = line.split_whitespace().next().context("no number")?.parse()?;
         Ok(kilobytes * 1024)
     }
