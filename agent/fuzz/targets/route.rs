@@ -62,7 +62,7 @@ fn condition(choices: &mut Choices<'_>) -> HttpMatch {
             query.push(QueryMatch { name: name.into(), value: value(choices) });
         }
     }
-    HttpMatch { path, method, headers, query }
+    HttpMatch { path, method, headers, query, unclear: false }
 }
 
 fn route(choices: &mut Choices<'_>, name: &str) -> HttpRoute {

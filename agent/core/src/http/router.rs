@@ -3,7 +3,8 @@
 //! Among all rules of all routes of one kind for one port: an exact path, then a regular expression, then the longest prefix; then a condition
 //! on the method; then the most conditions on headers, then on the query; then the older route, then the smaller name, then
 //! the earlier rule. Of GRPCRoutes: the longest service, the longest method, the most headers. Gateway API leaves it
-//! open where regular expressions stand; after prefixes, a rule for `/` would hide all of them.
+//! open where regular expressions stand; after prefixes, a rule for `/` would hide all of them. A condition of which only
+//! a part is understood counts as that part, after those of the same rank that are understood whole.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -118,6 +119,7 @@ struct Rank {
     method: bool,
     headers: usize,
     query: usize,
+    whole: bool,
 }
 
 impl Rank {
@@ -132,7 +134,8 @@ impl Rank {
             PathMatch::Grpc { service, method } => (0, text(service), text(method)),
         };
         let (headers, query) = (condition.headers.len(), condition.query.len());
-        Self { class, length, method_length, method: condition.method.is_some(), headers, query }
+        let (method, whole) = (condition.method.is_some(), !condition.unclear);
+        Self { class, length, method_length, method, headers, query, whole }
     }
 }
 

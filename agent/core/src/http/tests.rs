@@ -132,6 +132,19 @@ fn nobody_takes_what_no_rule_fits() {
 }
 
 #[test]
+fn what_is_understood_in_part_takes_what_no_rule_asks_for_as_closely() {
+    let unclear = |condition: HttpMatch| HttpMatch { unclear: true, ..condition };
+    let lost = rule(&[unclear(prefix("/")), unclear(prefix("/admin"))], &[]);
+    let taken = |rules: &[Arc<HttpRule>], path: &str| {
+        let router = router(&[route(HttpKind::Http, "n/a", "n/s", rules)]);
+        taken(&router, &request("GET", path, &[])).map(|(_, rule)| rule)
+    };
+    assert_eq!(taken(std::slice::from_ref(&lost), "/x"), Some(0));
+    let all = [lost, rule(&[prefix("/")], &[]), rule(&[exact("/admin/health")], &[])];
+    assert_eq!(["/", "/x", "/admin", "/admin/health"].map(|path| taken(&all, path)), [1, 1, 0, 2].map(Some));
+}
+
+#[test]
 fn shares_are_those_of_the_weights_and_a_missing_backend_keeps_its_own() {
     let shares = [to("n/a", 3), to("n/none", 1), to("n/b", 0), to("n/c", 4)];
     let wrong = [Arc::new(route(HttpKind::Http, "n/r", "n/s", &[rule(&[prefix("/")], &shares)]))];
@@ -234,7 +247,13 @@ fn conditions() -> impl Strategy<Value = HttpMatch> {
             |(name, value): (&str, &str)| QueryMatch { name: name.into(), value: TextMatch::Exact(value.into()) };
         pair.map(parameter).into_iter().collect()
     });
-    (path, method, headers, query).prop_map(|(path, method, headers, query)| HttpMatch { path, method, headers, query })
+    (path, method, headers, query, any::<bool>()).prop_map(|(path, method, headers, query, unclear)| HttpMatch {
+        path,
+        method,
+        headers,
+        query,
+        unclear,
+    })
 }
 
 fn requests() -> impl Strategy<Value = Parts> {
@@ -261,6 +280,7 @@ fn precedence(a: &HttpMatch, b: &HttpMatch) -> Ordering {
         .then(b.method.is_some().cmp(&a.method.is_some()))
         .then(b.headers.len().cmp(&a.headers.len()))
         .then(b.query.len().cmp(&a.query.len()))
+        .then(a.unclear.cmp(&b.unclear))
 }
 
 proptest! {

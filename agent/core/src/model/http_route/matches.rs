@@ -16,6 +16,9 @@ pub struct HttpMatch {
     pub headers: Vec<HeaderMatch>,
     /// On the parameters of its query, each name once.
     pub query: Vec<QueryMatch>,
+    /// Something more was asked for that cannot be told of a request: who meets the rest may be meant, or may not. Its rule
+    /// refuses, and is asked after those that ask for as much and are understood.
+    pub unclear: bool,
 }
 
 /// A condition on a path, as it is written in the request: nothing is decoded or resolved.
