@@ -92,6 +92,51 @@ fn attack_the_tuple_of_a_live_connection_is_believed_by_nobody_else() {
 }
 
 #[test]
+fn attack_the_place_of_a_live_connection_is_taken_by_nobody() {
+    const TRANSPARENT: [&str; 2] = ["0, 19", "41, 75"];
+    isolated!(async |world: World| {
+        let mut pair = Pair::new(&world).await;
+        // A pod of the mesh that goes directly too, and may bind to any address.
+        let attacker = world.pod(3);
+        let enrolled = attacker.enrolled(&pair.steering).await;
+        pair.plan.sources.insert(enrolled.cookie, 2);
+        pair.steering.set_same_node(&pair.plan, true).unwrap();
+        let (mut app, mut server, mut thief) = (pair.client.app(), pair.server.app(), attacker.app());
+        server.ok("l = listen('::', 80)");
+        let victims = [(pair.client.v4, "AF_INET"), (pair.client.v6, "AF_INET6")];
+        for ((from, family), vip) in victims.iter().zip(VIPS) {
+            app.ok(&format!(
+                "s_{family} = socket.socket(socket.{family}); s_{family}.bind(('{from}', 40001)); s_{family}.connect(('{vip}', 80))"
+            ));
+        }
+        let before = pair.steering.attested().unwrap();
+        assert_eq!(before.len(), 2);
+        for (((from, family), vip), transparent) in victims.iter().zip(VIPS).zip(TRANSPARENT) {
+            let direct = pair.direct().0;
+            thief.ok(&format!(
+                "t = socket.socket(socket.{family}); t.setsockopt({transparent}, 1); t.setblocking(False); \
+                 t.bind(('{from}', 40001)); t.connect_ex(('{vip}', 80))"
+            ));
+            assert_eq!(pair.direct().0, direct + 1, "the attack went another way");
+            let after = |when: &str| {
+                let mut now = pair.steering.attested().unwrap();
+                now.sort_unstable_by_key(|(tuple, _)| before.iter().position(|(known, _)| known == tuple));
+                assert_eq!(now, before, "{when}");
+            };
+            after("another's connection was overwritten");
+            thief.ok("t.close()");
+            after("another's connection was forgotten");
+        }
+        drop((app, server));
+        eventually("the entries to go with their sockets", || {
+            pair.steering.attested().unwrap().is_empty().then_some(())
+        })
+        .await;
+        assert!(!pair.steering.has_flows(0), "entries are counted that are gone");
+    });
+}
+
+#[test]
 fn attack_a_flood_of_half_open_connections_evicts_nobody() {
     isolated!(async |world: World| {
         let pair = Pair::new(&world).await;

@@ -7,7 +7,7 @@ use core::ptr;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::{
         bpf_get_socket_cookie, bpf_ktime_get_ns,
         generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 use weft_abi::{Address, Attested, Flow, FlowEnd, FlowRecord, FrontendKey, Port, Tuple, Verdict, state, traffic};
 
-use crate::maps::{ATTESTED, FLOW_RECORDS, FLOWS, HELD, count, count_flow};
+use crate::maps::{ATTESTED, FLOW_RECORDS, FLOWS, HELD, PODS, count, count_flow};
 
 const AF_INET: u32 = 2;
 
@@ -88,6 +88,12 @@ fn open(context: &SockOpsContext) {
     if !tuple.destination.is(&flow.tuple.destination) || tuple.destination_port != flow.tuple.destination_port {
         return;
     }
+    // SAFETY: user space replaces entries as a whole; the programs only read.
+    let owned = unsafe { PODS.get(flow.source) }.is_some_and(|pod| pod.owns(&tuple.source));
+    // Who may bind to any address (IP_TRANSPARENT) could otherwise take the place of another pod's connection.
+    if !owned {
+        return;
+    }
     flow.tuple = tuple;
     flow.opened = now();
     let entry = Attested {
@@ -100,10 +106,19 @@ fn open(context: &SockOpsContext) {
         denied: 0,
     };
     // Without an entry the connection goes on as plaintext of nobody, and is met as such.
-    if ATTESTED.insert(tuple, entry, u64::from(BPF_ANY)).is_ok() {
-        count_flow(flow.source, 1);
+    if attest(tuple, entry) {
         let _ = context.set_cb_flags((context.cb_flags() | STATE_FLAG) as i32);
     }
+}
+
+/// Every entry is counted once: in the place of one whose end nobody saw, none is added.
+#[inline(always)]
+fn attest(tuple: Tuple, entry: Attested) -> bool {
+    if ATTESTED.insert(tuple, entry, u64::from(BPF_NOEXIST)).is_ok() {
+        count_flow(entry.source, 1);
+        return true;
+    }
+    ATTESTED.insert(tuple, entry, u64::from(BPF_EXIST)).is_ok()
 }
 
 /// The state changes.
@@ -125,7 +140,7 @@ fn step(context: &SockOpsContext) {
             record(context, flow, FlowEnd::Opened, (0, 0), now);
         }
         state::CLOSE => {
-            let denied = close(flow);
+            let denied = close(context, flow);
             let end = FlowEnd::of(old, denied);
             if end == FlowEnd::Refused {
                 let endpoint = FrontendKey { address: flow.tuple.destination, port: flow.tuple.destination_port };
@@ -144,10 +159,14 @@ fn step(context: &SockOpsContext) {
 
 /// Ends what attests the connection; yields whether policy had refused it.
 #[inline(always)]
-fn close(flow: &Flow) -> bool {
+fn close(context: &SockOpsContext, flow: &Flow) -> bool {
     let Some(entry) = ATTESTED.get_ptr_mut(flow.tuple) else { return false };
-    // SAFETY: one word.
-    let denied = unsafe { (*entry).denied } != 0;
+    // SAFETY: the entry stays readable while the program runs; the helper takes the program's own context.
+    let (entry, socket) = unsafe { (&*entry, bpf_get_socket_cookie(context.as_ptr())) };
+    if entry.socket != socket {
+        return false;
+    }
+    let denied = entry.denied != 0;
     let _ = ATTESTED.remove(flow.tuple);
     count_flow(flow.source, -1);
     denied
