@@ -1,6 +1,6 @@
 //! The listening side: accepts, speaks TLS and HTTP, goes away and comes back when told to.
 
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,6 +12,7 @@ use hyper_util::server::conn::auto;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::controllers;
@@ -21,6 +22,9 @@ use crate::faults::Faults;
 use crate::handle;
 use crate::restore;
 use crate::tls::Identity;
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: i32 = 1024;
 
 /// A running server. It stops when this is dropped.
 pub struct Server {
@@ -118,28 +122,14 @@ impl Drop for Server {
 
 /// Accepts until the server is dropped; connections end with it, because the set they run in is dropped too.
 async fn accept(shared: Arc<Shared>, listener: TcpListener, identity: Option<Arc<Identity>>) {
-    let Ok(address) = listener.local_addr() else { return };
-    let mut listener = Some(listener);
     let mut away = shared.faults.away();
     let mut connections = JoinSet::new();
     loop {
-        if *away.borrow_and_update() {
-            listener = None;
-            if away.changed().await.is_err() {
-                return;
-            }
-            continue;
+        if *away.borrow_and_update() && stay_away(&listener, &mut away).await.is_err() {
+            return;
         }
-        let Some(open) = &listener else {
-            match TcpListener::bind(address).await {
-                Ok(bound) => listener = Some(bound),
-                // Somebody's outgoing connection has the port for a moment.
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-            }
-            continue;
-        };
         tokio::select! {
-            accepted = open.accept() => {
+            accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
                 if shared.faults.is_refusing() {
                     reset(&stream);
@@ -151,6 +141,15 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, identity: Option<Arc
             changed = away.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Refuses connections until told to come back, and keeps the port, which somebody's outgoing connection could take meanwhile:
+/// on Linux a listening socket that is shut down for reading stays bound, and may listen again.
+async fn stay_away(listener: &TcpListener, away: &mut watch::Receiver<bool>) -> anyhow::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.shutdown(Shutdown::Read)?;
+    away.wait_for(|away| !away).await?;
+    Ok(socket.listen(BACKLOG)?)
 }
 
 /// Closing with nothing to linger for sends a reset.
