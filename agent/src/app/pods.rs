@@ -55,6 +55,9 @@ pub(super) struct Pods {
     pub(super) classified: HashMap<Arc<str>, u64>,
     /// Pods that were asked into the mesh and cannot be enrolled.
     refused: BTreeSet<Arc<str>>,
+    /// Those that were asked into it and have no address yet, and since when. The kernel is told nothing of them: were they
+    /// known as outside the mesh, nothing would hold what they dial before they are in it.
+    unaddressed: HashMap<Arc<str>, Instant>,
     /// Changes of the configuration so far that may concern them.
     pub(super) changes: u64,
     published: Option<Standings>,
@@ -72,6 +75,7 @@ impl Pods {
             leaving: HashMap::new(),
             classified: HashMap::new(),
             refused: BTreeSet::new(),
+            unaddressed: HashMap::new(),
             changes: 0,
             published: None,
             events,
@@ -86,13 +90,15 @@ impl Pods {
         let wanted = |w: &Workload| !disabled && snapshot.wants_mesh(w);
         let refused = |w: &Workload| !disabled && w.host_network && snapshot.is_labelled(w);
         self.refused = local.values().filter(|w| refused(w)).map(|w| w.uid.clone()).collect();
+        let unaddressed = |w: &Workload| !disabled && snapshot.is_labelled(w) && !w.host_network && w.addresses.is_empty();
+        self.note_unaddressed(local.values().filter(|w| unaddressed(w)).map(|w| w.uid.clone()).collect());
         self.withdraw_unwanted(&local, wanted).await;
         self.pending.retain(|uid, _| local.get(uid).is_some_and(|w| wanted(w)));
         self.keep_identities(local.values().filter(|w| wanted(w)).map(|w| snapshot.identity_of(w)));
         for workload in local.values() {
             if wanted(workload) {
                 self.enrol_if_due(snapshot, workload).await;
-            } else {
+            } else if !unaddressed(workload) {
                 self.classify(workload).await;
             }
         }
@@ -132,7 +138,7 @@ impl Pods {
         let (closed, plaintext): (Vec<_>, Vec<_>) = unreachable.partition(|enrolled| enrolled.is_published());
         PodCounts {
             enrolled: self.enrolled.len() - unpublished,
-            pending: self.pending.len() + unpublished,
+            pending: self.pending.len() + self.unaddressed.len() + unpublished,
             unreachable_plaintext: plaintext.len(),
             unreachable_closed: closed.len(),
         }
@@ -213,6 +219,13 @@ impl Pods {
         }
     }
 
+    fn note_unaddressed(&mut self, now: BTreeSet<Arc<str>>) {
+        self.unaddressed.retain(|uid, _| now.contains(uid));
+        for uid in now {
+            self.unaddressed.entry(uid).or_insert_with(Instant::now);
+        }
+    }
+
     async fn forget_classified(&mut self, local: &BTreeMap<Arc<str>, Arc<Workload>>) {
         let gone: Vec<_> = self.classified.keys().filter(|uid| !local.contains_key(*uid)).cloned().collect();
         for uid in gone {
@@ -250,6 +263,9 @@ impl Pods {
     fn standings(&self) -> Standings {
         let refused = || Standing::Refused("it shares the node's network namespace (hostNetwork)".into());
         let mut standings: Standings = self.refused.iter().map(|uid| (uid.clone(), refused())).collect();
+        for (uid, since) in &self.unaddressed {
+            standings.insert(uid.clone(), Standing::Pending { reason: "it has no address".into(), since: *since });
+        }
         for (uid, pending) in &self.pending {
             let (reason, since) = (pending.reason.clone(), pending.since);
             standings.insert(uid.clone(), Standing::Pending { reason, since });

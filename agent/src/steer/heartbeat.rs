@@ -1,7 +1,7 @@
 //! What an agent does for its steering while nothing happens: it tells the hooks that it lives, and keeps the holder complete.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,12 +13,24 @@ use crate::sys::clock;
 /// How often the hooks are told that the agent lives; a third of what they take for death.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Both, until steering is released.
-pub(super) fn start(shared: &Arc<Shared>) {
-    tokio::spawn(beat(Arc::downgrade(shared), shared.released.clone()));
+/// Begins to keep the holder complete, until steering is released.
+pub(super) fn keep_holder(shared: &Arc<Shared>) {
     if shared.holder.is_some() {
         tokio::spawn(remind(Arc::downgrade(shared), shared.released.clone()));
     }
+}
+
+/// Tells the hooks that this agent lives, now and until steering is released; only the first call begins anything.
+pub(super) fn start(shared: &Arc<Shared>) -> Result<(), SteerError> {
+    if shared.beats.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    tokio::spawn(beat(Arc::downgrade(shared), shared.released.clone()));
+    now(shared)
+}
+
+fn now(shared: &Shared) -> Result<(), SteerError> {
+    shared.writable()?.update_config(|config| config.heartbeat = clock::monotonic_ns())
 }
 
 /// Tells the hooks that this agent lives, until it lets go or dies.
@@ -26,10 +38,7 @@ async fn beat(shared: Weak<Shared>, released: CancellationToken) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     while tick(&mut ticks, &released).await {
         let Some(shared) = shared.upgrade() else { return };
-        let told = shared
-            .writable()
-            .and_then(|mut tables| tables.update_config(|config| config.heartbeat = clock::monotonic_ns()));
-        match told {
+        match now(&shared) {
             Ok(()) | Err(SteerError::Released) => {}
             Err(error) => tracing::error!(%error, "the hooks cannot be told that the agent lives"),
         }

@@ -34,7 +34,7 @@ use std::{
     net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ use self::{
 };
 use crate::{
     hold,
-    sys::{NetNs, cgroup, clock, link},
+    sys::{NetNs, cgroup, link},
 };
 
 pub use error::SteerError;
@@ -85,6 +85,8 @@ struct Shared {
     held: Mutex<BTreeMap<ListenerKey, OwnedFd>>,
     log_level: Mutex<u8>,
     owner: Mutex<Option<Owner>>,
+    /// The hooks are told that this agent lives.
+    beats: AtomicBool,
     released: CancellationToken,
 }
 
@@ -132,13 +134,14 @@ impl Steering {
             held: Mutex::default(),
             log_level: Mutex::default(),
             owner: Mutex::new(Some(owner)),
+            beats: AtomicBool::new(false),
             released: CancellationToken::new(),
         });
         events::forward_logs(&mut ebpf, shared.released.clone())?;
         shared.announce(config.unclassified)?;
         shared.adopt()?;
         shared.programs.install_connect(&shared.cgroup, 0)?;
-        heartbeat::start(&shared);
+        heartbeat::keep_holder(&shared);
         Ok(Self { shared, turn: Arc::default() })
     }
 
@@ -164,8 +167,10 @@ impl Steering {
     }
 
     /// Says that exactly these namespaces exist beside the enrolled ones, and that everything a predecessor left has been
-    /// dealt with: older classifications and the pins of other ABI versions go.
+    /// dealt with: older classifications and the pins of other ABI versions go. From now on pods that nobody has classified
+    /// are held, if they are to be: an agent that knows none yet would hold them all, the cluster's DNS among them.
     pub fn settle(&self, known: &BTreeSet<u64>) -> Result<(), SteerError> {
+        heartbeat::start(&self.shared)?;
         let mut tables = self.shared.writable()?;
         for (cookie, entry) in tables.pods()? {
             if entry.flags == 0 && cookie != self.shared.host.cookie() && !known.contains(&cookie) {
@@ -279,7 +284,6 @@ impl Shared {
         tables.exempt(self.own_cgroup, std::process::id())?;
         tables.set_pod(self.host.cookie(), PodEntry::default())?;
         tables.update_config(|config| {
-            config.heartbeat = clock::monotonic_ns();
             config.closed = u32::from(unclassified == Unclassified::Closed);
         })
     }

@@ -1,6 +1,7 @@
 //! Pods that nobody has classified: reported always, held only where that was asked for and an agent is alive.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -17,7 +18,29 @@ fn closed(world: &World) -> Steering {
     config.unclassified = Unclassified::Closed;
     let steering = Steering::open(config).unwrap();
     steering.set_destinations(&[VIP4].into()).unwrap();
+    steering.settle(&BTreeSet::new()).unwrap();
     steering
+}
+
+#[test]
+fn closed_waits_until_the_agent_knows_its_pods() {
+    isolated!(async |world: World| {
+        let mut config = world.config();
+        config.unclassified = Unclassified::Closed;
+        let steering = Steering::open(config).unwrap();
+        let (pod, other) = (world.pod(1), world.pod(2));
+        let mut server = other.app();
+        server.ok("l = listen('0.0.0.0', 80)");
+        let (mut app, to) = (pod.app(), SocketAddr::new(other.v4, 80));
+        // Longer than it takes to beat, had that begun.
+        let deadline = Instant::now() + Duration::from_millis(1500);
+        while Instant::now() < deadline {
+            app.dial(to).expect("an agent that knows nothing holds nobody");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        steering.settle(&BTreeSet::from([other.ns.cookie()])).unwrap();
+        assert_eq!(app.dial(to), Err(libc::ECONNREFUSED));
+    });
 }
 
 #[test]
