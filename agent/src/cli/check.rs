@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
+use weft_control::SYSTEM_NAMESPACE;
 use weft_control::install::check::{self, Grade};
 use weft_control::manifests::{self, Problem, Severity};
 use weft_core::model::TrustDomain;
@@ -22,6 +23,9 @@ pub(super) struct CheckArgs {
     /// A kubeconfig, whose current context says how to reach the cluster [default: $KUBECONFIG, or ~/.kube/config]
     #[arg(long, env = "WEFT_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// The namespace the mesh itself is in
+    #[arg(long, env = "WEFT_NAMESPACE", value_name = "NAMESPACE", default_value = SYSTEM_NAMESPACE)]
+    namespace: String,
     /// The mesh's trust domain
     #[arg(long, env = "WEFT_TRUST_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
@@ -39,7 +43,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Output> {
 
 fn cluster(args: &CheckArgs) -> anyhow::Result<Output> {
     let findings = in_cluster(args.kubeconfig.as_deref(), async |client| {
-        Ok(if args.pre { check::before(&client).await? } else { check::after(&client).await? })
+        Ok(if args.pre { check::before(&client).await? } else { check::after(&client, &args.namespace).await? })
     })?;
     let worst = if args.strict { Grade::Remark } else { Grade::Wrong };
     let failed = findings.iter().any(|finding| finding.grade >= worst);

@@ -15,6 +15,7 @@ mod switch;
 pub(crate) mod tests;
 
 use kube::Client;
+use serde_json::Value;
 
 pub use api::InstallError;
 pub use objects::{Object, shipped};
@@ -76,19 +77,27 @@ pub enum Installed {
     By(String),
 }
 
-/// Looks for an installation.
+/// Looks for an installation, in the shipped manifests' namespace and then in all.
 ///
 /// # Errors
 /// When the API server does not say.
 pub async fn installed(client: &Client) -> Result<Installed, InstallError> {
-    let found = Api(client).get("/apis/apps/v1/namespaces/weft-system/daemonsets/weft-agent").await?;
-    Ok(match found {
-        None => Installed::No,
-        Some(object) => match object["metadata"]["labels"]["app.kubernetes.io/managed-by"].as_str() {
-            Some(manager) => Installed::By(manager.to_owned()),
-            None => Installed::Plainly,
-        },
+    let api = Api(client);
+    let manager = |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/managed-by"].as_str().map(str::to_owned);
+    if let Some(object) = api.get("/apis/apps/v1/namespaces/weft-system/daemonsets/weft-agent").await? {
+        return Ok(manager(&object).map_or(Installed::Plainly, Installed::By));
+    }
+    let mut elsewhere = None;
+    api.each("/apis/apps/v1/daemonsets", |object| {
+        let labels = &object["metadata"]["labels"];
+        if object["metadata"]["name"] == "weft-agent" && labels["app.kubernetes.io/part-of"] == "weft" {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            let by = manager(&object).unwrap_or_else(|| "somebody".to_owned());
+            elsewhere = Some(Installed::By(format!("{by}, in namespace {namespace}")));
+        }
     })
+    .await?;
+    Ok(elsewhere.unwrap_or(Installed::No))
 }
 
 /// Applies the shipped manifests in the order in which they need each other; tells of each object as it is done.
@@ -113,7 +122,7 @@ pub async fn apply(
             None if !judged && object.is_namespaced() => Outcome::Created,
             before => {
                 let after = api.apply(object, settings).await?;
-                let version = |object: &serde_json::Value| object["metadata"]["resourceVersion"].clone();
+                let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
                 match before {
                     None => Outcome::Created,
                     Some(before) if version(before) == version(&after) && before["spec"] == after["spec"] => {

@@ -97,6 +97,16 @@ impl Object {
         format!("/{root}/{api_version}/{within}{plural}/{}", self.name())
     }
 
+    /// Moves it from the shipped manifests' namespace to another.
+    pub(super) fn set_namespace(&mut self, namespace: &str) {
+        if self.value["metadata"]["namespace"] == super::NAMESPACE {
+            self.value["metadata"]["namespace"] = namespace.into();
+        }
+        if self.value["kind"] == "Namespace" {
+            self.value["metadata"]["name"] = namespace.into();
+        }
+    }
+
     /// Has its containers made of another image.
     pub(super) fn set_image(&mut self, image: &str) {
         let Some(spec) = self.value.pointer_mut("/spec/template/spec") else { return };

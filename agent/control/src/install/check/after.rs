@@ -3,28 +3,57 @@
 use serde_json::Value;
 
 use super::super::api::Api;
-use super::super::{InstallError, shipped};
+use super::super::{InstallError, Object, shipped};
 use super::{Finding, all, name, some};
 use crate::resource::STATUS_ANNOTATION;
 use crate::standing::Standing;
 
-pub(super) async fn findings(api: &Api<'_>) -> Result<Vec<Finding>, InstallError> {
-    let (mut findings, mut missing) = (Vec::new(), Vec::new());
-    for object in shipped()? {
+pub(super) async fn findings(api: &Api<'_>, namespace: &str) -> Result<Vec<Finding>, InstallError> {
+    let (mut findings, mut missing, mut issues) = (Vec::new(), Vec::new(), true);
+    for mut object in shipped()? {
+        object.set_namespace(namespace);
         match api.get(&object.path()).await? {
-            None => missing.push(object.to_string()),
+            None => missing.push(object),
             Some(found) if object.is_definition() => findings.extend(established(&found)),
-            Some(found) => findings.extend(rolled_out(&object.to_string(), &found)),
+            Some(found) => {
+                issues &= !hands_out_no_certificates(&found);
+                findings.extend(rolled_out(namespace, &object.to_string(), &found));
+            }
         }
     }
-    if !missing.is_empty() {
-        let what = format!("of the installation these are missing: {}", some(&missing));
-        findings.push(Finding::wrong(what, "weft install (or helm upgrade --install)"));
-    }
+    findings.extend(absent(&missing, issues));
     let pods = all(api, "/api/v1/pods").await?;
-    findings.extend(agents(&pods));
+    findings.extend(agents(namespace, &pods));
     findings.extend(marks(&pods));
     Ok(findings)
+}
+
+/// Whether it is a controller whose issuer is switched off, as where agents have their certificates from another one.
+fn hands_out_no_certificates(found: &Value) -> bool {
+    let containers = found["spec"]["template"]["spec"]["containers"].as_array();
+    let off = |container: &Value| {
+        let variables = container["env"].as_array().into_iter().flatten();
+        variables.into_iter().any(|v| v["name"] == "WEFT_ISSUER_ADDRESS" && v["value"] == "off")
+    };
+    found["kind"] == "Deployment" && containers.into_iter().flatten().any(off)
+}
+
+/// What of the installation is not there: what the mesh needs, and what an administrator may have left out.
+fn absent(missing: &[Object], issues: bool) -> Vec<Finding> {
+    let wanted = |object: &&Object| issues || object.name() != "weft-issuer";
+    let optional = |object: &&Object| object.value["kind"] == "NetworkPolicy";
+    let (left_out, lacking): (Vec<_>, Vec<_>) = missing.iter().filter(wanted).partition(optional);
+    let named = |objects: &[&Object]| some(&objects.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mut findings = Vec::new();
+    if !lacking.is_empty() {
+        let what = format!("of the installation these are missing: {}", named(&lacking));
+        findings.push(Finding::wrong(what, "weft install (or helm upgrade --install); --namespace if it is elsewhere"));
+    }
+    if !left_out.is_empty() {
+        let what = format!("nothing limits who dials the controller: {} is missing", named(&left_out));
+        findings.push(Finding::remark(what, "nothing, if other policies do (networkPolicy.enabled: false)"));
+    }
+    findings
 }
 
 fn established(definition: &Value) -> Option<Finding> {
@@ -39,7 +68,7 @@ fn established(definition: &Value) -> Option<Finding> {
 }
 
 /// A workload whose pods are not all there, new and ready.
-fn rolled_out(object: &str, found: &Value) -> Option<Finding> {
+fn rolled_out(namespace: &str, object: &str, found: &Value) -> Option<Finding> {
     let count = |field: &str| found["status"][field].as_u64().unwrap_or_default();
     let (wanted, ready, new) = match found["kind"].as_str()? {
         "DaemonSet" => (count("desiredNumberScheduled"), count("numberReady"), count("updatedNumberScheduled")),
@@ -55,7 +84,7 @@ fn rolled_out(object: &str, found: &Value) -> Option<Finding> {
         let what = format!("{object}: {ready} of {wanted} are ready, {new} of this version");
         Finding::wrong(
             what,
-            format!("kubectl -n weft-system describe {object}; weft status in the pods that are not ready"),
+            format!("kubectl -n {namespace} describe {object}; weft status in the pods that are not ready"),
         )
     } else {
         Finding::well(format!("{object}: all {wanted} are ready"))
@@ -63,7 +92,7 @@ fn rolled_out(object: &str, found: &Value) -> Option<Finding> {
 }
 
 /// Agents that have started again and again.
-fn agents(pods: &[Value]) -> Option<Finding> {
+fn agents(namespace: &str, pods: &[Value]) -> Option<Finding> {
     const MANY: u64 = 3;
     let restarts = |pod: &Value| -> u64 {
         let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
@@ -73,7 +102,7 @@ fn agents(pods: &[Value]) -> Option<Finding> {
     let again: Vec<String> = ours.filter(|pod| restarts(pod) > MANY).map(|pod| name(pod).to_owned()).collect();
     (!again.is_empty()).then(|| {
         let what = format!("containers have started again more than {MANY} times: {}", some(&again));
-        Finding::remark(what, "kubectl -n weft-system logs --previous POD")
+        Finding::remark(what, format!("kubectl -n {namespace} logs --previous POD"))
     })
 }
 

@@ -73,12 +73,12 @@ pub async fn before(client: &Client) -> Result<Vec<Finding>, InstallError> {
     before::findings(&Api(client)).await
 }
 
-/// Whether the mesh that is installed in a cluster is well.
+/// Whether the mesh that is installed in this namespace of a cluster is well.
 ///
 /// # Errors
 /// When the API server does not answer.
-pub async fn after(client: &Client) -> Result<Vec<Finding>, InstallError> {
-    after::findings(&Api(client)).await
+pub async fn after(client: &Client, namespace: &str) -> Result<Vec<Finding>, InstallError> {
+    after::findings(&Api(client), namespace).await
 }
 
 /// The items of a list.

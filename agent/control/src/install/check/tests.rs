@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::tests::{Rig, Tested};
-use super::super::{Outcome, Settings};
+use super::super::{Installed, NAMESPACE, Outcome, Settings, installed, shipped};
 use super::*;
 
 fn wrong(findings: &[Finding]) -> Vec<&str> {
@@ -66,7 +66,7 @@ async fn who_may_not_install_is_told_what_is_lacking() -> Tested {
 #[tokio::test]
 async fn an_installation_is_well_when_its_pods_are_and_says_which_pods_wait() -> Tested {
     let rig = Rig::start().await?;
-    let nothing = after(rig.client()).await?;
+    let nothing = after(rig.client(), NAMESPACE).await?;
     assert!(wrong(&nothing).iter().any(|what| what.contains("missing")), "{nothing:?}");
     let told = rig.apply(&Settings::default()).await?;
     assert!(told.iter().all(|(_, outcome)| *outcome == Outcome::Created));
@@ -81,7 +81,7 @@ async fn an_installation_is_well_when_its_pods_are_and_says_which_pods_wait() ->
         let (status, said) = rig.send("PUT", &format!("{path}/status"), object).await?;
         assert_eq!(status, 200, "{said}");
         object = said;
-        let found = after(rig.client()).await?;
+        let found = after(rig.client(), NAMESPACE).await?;
         let about: Vec<_> = found.iter().filter(|f| f.what.contains("daemonset.apps/weft-agent")).collect();
         assert_eq!(about.len(), 1, "{found:?}");
         assert_eq!(about[0].grade == Grade::Well, well, "{about:?}");
@@ -93,7 +93,38 @@ async fn an_installation_is_well_when_its_pods_are_and_says_which_pods_wait() ->
     });
     let (status, said) = rig.send("POST", "/api/v1/namespaces/default/pods", pod).await?;
     assert_eq!(status, 201, "{said}");
-    let found = after(rig.client()).await?;
+    let found = after(rig.client(), NAMESPACE).await?;
     assert!(found.iter().any(|f| f.grade == Grade::Remark && f.what.contains("default/slow")), "{found:?}");
+    Ok(())
+}
+
+/// The shipped objects as the chart renders them elsewhere, with an issuer of another maker and no network policy.
+#[tokio::test]
+async fn what_an_administrator_left_out_is_not_missing() -> Tested {
+    let rig = Rig::start().await?;
+    let (status, said) = rig.send("POST", "/api/v1/namespaces", json!({"metadata": {"name": "elsewhere"}})).await?;
+    assert_eq!(status, 201, "{said}");
+    for mut object in shipped()? {
+        object.set_namespace("elsewhere");
+        let left_out = object.name() == "weft-issuer" || matches!(object.kind().name, "NetworkPolicy" | "Namespace");
+        if object.kind().name == "Deployment" {
+            object.value["spec"]["template"]["spec"]["containers"][0]["env"] =
+                json!([{"name": "WEFT_ISSUER_ADDRESS", "value": "off"}]);
+        }
+        if !left_out {
+            let path = object.path();
+            let (list, _) = path.rsplit_once('/').unwrap();
+            let (status, said) = rig.send("POST", list, object.value.clone()).await?;
+            assert_eq!(status, 201, "{object}: {said}");
+        }
+    }
+    let lacking = |found: &[Finding]| found.iter().filter(|f| f.what.contains("missing")).cloned().collect::<Vec<_>>();
+    let found = lacking(&after(rig.client(), "elsewhere").await?);
+    assert!(found.len() == 1 && found[0].grade == Grade::Remark && found[0].what.contains("networkpolicy"), "{found:?}");
+    let by = Installed::By("somebody, in namespace elsewhere".into());
+    assert_eq!(installed(rig.client()).await?, by, "`weft install` would make a second one");
+    // Looked for where it is not, much of it is missing, the agents among it.
+    let found = lacking(&after(rig.client(), NAMESPACE).await?);
+    assert!(found.iter().any(|f| f.grade == Grade::Wrong && f.remedy.contains("--namespace")), "{found:?}");
     Ok(())
 }
