@@ -19,6 +19,10 @@ const NAMED: usize = 20;
 pub(super) struct SwitchArgs {
     #[command(flatten)]
     ask: Ask,
+    /// On this node, by its agent, which needs no API server; what happens without --all as well
+    #[arg(long, conflicts_with = "all")]
+    #[allow(dead_code, reason = "to say so is to say the default")]
+    node: bool,
     /// On every node, by way of the API server, instead of this one
     #[arg(long)]
     all: bool,
