@@ -93,6 +93,12 @@ impl Pool {
     pub fn tunnels(&self) -> usize {
         self.inner.slots().values().map(|slot| slot.tunnels.len()).sum()
     }
+
+    /// How many streams they carry.
+    #[cfg(test)]
+    pub(super) fn streams(&self) -> usize {
+        self.inner.slots().values().flat_map(|slot| &slot.tunnels).map(|tunnel| tunnel.shared.streams()).sum()
+    }
 }
 
 impl Inner {

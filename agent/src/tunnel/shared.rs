@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     suspect: AtomicBool,
     leaving: AtomicBool,
     failure: OnceLock<TunnelError>,
-    /// Wakes the driver: a probe is wanted, or the last stream has ended.
+    /// Wakes the driver: a probe is wanted, the first stream has begun or the last has ended.
     pub(super) wake: Notify,
     probe: AtomicBool,
 }
@@ -125,7 +125,9 @@ impl Shared {
     }
 
     pub(super) fn lease(self: &Arc<Self>) -> Lease {
-        self.streams.fetch_add(1, Ordering::Relaxed);
+        if self.streams.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.wake.notify_one();
+        }
         Lease { shared: Arc::clone(self) }
     }
 }

@@ -16,6 +16,7 @@ const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 over_both!(
     a_silent_tunnel_is_replaced_within_the_budget,
     dead_peers_are_noticed_without_traffic,
+    dead_peers_are_noticed_as_soon_in_a_tunnel_that_was_idle,
     a_quiet_tunnel_is_not_a_dead_one,
     an_app_that_does_not_answer_costs_the_budget_and_not_the_tunnel,
 );
@@ -51,6 +52,21 @@ async fn dead_peers_are_noticed_without_traffic(protocol: Protocol) {
     let end = within("the end of the connection", client.read_u8()).await.unwrap_err();
     assert_eq!(end.kind(), ErrorKind::ConnectionReset);
     until("an empty pool", || rig.pool.tunnels() == 0).await;
+}
+
+async fn dead_peers_are_noticed_as_soon_in_a_tunnel_that_was_idle(protocol: Protocol) {
+    let eager = Keepalive { every: Duration::from_millis(300), timeout: Duration::from_millis(300) };
+    let (rig, cable) = behind_a_cable(protocol, eager).await;
+    let echo = echo_app(V4).await;
+    ping_pong(&mut rig.connect(echo).await, 1).await;
+    until("an idle tunnel", || rig.pool.streams() == 0).await;
+    // Without a stream it would be asked after three seconds.
+    let mut client = rig.connect(echo).await;
+    ping_pong(&mut client, 1).await;
+    cable.cut();
+    let started = Instant::now();
+    within("the end of the connection", client.read_u8()).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_millis(1500), "took {:?}", started.elapsed());
 }
 
 async fn a_quiet_tunnel_is_not_a_dead_one(protocol: Protocol) {

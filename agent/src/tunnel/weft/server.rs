@@ -68,6 +68,7 @@ where
             biased;
             ended = poll_fn(|cx| driver.poll(cx, &mut opened)) => break ended,
             () = pulse.stops() => break Err(TunnelError::Silent(door.source)),
+            () = door.shared.wake.notified() => false,
             () = context.drain.cancelled(), if !closing => true,
             () = &mut expired, if !closing => true,
             () = tokio::time::sleep(idle_left.max(Duration::from_millis(10))), if !closing => {
