@@ -59,7 +59,7 @@ fn version(answer: &Value) -> Finding {
     match two(&said) {
         Some(known) if known >= KUBERNETES => Finding::well(format!("Kubernetes is {said}")),
         _ => Finding::wrong(
-            format!("Kubernetes is {said}: sidecar containers need {}.{}", KUBERNETES.0, KUBERNETES.1),
+            format!("Kubernetes is {said}: {}.{} or later is needed", KUBERNETES.0, KUBERNETES.1),
             "upgrade the cluster",
         ),
     }
