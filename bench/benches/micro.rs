@@ -1,6 +1,6 @@
 //! Micro-benchmarks of single decisions: `cargo xtask bench --micro [FILTER]`.
 //!
-//! What a connection's path calls once each: plan, pick, verdict, and the text of an HBONE request. Sizes are those a
+//! What a connection's path calls once each: plan, pick, verdict, and the text of an HBONE request; and the tunnel's frames. Sizes are those a
 //! cluster has: a service of two pods, of a hundred, of ten thousand.
 
 use std::collections::BTreeSet;
@@ -8,11 +8,12 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use weft::tunnel::codec::{
     Claims, Forwarded, format_authority, format_baggage, format_forwarded, parse_authority, parse_baggage,
     parse_forwarded,
 };
+use weft::tunnel::mux::{Code, Decoder, Frame, PAYLOAD_MAX, data_header};
 use weft_core::balance::Balancers;
 use weft_core::model::{
     Action, Algorithm, AuthorizationPolicy, AuthorizationRule, EndpointAddress, EndpointSlice, Identity, Labels, Match,
@@ -24,6 +25,8 @@ use weft_core::route::plan;
 use weft_core::snapshot::{Delta, Family, Resource, ServicePortKey, Snapshot};
 
 const SIZES: [u32; 3] = [2, 100, 10_000];
+/// Bytes of a DATA frame of a bulk transfer.
+const PAYLOAD: usize = PAYLOAD_MAX;
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
 fn object(name: &str) -> ObjectName {
@@ -180,7 +183,7 @@ fn judging(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The text of an HBONE request. A codec of frames belongs beside it once the tunnel has one.
+/// The text of an HBONE request.
 fn headers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec");
     let to = SocketAddr::new(address(1), 8080);
@@ -203,5 +206,41 @@ fn headers(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(decisions, picking, planning, judging, headers);
+/// Frames of the Weft tunnel: what one stream costs beside its bytes, and how fast DATA of the usual size is read.
+fn frames(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame");
+    let data = vec![7; PAYLOAD];
+    let cases = [
+        ("credit", Frame::Credit(5, 65_536)),
+        ("ping", Frame::Ping(7)),
+        ("reset", Frame::Reset(5, Code::Cancelled)),
+        ("data", Frame::Data { stream: 5, bytes: &data, end: false }),
+    ];
+    for (label, frame) in cases {
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        let mut room = Vec::with_capacity(bytes.len());
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function(BenchmarkId::new("write", label), |bencher| {
+            bencher.iter(|| {
+                room.clear();
+                black_box(&frame).write(&mut room);
+            });
+        });
+        let mut decoder = Decoder::default();
+        group.bench_function(BenchmarkId::new("read", label), |bencher| {
+            bencher.iter(|| {
+                let mut input = black_box(&bytes[..]);
+                while let Some(frame) = decoder.next(&mut input).expect("a frame") {
+                    black_box(frame);
+                }
+            });
+        });
+    }
+    group
+        .bench_function("data_header", |bencher| bencher.iter(|| data_header(black_box(5), black_box(PAYLOAD), false)));
+    group.finish();
+}
+
+criterion_group!(decisions, picking, planning, judging, headers, frames);
 criterion_main!(decisions);

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::load::Outcome;
-use crate::measures::{CASES, Case, Work, connect_cost, idle, shares, window};
+use crate::measures::{CASES, Case, USUAL_RATE, Work, YARDSTICK, connect_cost, idle, shares, window};
 use crate::subjects::{Kind, Stage, Subject, kind, known};
 
 /// The pseudo-subject of what is measured of the kernel alone.
@@ -63,7 +63,9 @@ impl Settings {
 #[must_use]
 pub fn expected(settings: &Settings, subjects: &[Subject]) -> usize {
     let per_case = |case: &Case| match case.work {
-        Work::Window(_) => settings.rounds * subjects.iter().filter(|subject| takes_part(subject, case)).count(),
+        Work::Window(_) | Work::HalfOf(..) => {
+            settings.rounds * subjects.iter().filter(|subject| takes_part(subject, case)).count()
+        }
         Work::Memory(_) => subjects.iter().filter(|subject| holds_memory(subject, case)).count(),
         Work::Shares(_) => settings.rounds * subjects.iter().filter(|subject| subject.name == WEFT).count(),
         Work::ConnectCost => settings.rounds,
@@ -87,44 +89,80 @@ pub fn run(
     settings: &Settings,
     progress: &mut dyn FnMut(usize, &Case, &str),
 ) -> Result<Vec<Sample>> {
-    let start = Instant::now();
-    let mut samples = Vec::new();
-    let mut take = |round: usize, case: &Case, subject: &str, measured: &mut dyn FnMut() -> Result<Outcome>| {
-        progress(round, case, subject);
-        let at = start.elapsed().as_secs_f64();
-        let (outcome, error) = match measured() {
-            Ok(outcome) => (outcome, None),
-            Err(error) => (Outcome::default(), Some(format!("{error:#}"))),
-        };
-        samples.push(Sample { round, case: case.name.into(), subject: subject.into(), at, outcome, error });
-    };
+    let mut run = Run { start: Instant::now(), samples: Vec::new(), progress };
     for case in settings.cases() {
         let Work::Memory(arguments) = case.work else { continue };
         for subject in subjects.iter().filter(|subject| holds_memory(subject, case)) {
-            take(0, case, subject.name, &mut || idle(&stage.lab, subject, arguments, settings.idle, settings.watch));
+            run.take(0, case, subject.name, || idle(&stage.lab, subject, arguments, settings.idle, settings.watch));
         }
     }
     for round in 1..=settings.rounds {
         for case in settings.cases() {
             match case.work {
                 Work::Memory(_) => {}
-                Work::ConnectCost => take(round, case, KERNEL, &mut || connect_cost(stage, settings.bursts)),
+                Work::ConnectCost => run.take(round, case, KERNEL, || connect_cost(stage, settings.bursts)),
                 Work::Shares(among) => {
                     if subjects.iter().any(|subject| subject.name == WEFT) {
-                        take(round, case, WEFT, &mut || shares(stage, among, settings.window));
+                        run.take(round, case, WEFT, || shares(stage, among, settings.window));
                     }
                 }
-                Work::Window(arguments) => {
-                    let present: Vec<_> = subjects.iter().filter(|subject| takes_part(subject, case)).collect();
-                    for subject in rotated(present.len(), round).into_iter().map(|at| present[at]) {
-                        let mut run = || window(&stage.lab, subject, arguments, settings.window);
-                        take(round, case, subject.name, &mut run);
-                    }
+                Work::Window(arguments) => run.windows(subjects, (round, case), |subject| {
+                    window(&stage.lab, subject, arguments, settings.window)
+                }),
+                Work::HalfOf(rate, arguments) => {
+                    let asked = half(&run.samples, rate);
+                    let text = format!("{asked:.0}");
+                    let arguments = [arguments, &["--rate", &text]].concat();
+                    run.windows(subjects, (round, case), |subject| {
+                        let mut outcome = window(&stage.lab, subject, &arguments, settings.window)?;
+                        outcome.set("asked_per_second", asked);
+                        Ok(outcome)
+                    });
                 }
             }
         }
     }
-    Ok(samples)
+    Ok(run.samples)
+}
+
+/// Half of the median rate of the yardstick so far.
+fn half(samples: &[Sample], case: &str) -> f64 {
+    let of = |sample: &&Sample| sample.case == case && sample.subject == YARDSTICK;
+    let rate = |sample: &Sample| sample.outcome.values.get("per_second").copied();
+    let mut rates: Vec<f64> = samples.iter().filter(of).filter_map(rate).collect();
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).map_or(USUAL_RATE, |median| (median / 2.0).round())
+}
+
+/// What was found so far.
+struct Run<'a> {
+    start: Instant,
+    samples: Vec<Sample>,
+    progress: &'a mut dyn FnMut(usize, &Case, &str),
+}
+
+impl Run<'_> {
+    fn take(&mut self, round: usize, case: &Case, subject: &str, measured: impl FnOnce() -> Result<Outcome>) {
+        (self.progress)(round, case, subject);
+        let at = self.start.elapsed().as_secs_f64();
+        let (outcome, error) = match measured() {
+            Ok(outcome) => (outcome, None),
+            Err(error) => (Outcome::default(), Some(format!("{error:#}"))),
+        };
+        self.samples.push(Sample { round, case: case.name.into(), subject: subject.into(), at, outcome, error });
+    }
+
+    fn windows(
+        &mut self,
+        subjects: &[Subject],
+        (round, case): (usize, &Case),
+        measured: impl Fn(&Subject) -> Result<Outcome>,
+    ) {
+        let present: Vec<_> = subjects.iter().filter(|subject| takes_part(subject, case)).collect();
+        for subject in rotated(present.len(), round).into_iter().map(|at| present[at]) {
+            self.take(round, case, subject.name, || measured(subject));
+        }
+    }
 }
 
 /// Weft's agents are the same processes for all of its subjects; the first alone finds them fresh.

@@ -35,6 +35,9 @@ pub struct Case {
 pub enum Work {
     /// A client of `weft-load` with these arguments, for one window; every subject once a round.
     Window(&'static [&'static str]),
+    /// The same at a fixed rate: half of the median that [`YARDSTICK`] reached as fast as it could in this run so far, in the
+    /// case named first.
+    HalfOf(&'static str, &'static [&'static str]),
     /// Memory at rest and with idle connections, which `weft-load idle` opens with these arguments; once a run, before anything
     /// else has been through the proxies.
     Memory(&'static [&'static str]),
@@ -43,6 +46,11 @@ pub enum Work {
     /// The cost of `connect()` outside the mesh; once a round, for the kernel and not for a subject.
     ConnectCost,
 }
+
+/// Whose greatest rate the fixed ones are taken of.
+pub const YARDSTICK: &str = "http-envoy";
+/// Requests a second where [`YARDSTICK`] was not measured.
+pub const USUAL_RATE: f64 = 4000.0;
 
 /// Which way is better.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
