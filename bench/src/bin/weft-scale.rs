@@ -36,6 +36,9 @@ struct Run {
     /// Changes that are timed
     #[arg(long, default_value_t = Settings::default().changes)]
     changes: usize,
+    /// More pods of the agent's own node, all in the mesh; the lab has addresses for 240
+    #[arg(long, default_value_t = 0)]
+    local: usize,
     /// In their place: how much the watches of so many agents cost the API server
     #[arg(long)]
     agents: Option<usize>,
@@ -97,7 +100,7 @@ fn measure(run: &Run) -> Result<ExitCode> {
         print!("{}", report.render());
         return Ok(ExitCode::SUCCESS);
     }
-    let mut settings = Settings { rate: run.rate, changes: run.changes, ..Settings::default() };
+    let mut settings = Settings { rate: run.rate, changes: run.changes, local: run.local, ..Settings::default() };
     (settings.size.services, settings.size.replicas) = (run.services, run.replicas);
     settings.window = Duration::from_secs(run.seconds);
     let report = scale::run(&settings, &say)?;

@@ -1,9 +1,10 @@
-//! What the kernel holds in the maps a process has open.
+//! What the kernel holds for a process's eBPF: in the maps it has open, and in programs.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::Result;
+use aya::programs::loaded_programs;
 
 /// Bytes of kernel memory in the eBPF maps that a process has open, each counted once: `memlock` of the descriptors, which is
 /// what is allocated now, and not what the maps might grow to.
@@ -18,6 +19,19 @@ pub(super) fn held(pid: i32) -> Result<u64> {
         maps.extend(read(&text));
     }
     Ok(maps.values().sum())
+}
+
+/// Bytes of kernel memory in all programs that are loaded now, whoever loaded them.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub(super) fn programs() -> Result<u64> {
+    let mut bytes = 0;
+    for program in loaded_programs() {
+        // One that has been unloaded meanwhile has none.
+        bytes += program?.memory_locked().map_or(0, u64::from);
+    }
+    Ok(bytes)
 }
 
 /// Id and size of the map that a descriptor is of, if it is of one.

@@ -37,6 +37,8 @@ pub struct Settings {
     pub window: Duration,
     /// Changes of one Service that are timed.
     pub changes: usize,
+    /// Pods of the agent's own node that are in the mesh, beside the one that dials.
+    pub local: usize,
 }
 
 /// Time changes go on before anything is counted.
@@ -51,12 +53,14 @@ const REST: Duration = Duration::from_secs(10);
 pub fn run(settings: &Settings, say: &dyn Fn(&str)) -> Result<ScaleReport> {
     let mut report = ScaleReport { machine: Machine::now(), settings: settings.clone(), ..ScaleReport::default() };
     say("making the cluster");
-    let stage = Stage::set(&settings.size, &mut report, say)?;
+    let stage = Stage::set(settings, &mut report, say)?;
+    let programs = maps::programs()?;
     say("starting the agent");
     let agent = stage.start_agent(&mut report)?;
     std::thread::sleep(REST);
     report.memory_settled = stage::memory(&agent, "VmRSS")?;
     report.maps = maps::held(agent.process().pid())?;
+    report.programs = maps::programs()?.saturating_sub(programs);
     report.cpu_idle = stage.cpu_share(&agent, REST)?;
     say("changing endpoints");
     stage.churn(&agent, settings, &mut report)?;

@@ -32,6 +32,8 @@ pub struct ScaleReport {
     pub memory_after: u64,
     /// Kernel memory of its eBPF maps, in bytes.
     pub maps: u64,
+    /// Kernel memory of its eBPF programs, in bytes.
+    pub programs: u64,
     /// The share of one core used while nothing happened.
     pub cpu_idle: f64,
     /// The share of one core used while endpoints changed.
@@ -74,7 +76,7 @@ impl Bar {
 impl Default for Settings {
     fn default() -> Self {
         let size = Size { services: 10_000, replicas: 5, nodes: 100, namespaces: 100 };
-        Self { size, rate: 500, window: std::time::Duration::from_secs(20), changes: 200 }
+        Self { size, rate: 500, window: std::time::Duration::from_secs(20), changes: 200, local: 0 }
     }
 }
 
@@ -117,8 +119,9 @@ impl ScaleReport {
         );
         let _ = writeln!(
             out,
-            "{} pods, {} services with {} endpoints each, {} nodes; {} objects, {:.0} MB of JSON",
+            "{} pods, {} of them beside the agent and in the mesh, {} services with {} endpoints each, {} nodes; {} objects, {:.0} MB of JSON",
             size.pods(),
+            self.settings.local + 1,
             size.services,
             size.replicas,
             size.nodes,
@@ -143,6 +146,7 @@ impl ScaleReport {
             ("resident, most of all", mb(self.memory_peak)),
             ("resident, at the end", mb(self.memory_after)),
             ("kernel memory of its maps", mb(self.maps)),
+            ("kernel memory of its programs", mb(self.programs)),
             ("CPU, nothing changes", format!("{:.2} % of a core", self.cpu_idle * 100.0)),
             ("CPU, endpoints change", format!("{:.2} % of a core", self.cpu_churn * 100.0)),
             ("changes then", churn(&self.churn)),

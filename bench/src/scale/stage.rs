@@ -20,6 +20,8 @@ use super::{Settings, WARM_UP, probe};
 const PORT: u16 = 8080;
 /// Time the controller gets to publish everything: 20 writes a second.
 const PUBLISHED: Duration = Duration::from_secs(120);
+/// Time the agent gets to enrol all pods of its node.
+const ENROLLED: Duration = Duration::from_secs(60);
 /// Pods of one WorkloadSlice.
 const FILL: usize = 100;
 
@@ -31,6 +33,8 @@ pub(super) struct Stage {
     servers: [Pod; 2],
     service: Service,
     objects: PathBuf,
+    /// Pods of the node that are to be enrolled.
+    enrolled: usize,
 }
 
 /// An API server with a cluster in it, and the controller that has published all of its pods.
@@ -61,9 +65,9 @@ pub(super) fn cluster(name: &str, size: &Size) -> Result<Cluster> {
 }
 
 impl Stage {
-    pub(super) fn set(size: &Size, report: &mut ScaleReport, say: &dyn Fn(&str)) -> Result<Self> {
+    pub(super) fn set(settings: &Settings, report: &mut ScaleReport, say: &dyn Fn(&str)) -> Result<Self> {
         say("starting the API server with everything in it, and the controller");
-        let Cluster { lab, objects, count, bytes } = cluster("scale", size)?;
+        let Cluster { lab, objects, count, bytes } = cluster("scale", &settings.size)?;
         (report.objects, report.bytes) = (count, bytes);
         let (near, far) = (lab.node("near")?, lab.node("far")?);
         let client = lab.pod(&near, "client").create()?;
@@ -77,9 +81,12 @@ impl Stage {
                 None => ensure_listens(server),
             })?;
         }
+        for number in 0..settings.local {
+            lab.pod(&near, &format!("local-{number}")).create()?;
+        }
         let service = lab.service("changing").port(80, PORT).pods(&[&servers[0]]).create()?;
         lab.label_namespace(weft_tests::lab::NAMESPACE, true)?;
-        Ok(Self { lab, node: near, client, servers, service, objects })
+        Ok(Self { lab, node: near, client, servers, service, objects, enrolled: settings.local + 1 })
     }
 
     /// Starts the agent and waits until it is ready, which it is when its pod is served.
@@ -89,6 +96,11 @@ impl Stage {
         agent.wait_ready()?;
         report.first_sync = began.elapsed().as_secs_f64();
         report.memory_start = memory(&agent, "VmHWM")?;
+        wait::until("the node's pods to be enrolled", ENROLLED, || {
+            let enrolled = agent.ask("/status")?["enrolled"].clone();
+            ensure!(enrolled == self.enrolled, "{enrolled} are");
+            Ok(())
+        })?;
         self.lab.wait_live(&self.client)?;
         Ok(agent)
     }
