@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use weft_core::snapshot::{Delta, Key};
 
 use super::read::Item;
-use crate::manifests::{ObjectRef, Problem, Severity};
+use crate::manifests::{ObjectRef, Problem, REFUSING_ROUTE, Severity};
 use crate::resource::{Finding, Kind};
 
 /// What stands for a file in problems of objects that come from the API server.
@@ -18,6 +18,8 @@ pub(super) const PLACE: &str = "kubernetes";
 #[derive(Debug, Default)]
 pub struct Known {
     keys: HashSet<Key>,
+    /// Of those, the ones that never were right: a later version takes their place, right or wrong.
+    wrong: HashSet<Key>,
     problems: BTreeMap<ObjectRef, Vec<Problem>>,
 }
 
@@ -26,9 +28,9 @@ impl Known {
     pub fn put(&mut self, item: Item, deltas: &mut Vec<Delta>) {
         let Item { object, resource, valid, findings, .. } = item;
         let Some(key) = key_of(&object) else { return };
-        let stays = !valid && self.keys.contains(&key);
+        let stays = !valid && self.keys.contains(&key) && !self.wrong.contains(&key);
         // A Pod with a wrong label or annotation is a pod all the same: to leave it out would send it plaintext.
-        let usable = valid || matches!(object.kind, Kind::AuthorizationPolicy | Kind::Pod | Kind::Namespace);
+        let usable = valid || object.kind.fails_closed() || matches!(object.kind, Kind::Pod | Kind::Namespace);
         let resource = resource.filter(|_| usable && !stays);
         self.note(&object, findings, valid, stays, resource.is_some());
         match resource {
@@ -36,9 +38,15 @@ impl Known {
             Some(resource) => {
                 // Not `key`: this one shares its names with the resource.
                 self.keys.insert(resource.key());
+                if valid {
+                    self.wrong.remove(&key)
+                } else {
+                    self.wrong.insert(key)
+                };
                 deltas.push(Delta::Put(resource));
             }
             None => {
+                self.wrong.remove(&key);
                 if self.keys.remove(&key) {
                     deltas.push(Delta::Remove(key));
                 }
@@ -50,6 +58,7 @@ impl Known {
     pub fn remove(&mut self, object: &ObjectRef, deltas: &mut Vec<Delta>) {
         self.problems.remove(object);
         if let Some(key) = key_of(object).filter(|key| self.keys.remove(key)) {
+            self.wrong.remove(&key);
             deltas.push(Delta::Remove(key));
         }
     }
@@ -61,6 +70,7 @@ impl Known {
         self.keys.retain(|key| {
             let stays = present.contains(&place_of(key));
             if !stays {
+                self.wrong.remove(key);
                 deltas.push(Delta::Remove(key.clone()));
             }
             stays
@@ -88,14 +98,15 @@ impl Known {
             (true, ..) => "",
             (_, true, _) => "; the last good version stays in force",
             (.., Kind::AuthorizationPolicy) => "; until it is mended, what it selects refuses every connection",
+            (.., Kind::HttpRoute | Kind::GrpcRoute) if used => REFUSING_ROUTE,
             _ if used => "; it is used without that",
             _ => "; it is left out",
         };
         let problem = |finding: Finding| {
             let (severity, consequence) =
                 if finding.warning { (Severity::Warning, "") } else { (Severity::Error, consequence) };
-            let at = if finding.path.is_empty() { String::new() } else { format!("{}: ", finding.path) };
-            let reason = format!("{at}{}{consequence}", finding.reason);
+            let consequence = if finding.of_rule { "" } else { consequence };
+            let reason = format!("{finding}{consequence}");
             Problem { file: PLACE.into(), line: None, severity, object: Some(object.clone()), reason }
         };
         self.problems.insert(object.clone(), findings.into_iter().map(problem).collect());
@@ -228,6 +239,41 @@ mod tests {
             &mut deltas,
         );
         assert_eq!((deltas.len(), known.problems().count(), known.is_empty()), (1, 0, true));
+    }
+
+    #[test]
+    fn a_route_that_never_was_right_refuses_and_one_that_was_stays() {
+        let mut known = Known::default();
+        let mut deltas = Vec::new();
+        let route = |parent: &str, rules: &str| {
+            format!(
+                r#"{{"metadata": {{"name": "r", "namespace": "demo"}}, "spec": {{"rules": {rules},
+                "parentRefs": [{{"group": "", "kind": "Service", "name": "{parent}"}}]}}}}"#
+            )
+        };
+        let mut put = |object: String| {
+            deltas.clear();
+            known.put(items(Kind::HttpRoute, &[&object]).remove(0), &mut deltas);
+            let said: Vec<_> = known.problems().map(ToString::to_string).collect();
+            let routes = deltas.iter().map(|delta| match delta {
+                Delta::Put(Resource::HttpRoute(route)) => {
+                    let refused = route.rules.iter().filter(|rule| rule.unsupported.is_some()).count();
+                    (route.parents[0].service.name.to_string(), route.rules.len(), refused)
+                }
+                delta => panic!("{delta:?}"),
+            });
+            (routes.collect::<Vec<_>>(), said)
+        };
+        let (routes, said) = put(route("a", "7"));
+        assert_eq!(routes, [("a".into(), 1, 1)]);
+        assert!(said[0].contains("requests to its parents that no other route takes are refused"), "{said:?}");
+        assert_eq!(put(route("b", "7")).0, [("b".into(), 1, 1)], "nothing good stands in its way");
+        let (routes, said) = put(route("b", r#"[{"filters": [{"type": "Teleport"}]}, {"backendRefs": []}]"#));
+        assert_eq!(routes, [("b".into(), 2, 1)]);
+        assert!(said[0].contains("error") && said[0].ends_with("the rule's requests are refused"), "{said:?}");
+        let (routes, said) = put(route("b", "7"));
+        assert_eq!(routes, []);
+        assert!(said[0].ends_with("the last good version stays in force"), "{said:?}");
     }
 
     #[test]

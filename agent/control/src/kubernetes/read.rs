@@ -332,7 +332,7 @@ impl Readable for Whole {
                 let refusing = name
                     .filter(|_| object.kind == Kind::AuthorizationPolicy)
                     .map(|name| authorization_policy::refusing(name, selector_of(Body::Value(&self.0))));
-                item(object, refusing.map(Resource::AuthorizationPolicy), findings, Facts::None)
+                item(object, refusing.map(Resource::AuthorizationPolicy), findings, facts)
             }
         }
     }

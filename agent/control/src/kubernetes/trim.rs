@@ -6,11 +6,12 @@
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use serde::Deserialize;
+use serde_json::Value;
 
 pub(super) use super::meta::Meta;
 use super::meta::unselected;
 use crate::crd::WorkloadSliceSpec;
-use crate::resource::gateway::Parent;
+use crate::resource::gateway;
 
 /// `v1 Pod`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -197,11 +198,13 @@ pub(super) struct WorkloadSlice {
 }
 
 /// What of a route or a policy is not the model's.
+///
+/// Whatever can be read: who its status is about has to be known of those too that are not understood.
 #[derive(Deserialize)]
 pub(super) struct Attached {
     metadata: AttachedMeta,
     #[serde(default)]
-    spec: AttachedSpec,
+    spec: Value,
     #[serde(default)]
     status: AttachedStatus,
 }
@@ -216,24 +219,24 @@ struct AttachedMeta {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct AttachedSpec {
-    #[serde(alias = "parentRefs", alias = "targetRefs")]
-    to: Option<Vec<Parent>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
 struct AttachedStatus {
     #[serde(alias = "parents", alias = "ancestors")]
-    said: Option<Vec<serde_json::Value>>,
+    said: Option<Vec<Value>>,
 }
 
 impl From<Attached> for super::read::Attached {
     fn from(object: Attached) -> Self {
+        let lists = ["parentRefs", "targetRefs"].map(|list| object.spec[list].as_array());
         Self {
             revision: object.metadata.resource_version,
             generation: object.metadata.generation,
-            to: object.spec.to.unwrap_or_default(),
+            to: lists
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(gateway::leniently)
+                .filter(|to| !to.name.is_empty())
+                .collect(),
             said: object.status.said.unwrap_or_default(),
         }
     }

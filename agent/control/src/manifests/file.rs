@@ -170,7 +170,7 @@ impl Reader {
         match convert(kind, body, &mut findings) {
             Ok(resource) => {
                 let valid = !findings.invalid();
-                let resource = resource.filter(|_| valid || kind == Kind::AuthorizationPolicy);
+                let resource = resource.filter(|_| valid || kind.fails_closed());
                 self.report(&object, findings, body, line);
                 self.out.objects.push(Parsed { object, line, resource, valid });
             }

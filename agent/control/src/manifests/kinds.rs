@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use weft_core::model::{ObjectName, Selector};
 use weft_core::snapshot::Resource;
 
@@ -78,18 +79,20 @@ const METADATA: [&str; 13] = [
 ];
 
 /// Looks for fields that would be passed over where the typed objects do not: in `metadata`, where `label:` would mean
-/// no labels, and at the top of the mesh's own kinds.
+/// no labels, and at the top of the mesh's own kinds and of routes.
 pub(crate) fn unknown_fields(kind: Kind, header: &Header, body: Body<'_>, findings: &mut Findings) {
     let own = kind.group().0 == crd::GROUP;
+    let mut note = |path: String, reason| {
+        if own { findings.error(path, reason) } else { findings.warning(path, reason) }
+    };
     let metadata = header.metadata.iter().flat_map(|metadata| metadata.others.keys());
     for name in metadata.filter(|name| !METADATA.contains(&name.as_str())) {
-        let (path, reason) = (format!("metadata[{name}]"), "is no field of metadata");
-        if own { findings.error(path, reason) } else { findings.warning(path, reason) }
+        note(format!("metadata[{name}]"), "is no field of metadata");
     }
-    if let (true, Ok(top)) = (own, body.read::<BTreeMap<String, IgnoredAny>>()) {
+    if let (true, Ok(top)) = (own || kind.is_route(), body.read::<BTreeMap<String, IgnoredAny>>()) {
         let known = ["apiVersion", "kind", "metadata", "spec", "status"];
         for name in top.keys().filter(|name| !known.contains(&name.as_str())) {
-            findings.error(name, "is no field of this kind");
+            note(name.clone(), "is no field of this kind");
         }
     }
 }
@@ -111,8 +114,7 @@ pub(crate) fn selector_of(body: Body<'_>) -> Selector {
 /// The typed object of `body`, as the model has it.
 pub(crate) fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Result<Option<Resource>, Unreadable> {
     use gateway_api::apis::experimental::{
-        grpcroutes::GrpcRoute, httproutes::HttpRoute, referencegrants::ReferenceGrant, tcproutes::TcpRoute,
-        xbackendtrafficpolicies::XBackendTrafficPolicy,
+        referencegrants::ReferenceGrant, tcproutes::TcpRoute, xbackendtrafficpolicies::XBackendTrafficPolicy,
     };
     Ok(match kind {
         Kind::Namespace => resource::namespace::convert(&body.read::<Namespace>()?, findings).map(Resource::Namespace),
@@ -123,9 +125,13 @@ pub(crate) fn convert(kind: Kind, body: Body<'_>, findings: &mut Findings) -> Re
         Kind::EndpointSlice => {
             resource::endpoint_slice::convert(&body.read::<EndpointSlice>()?, findings).map(Resource::EndpointSlice)
         }
-        Kind::TcpRoute => resource::tcp_route::convert(&body.read::<TcpRoute>()?, findings).map(Resource::TcpRoute),
-        Kind::HttpRoute => resource::http_route::convert(&body.read::<HttpRoute>()?, findings).map(Resource::HttpRoute),
-        Kind::GrpcRoute => resource::grpc_route::convert(&body.read::<GrpcRoute>()?, findings).map(Resource::HttpRoute),
+        Kind::TcpRoute => {
+            let route = body.read::<TcpRoute>()?;
+            resource::tcp_route::unknown_fields(&body.read::<Value>()?, &route, findings);
+            resource::tcp_route::convert(&route, findings).map(Resource::TcpRoute)
+        }
+        Kind::HttpRoute => resource::http_route::convert(&body.read::<Value>()?, findings).map(Resource::HttpRoute),
+        Kind::GrpcRoute => resource::grpc_route::convert(&body.read::<Value>()?, findings).map(Resource::HttpRoute),
         Kind::ReferenceGrant => {
             resource::reference_grant::convert(&body.read::<ReferenceGrant>()?, findings).map(Resource::ReferenceGrant)
         }

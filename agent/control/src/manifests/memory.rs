@@ -4,7 +4,8 @@
 //! 1. A document that is wrong leaves the last good version of its object in force, wherever that came from.
 //! 2. While a document of a file cannot even be told to be some object, nothing that stood in that file goes away.
 //! 3. A file that cannot be read, has become empty, or lies in a directory that cannot be read keeps all of its objects.
-//! 4. An AuthorizationPolicy that is wrong and has no last good version refuses what it selects.
+//! 4. An AuthorizationPolicy that is wrong and has no last good version refuses what it selects; an HTTPRoute or GRPCRoute
+//!    the requests that no other route takes.
 //! 5. Of two documents for one object the first wins, by directory, then path, then line.
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use weft_core::snapshot::{Delta, Key, Resource};
 
 use super::file::{MAX_FILE_BYTES, Parsed, ParsedFile, parse};
-use super::problem::{ObjectRef, Problem, Severity};
+use super::problem::{ObjectRef, Problem, REFUSING_ROUTE, Severity};
 use super::scan::{self, Fingerprint, Listing};
 
 /// An object in force, and where it stands.
@@ -226,6 +227,7 @@ fn consequence(object: &ObjectRef, held: &Held) -> &'static str {
     use crate::resource::Kind;
     match (held.good, object.kind) {
         (true, _) => "; the last good version stays in force",
+        (false, Kind::HttpRoute | Kind::GrpcRoute) if held.resource.is_some() => REFUSING_ROUTE,
         (false, Kind::AuthorizationPolicy) => "; until it is mended, what it selects refuses every connection",
         (false, _) => "; it is left out",
     }

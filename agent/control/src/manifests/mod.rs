@@ -21,7 +21,7 @@ pub use watch::{SourceError, SourceSettings, follow};
 
 pub(super) use document::{Body, Header, Unreadable};
 pub(super) use kinds::{convert, selector_of, unknown_fields};
-pub(super) use problem::report;
+pub(super) use problem::{REFUSING_ROUTE, report};
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,10 @@ use crate::resource::Kind;
 /// Problems logged after one look; `weft status` and `weft check` have all of them.
 const LOGGED: usize = 100;
 
+/// What becomes of a route that cannot be understood and never was.
+pub(crate) const REFUSING_ROUTE: &str =
+    "; until it is mended, requests to its parents that no other route takes are refused";
+
 /// Which object a manifest is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct ObjectRef {

@@ -6,9 +6,10 @@
 use gateway_api::apis::experimental::httproutes::{HttpRouteParentRefs, HttpRouteRulesBackendRefs};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use weft_core::model::{BackendRef, ObjectName, ParentRef, Weight};
 
-use super::{Finding, Findings};
+use super::{Finding, Findings, fields};
 
 /// A parentRef of any kind of route.
 pub type Parent = HttpRouteParentRefs;
@@ -33,37 +34,57 @@ pub fn is_backend_kind(finding: &Finding) -> bool {
     finding.path.contains(".backendRefs[") && finding.path.ends_with(".kind")
 }
 
-/// The parents that are Services. Others (a Gateway) are somebody else's.
-pub(super) fn parents<T: Serialize>(
-    given: Option<&Vec<T>>,
-    namespace: &str,
-    findings: &mut Findings,
-) -> Vec<ParentRef> {
+/// What of a parentRef can be read.
+#[must_use]
+pub fn leniently(parent: &Value) -> Parent {
+    let text = |field: &str| parent[field].as_str().map(str::to_owned);
+    Parent {
+        group: text("group"),
+        kind: text("kind"),
+        name: text("name").unwrap_or_default(),
+        namespace: text("namespace"),
+        port: parent["port"].as_i64().and_then(|port| i32::try_from(port).ok()),
+        section_name: text("sectionName"),
+    }
+}
+
+/// Whether a finding is about something in a route's spec that nothing here goes by.
+#[must_use]
+pub fn is_passed_over(finding: &Finding) -> bool {
+    let judged = ["spec.rules", "spec.parentRefs", "spec.hostnames"];
+    finding.warning && finding.path.starts_with("spec.") && !judged.iter().any(|own| finding.path.starts_with(own))
+}
+
+/// The parents that are Services, of a list of parentRefs. Others (a Gateway) are somebody else's. One whose port cannot be
+/// understood stands for all ports: whatever the route becomes then refuses.
+pub(super) fn parents(given: &Value, namespace: &str, findings: &mut Findings) -> Vec<ParentRef> {
     let mut found = Vec::new();
-    for (index, given) in given.into_iter().flatten().enumerate() {
-        let path = format!("spec.parentRefs[{index}]");
-        if let Some(given) = findings.keep(&path, same(given)) {
-            found.extend(parent(&path, &given, namespace, findings));
+    match given {
+        Value::Null => {}
+        Value::Array(given) => {
+            for (index, given) in given.iter().enumerate() {
+                found.extend(parent(&format!("spec.parentRefs[{index}]"), given, namespace, findings));
+            }
         }
+        _ => findings.error("spec.parentRefs", "is not a list of parents"),
     }
     found
 }
 
-fn parent(path: &str, parent: &Parent, namespace: &str, findings: &mut Findings) -> Option<ParentRef> {
-    if !is_service(parent) {
+fn parent(path: &str, raw: &Value, namespace: &str, findings: &mut Findings) -> Option<ParentRef> {
+    let parent = leniently(raw);
+    if !is_service(&parent) {
         findings
             .warning(path, "is not a Service (group: \"\", kind: Service): this parent is left to its own controller");
         return None;
     }
+    let _: Option<Parent> = fields::whole(path, raw, findings);
     if parent.section_name.is_some() {
         findings.error(format!("{path}.sectionName"), "is not supported: name the port's number");
     }
     let service = ObjectName::new(parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
     let service = findings.keep(&format!("{path}.name"), service)?;
-    let port = match parent.port {
-        None => None,
-        Some(port) => Some(findings.port(&format!("{path}.port"), port)?),
-    };
+    let port = parent.port.and_then(|port| findings.port(&format!("{path}.port"), port));
     Some(ParentRef { service, port })
 }
 

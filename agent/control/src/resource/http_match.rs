@@ -1,31 +1,51 @@
-//! The conditions of HTTPRoutes and GRPCRoutes.
+//! The conditions of HTTPRoutes and GRPCRoutes. What cannot be told of a request, a malformed expression or a field that
+//! nobody knows, is an error of the rule, which then refuses; the rest of the condition says which requests may be meant.
 
 use ::http::{HeaderName, Method};
 use gateway_api::apis::experimental::grpcroutes as grpc;
 use gateway_api::apis::experimental::httproutes as http;
+use serde_json::Value;
 use weft_core::model::{HeaderMatch, HttpMatch, PathMatch, Pattern, QueryMatch, TextMatch};
 
-use super::Findings;
+use super::{Findings, fields};
 
 /// The conditions of an HTTPRoute's rule, at `path`; the one that takes everything where it has none.
-pub(super) fn of_http(
-    path: &str,
-    given: Option<&Vec<http::HttpRouteRulesMatches>>,
-    findings: &mut Findings,
-) -> Vec<HttpMatch> {
-    let given = given.map(Vec::as_slice).unwrap_or_default();
-    let mut found = Vec::with_capacity(given.len().max(1));
-    for (index, given) in given.iter().enumerate() {
-        let path = format!("{path}.matches[{index}]");
-        found.extend(one(&path, given, findings));
-    }
-    if given.is_empty() {
-        found.push(HttpMatch::default());
-    }
-    found
+pub(super) fn of_http(path: &str, rule: &Value, findings: &mut Findings) -> Vec<HttpMatch> {
+    each(path, rule, &HttpMatch::default(), findings, |path, raw, findings| {
+        one(path, &fields::read(path, raw, findings), findings)
+    })
 }
 
-fn one(path: &str, given: &http::HttpRouteRulesMatches, findings: &mut Findings) -> Option<HttpMatch> {
+/// The conditions of a rule, each by itself: one that is not understood whole is what is left of it, and unclear.
+fn each(
+    path: &str,
+    rule: &Value,
+    every: &HttpMatch,
+    findings: &mut Findings,
+    read: impl Fn(&str, &Value, &mut Findings) -> HttpMatch,
+) -> Vec<HttpMatch> {
+    let unclear = || vec![HttpMatch { unclear: true, ..every.clone() }];
+    let given = match rule.get("matches") {
+        None | Some(Value::Null) if rule.is_object() => return vec![every.clone()],
+        None => return unclear(),
+        Some(Value::Array(given)) if given.is_empty() => return vec![every.clone()],
+        Some(Value::Array(given)) => given,
+        Some(_) => {
+            findings.error(format!("{path}.matches"), "is not a list of conditions");
+            return unclear();
+        }
+    };
+    let read = |(index, raw)| {
+        let mut own = Findings::default();
+        let found = read(&format!("{path}.matches[{index}]"), raw, &mut own);
+        let unclear = own.invalid();
+        findings.append(own);
+        HttpMatch { unclear, ..found }
+    };
+    given.iter().enumerate().map(read).collect()
+}
+
+fn one(path: &str, given: &http::HttpRouteRulesMatches, findings: &mut Findings) -> HttpMatch {
     use http::{HttpRouteRulesMatchesHeadersType as OfHeader, HttpRouteRulesMatchesQueryParamsType as OfQuery};
     let condition = self::path(path, given.path.as_ref(), findings);
     let mut headers: Vec<HeaderMatch> = Vec::new();
@@ -46,7 +66,13 @@ fn one(path: &str, given: &http::HttpRouteRulesMatches, findings: &mut Findings)
             query.extend(value.map(|value| QueryMatch { name: parameter.name.as_str().into(), value }));
         }
     }
-    Some(HttpMatch { path: condition?, method: given.method.as_ref().map(method), headers, query })
+    HttpMatch {
+        path: condition.unwrap_or_default(),
+        method: given.method.as_ref().map(method),
+        headers,
+        query,
+        unclear: false,
+    }
 }
 
 fn path(at: &str, given: Option<&http::HttpRouteRulesMatchesPath>, findings: &mut Findings) -> Option<PathMatch> {
@@ -95,19 +121,10 @@ fn method(given: &http::HttpRouteRulesMatchesMethod) -> Method {
 }
 
 /// The conditions of a GRPCRoute's rule, at `path`; the one that takes every call where it has none.
-pub(super) fn of_grpc(
-    path: &str,
-    given: Option<&Vec<grpc::GrpcRouteRulesMatches>>,
-    findings: &mut Findings,
-) -> Vec<HttpMatch> {
-    let given = given.map(Vec::as_slice).unwrap_or_default();
+pub(super) fn of_grpc(path: &str, rule: &Value, findings: &mut Findings) -> Vec<HttpMatch> {
     let every = HttpMatch { path: PathMatch::Grpc { service: None, method: None }, ..HttpMatch::default() };
-    if given.is_empty() {
-        return vec![every];
-    }
-    let mut found = Vec::with_capacity(given.len());
-    for (index, given) in given.iter().enumerate() {
-        let path = format!("{path}.matches[{index}]");
+    each(path, rule, &every, findings, |path, raw, findings| {
+        let given: grpc::GrpcRouteRulesMatches = fields::read(path, raw, findings);
         let mut condition = every.clone();
         if let Some(method) = &given.method {
             condition.path = call(&format!("{path}.method"), method, findings);
@@ -119,9 +136,8 @@ pub(super) fn of_grpc(
                 condition.headers.push(found);
             }
         }
-        found.push(condition);
-    }
-    found
+        condition
+    })
 }
 
 fn call(at: &str, given: &grpc::GrpcRouteRulesMatchesMethod, findings: &mut Findings) -> PathMatch {

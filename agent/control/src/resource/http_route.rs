@@ -1,52 +1,41 @@
 //! `gateway.networking.k8s.io HTTPRoute` with a Service as parent (GAMMA).
 //!
-//! A rule that asks for what cannot be done is kept, and its requests are refused: the rest of the route works, and
-//! nobody's requests pass by what was meant for them. What makes it unclear which requests a rule is for makes the
-//! whole route unusable.
+//! A rule that asks for what cannot be done, or cannot be read, is kept, and its requests are refused (`route`).
 
 use std::str::FromStr as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_api::apis::experimental::httproutes as api;
 use http::StatusCode;
+use serde_json::Value;
 use weft_core::model::{
     ForeignBackend, HttpBackend, HttpKind, HttpMatch, HttpRoute, HttpRouteId, HttpRule, Retry, Timeouts,
 };
 
 use super::http_filter::{self, Place};
-use super::{Findings, gateway, http_match, session};
+use super::{Findings, fields, gateway, http_match, route, session};
 
 /// Converts an HTTPRoute. Parents that are no Service (a Gateway) are somebody else's.
-pub fn convert(object: &api::HttpRoute, findings: &mut Findings) -> Option<HttpRoute> {
-    let name = super::object_name(&object.metadata, findings);
-    let namespace = super::namespace_of(&object.metadata);
-    let parents = gateway::parents(object.spec.parent_refs.as_ref(), namespace, findings);
-    if parents.is_empty() && !findings.invalid() {
-        return None;
-    }
-    if object.spec.hostnames.as_ref().is_some_and(|names| !names.is_empty()) {
-        findings
-            .warning("spec.hostnames", "say nothing about requests to a Service: they are told apart by its address");
-    }
-    let (id, mut rules) = (HttpRouteId { kind: HttpKind::Http, name: name? }, Vec::new());
-    for (index, given) in object.spec.rules.iter().flatten().enumerate() {
-        let path = format!("spec.rules[{index}]");
-        let matches = http_match::of_http(&path, given.matches.as_ref(), findings);
-        rules.push(Arc::new(rule(&id, &path, matches, given, findings)));
-    }
-    Some(HttpRoute { id, parents, rules, created: super::created(&object.metadata) })
+pub fn convert(object: &Value, findings: &mut Findings) -> Option<HttpRoute> {
+    route::convert(HttpKind::Http, object, read, findings)
 }
 
-/// A rule of `route` whose conditions are known.
+fn read(id: &HttpRouteId, path: &str, raw: &Value, findings: &mut Findings) -> HttpRule {
+    let mut own = Findings::default();
+    let matches = http_match::of_http(path, raw, &mut own);
+    let given: api::HttpRouteRules = fields::read(path, &route::without(raw, &["matches"]), &mut own);
+    rule(id, path, matches, &given, own, findings)
+}
+
+/// A rule of `route` whose conditions are known; `own` is what is wrong with it so far.
 pub(super) fn rule(
     route: &HttpRouteId,
     path: &str,
     matches: Vec<HttpMatch>,
     given: &api::HttpRouteRules,
+    mut own: Findings,
     findings: &mut Findings,
 ) -> HttpRule {
-    let mut own = Findings::default();
     let (namespace, given_name) = (route.name.namespace.as_str(), given.name.as_deref());
     let place = Place { path, namespace, matches: &matches, backend: false };
     let filters = http_filter::convert(&place, given.filters.as_ref(), &mut own);
@@ -76,7 +65,7 @@ pub(super) fn rule(
     }
     let unsupported = own.into_vec().into_iter().fold(None, |said: Option<String>, finding| {
         let text = format!("{}: {}", finding.path, finding.reason);
-        findings.warning(finding.path, format!("{}; the rule's requests are refused", finding.reason));
+        findings.refused(finding.path, format!("{}; the rule's requests are refused", finding.reason));
         Some(said.map_or(text.clone(), |said| format!("{said}; {text}")))
     });
     let name = given_name.map(Into::into);

@@ -2,12 +2,13 @@
 //! [`Resource`](weft_core::snapshot::Resource).
 //!
 //! Shared by every source of configuration. A conversion never guesses: what it does not understand it writes into
-//! [`Findings`] with the path of the field, and the source decides what stays in force. Only an AuthorizationPolicy
-//! becomes something even when it is wrong: a policy that refuses.
+//! [`Findings`] with the path of the field, and the source decides what stays in force. Policies and routes become
+//! something even when they are wrong: what refuses.
 
 pub mod authorization_policy;
 pub mod backend_traffic_policy;
 pub mod endpoint_slice;
+mod fields;
 pub mod gateway;
 pub mod grpc_route;
 mod http_filter;
@@ -18,6 +19,7 @@ pub mod node;
 pub mod peer_authentication;
 pub mod pod;
 pub mod reference_grant;
+mod route;
 pub mod service;
 mod session;
 pub mod tcp_route;
@@ -165,6 +167,18 @@ impl Kind {
         }
     }
 
+    /// Whether an object of it that is wrong, and never was right, stands in force as what refuses.
+    #[must_use]
+    pub fn fails_closed(self) -> bool {
+        matches!(self, Self::AuthorizationPolicy | Self::HttpRoute | Self::GrpcRoute)
+    }
+
+    /// Whether it is a route of Gateway API.
+    #[must_use]
+    pub fn is_route(self) -> bool {
+        matches!(self, Self::TcpRoute | Self::HttpRoute | Self::GrpcRoute)
+    }
+
     /// Whether its objects live outside namespaces.
     #[must_use]
     pub fn cluster_scoped(self) -> bool {
@@ -181,6 +195,17 @@ pub struct Finding {
     pub reason: String,
     /// Whether the object can be used all the same.
     pub warning: bool,
+    /// Whether it is the fault of one rule of a route, which refuses for it: the route can be used.
+    pub of_rule: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.reason),
+            path => write!(f, "{path}: {}", self.reason),
+        }
+    }
 }
 
 /// What a conversion has to say about its object.
@@ -190,18 +215,38 @@ pub struct Findings(Vec<Finding>);
 impl Findings {
     /// Notes that the object cannot be used.
     pub fn error(&mut self, path: impl Into<String>, reason: impl fmt::Display) {
-        self.0.push(Finding { path: path.into(), reason: reason.to_string(), warning: false });
+        self.0.push(Finding { path: path.into(), reason: reason.to_string(), warning: false, of_rule: false });
+    }
+
+    /// Notes that a rule of a route cannot be followed, and refuses.
+    pub fn refused(&mut self, path: impl Into<String>, reason: impl fmt::Display) {
+        self.0.push(Finding { path: path.into(), reason: reason.to_string(), warning: false, of_rule: true });
     }
 
     /// Notes something that probably is not meant, and is used as it stands.
     pub fn warning(&mut self, path: impl Into<String>, reason: impl fmt::Display) {
-        self.0.push(Finding { path: path.into(), reason: reason.to_string(), warning: true });
+        self.0.push(Finding { path: path.into(), reason: reason.to_string(), warning: true, of_rule: false });
     }
 
     /// Whether any finding forbids using the object.
     #[must_use]
     pub fn invalid(&self) -> bool {
-        self.0.iter().any(|finding| !finding.warning)
+        self.of_the_whole().next().is_some()
+    }
+
+    fn of_the_whole(&self) -> impl Iterator<Item = &Finding> {
+        self.0.iter().filter(|finding| !finding.warning && !finding.of_rule)
+    }
+
+    /// What forbids using the object, in one text; `None` where nothing does.
+    pub(crate) fn said_of_the_whole(&self) -> Option<String> {
+        let all: Vec<_> = self.of_the_whole().map(ToString::to_string).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Notes all that others have found.
+    pub(crate) fn append(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
     }
 
     /// The findings, in the order they were made.

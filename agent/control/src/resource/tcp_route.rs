@@ -1,15 +1,24 @@
 //! `gateway.networking.k8s.io TCPRoute` with a Service as parent (GAMMA).
 
 use gateway_api::apis::experimental::tcproutes as api;
+use serde_json::Value;
 use weft_core::model::TcpRoute;
 
-use super::{Findings, gateway};
+use super::{Findings, fields, gateway};
+
+/// Finds fields that are passed over: they say something about connections that is not done.
+pub(crate) fn unknown_fields(raw: &Value, object: &api::TcpRoute, findings: &mut Findings) {
+    let mut own = Findings::default();
+    fields::unknown("spec", &raw["spec"], &object.spec, &mut own);
+    own.into_vec().into_iter().for_each(|finding| findings.warning(finding.path, finding.reason));
+}
 
 /// Converts a TCPRoute. Parents that are no Service (a Gateway) are somebody else's.
 pub fn convert(object: &api::TcpRoute, findings: &mut Findings) -> Option<TcpRoute> {
     let name = super::object_name(&object.metadata, findings);
     let namespace = super::namespace_of(&object.metadata);
-    let parents = gateway::parents(object.spec.parent_refs.as_ref(), namespace, findings);
+    let parents = findings.keep("spec.parentRefs", serde_json::to_value(&object.spec.parent_refs)).unwrap_or_default();
+    let parents = gateway::parents(&parents, namespace, findings);
     if object.spec.rules.len() > 1 {
         findings.warning("spec.rules[1]", "never applies: a TCPRoute's first rule takes every connection");
     }

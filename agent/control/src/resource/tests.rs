@@ -1,6 +1,7 @@
 //! One test per kind and per way it can be wrong. Objects are written as a person writes them.
 
 mod http;
+mod routes;
 mod traffic;
 
 use std::time::Duration;
@@ -12,9 +13,10 @@ use weft_core::model::{Action, Algorithm, GrantKind, MtlsMode, Name, Preference,
 
 use super::*;
 use crate::crd;
+use crate::manifests::Body;
 
 fn read<T: DeserializeOwned>(yaml: &str) -> T {
-    serde_saphyr::from_str(yaml).unwrap()
+    Body::Text(yaml).read().unwrap()
 }
 
 /// Converts `yaml`, and gives the paths of errors and of warnings beside it.

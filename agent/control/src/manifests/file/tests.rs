@@ -108,6 +108,24 @@ fn fields_that_would_be_passed_over_are_named() {
 }
 
 #[test]
+fn routes_fail_closed_however_they_are_broken() {
+    let route = |text: &str| {
+        let head = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: shop}\n";
+        let parsed = parse(format!("{head}{text}").as_bytes(), "f.yaml");
+        let problem = parsed.problems[0].clone();
+        let Some(Resource::HttpRoute(route)) = &parsed.objects[0].resource else { panic!("{parsed:?}") };
+        let refused = route.rules.iter().map(|rule| rule.unsupported.is_some()).collect::<Vec<_>>();
+        (parsed.objects[0].valid, refused, (problem.line.unwrap(), problem.severity))
+    };
+    let parents = "spec:\n  parentRefs:\n  - {group: '', kind: Service, name: web}\n";
+    let rules = "  rules:\n  - matches:\n    - path: {value: /a}\n      header: []\n  - name: well\n";
+    assert_eq!(route(&format!("{parents}{rules}")), (true, vec![true, false], (10, Severity::Error)));
+    assert_eq!(route(&format!("{parents}  rules: none\n")), (false, vec![true], (7, Severity::Error)));
+    let said = route(&format!("{parents}  rules:\n  - name: well\nrule:\n- name: lost\n"));
+    assert_eq!(said, (true, vec![false], (9, Severity::Warning)));
+}
+
+#[test]
 fn numeric_keys_of_ports_need_no_quotes() {
     let text = "apiVersion: weft.dev/v1alpha1\nkind: PeerAuthentication\nmetadata: {name: p}\nspec:\n  portLevelMtls:\n    \
                 8080: {mode: Strict}\n";
