@@ -66,7 +66,7 @@ fn ours(snapshot: &Snapshot, object: &ObjectRef, seen: &Seen, now: Timestamp) ->
         Some(Model::Http(route)) => routes::http(snapshot, seen, route),
         Some(Model::Policy(policy)) => policies::judge(snapshot, policy),
         None if object.kind == Kind::BackendTrafficPolicy => policies::none(seen, services.len()),
-        None => routes::none(snapshot, seen, services.len()),
+        None => routes::none(snapshot, object.kind, seen, services.len()),
     };
     let condition = |(kind, (holds, reason, message)): (&str, Verdict)| Condition {
         type_: kind.to_owned(),
@@ -88,11 +88,12 @@ fn ours(snapshot: &Snapshot, object: &ObjectRef, seen: &Seen, now: Timestamp) ->
     services.iter().zip(judged).map(entry).collect()
 }
 
-/// Not accepted, for what is wrong with the object itself.
-pub(super) fn misunderstood(seen: &Seen, reason: &'static str) -> Verdict {
+/// Not accepted, for what is wrong with the object itself; `otherwise` is what comes of it where it never was right.
+pub(super) fn misunderstood(seen: &Seen, reason: &'static str, otherwise: &str) -> Verdict {
     let wrong = seen.findings.iter().filter(|finding| !finding.warning);
-    let text: Vec<_> = wrong.map(|finding| format!("{}: {}", finding.path, finding.reason)).collect();
-    (false, reason, format!("{}; the last good version, if any, stays in force", text.join("; ")))
+    let text: Vec<_> = wrong.map(ToString::to_string).collect();
+    let last = "mend it, until then the last good version, if any, stays in force";
+    (false, reason, format!("{}; {last}{otherwise}", text.join("; ")))
 }
 
 /// An entry with the times of `before` where nothing has turned.

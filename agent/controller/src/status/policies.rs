@@ -20,7 +20,7 @@ pub(super) fn judge(snapshot: &Snapshot, policy: &TrafficPolicy) -> Vec<Judged> 
 
 /// What each of `targets` makes of a policy that cannot be understood.
 pub(super) fn none(seen: &Seen, targets: usize) -> Vec<Judged> {
-    vec![vec![("Accepted", misunderstood(seen, "Invalid"))]; targets]
+    vec![vec![("Accepted", misunderstood(seen, "Invalid", ""))]; targets]
 }
 
 fn accepted(attachment: &PolicyAttachment) -> Verdict {

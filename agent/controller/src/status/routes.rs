@@ -8,12 +8,13 @@
 //! | of its rules all ask for what cannot be done | not accepted, `UnsupportedValue` |
 //! | or all ask for `sessionPersistence` where a Service has `sessionAffinity: ClientIP`, or the like | not accepted, `IncompatibleSessionAffinity` (ours) |
 //! | some do either | accepted, and `PartiallyInvalid` |
+//! | something beside its rules is not known, and passed over | accepted, and `PartiallyInvalid` |
 //! | it cannot be understood | not accepted, `UnsupportedValue` |
 //! | a backend is missing, or its port | references not resolved, `BackendNotFound` |
 //! | a backend is in another namespace without a ReferenceGrant | references not resolved, `RefNotPermitted` |
 //! | a backend is no Service | references not resolved, `InvalidKind` |
 
-use weft_control::resource::gateway;
+use weft_control::resource::{Kind, gateway};
 use weft_core::model::{BackendRef, HttpRoute, ParentRef, TcpRoute};
 use weft_core::snapshot::{Attachment, BranchFault, Snapshot};
 
@@ -32,7 +33,7 @@ pub(super) fn http(snapshot: &Snapshot, seen: &Seen, route: &HttpRoute) -> Vec<J
     let resolved = resolved(snapshot, seen);
     let attachments = snapshot.http_attachments(route);
     let judged = |(parent, of): (&ParentRef, &Attachment)| {
-        let (accepted, partly) = of_requests(snapshot, route, parent, of);
+        let (accepted, partly) = of_requests(snapshot, seen, route, (parent, of));
         let partly = partly.map(|partly| ("PartiallyInvalid", partly));
         [("Accepted", accepted), ("ResolvedRefs", resolved.clone())].into_iter().chain(partly).collect()
     };
@@ -40,8 +41,10 @@ pub(super) fn http(snapshot: &Snapshot, seen: &Seen, route: &HttpRoute) -> Vec<J
 }
 
 /// What each of `parents` makes of a route that cannot be understood.
-pub(super) fn none(snapshot: &Snapshot, seen: &Seen, parents: usize) -> Vec<Judged> {
-    let accepted = misunderstood(seen, "UnsupportedValue");
+pub(super) fn none(snapshot: &Snapshot, kind: Kind, seen: &Seen, parents: usize) -> Vec<Judged> {
+    let otherwise =
+        if kind.fails_closed() { "; without one, requests that no other route takes are refused" } else { "" };
+    let accepted = misunderstood(seen, "UnsupportedValue", otherwise);
     vec![vec![("Accepted", accepted), ("ResolvedRefs", resolved(snapshot, seen))]; parents]
 }
 
@@ -59,9 +62,9 @@ fn accepted(attachment: &Attachment) -> Verdict {
 /// What a parent makes of a route of requests, and `PartiallyInvalid` where some of its rules are refused there.
 fn of_requests(
     snapshot: &Snapshot,
+    seen: &Seen,
     route: &HttpRoute,
-    parent: &ParentRef,
-    attachment: &Attachment,
+    (parent, attachment): (&ParentRef, &Attachment),
 ) -> (Verdict, Option<Verdict>) {
     let (mut refused, mut texts, mut reason) = (0, Vec::new(), INCOMPATIBLE);
     for rule in &route.rules {
@@ -80,8 +83,14 @@ fn of_requests(
         return ((false, reason, format!("{faults}; the requests it takes are refused")), None);
     }
     let accepted = accepted(attachment);
-    let partly = (true, reason, format!("{faults}; the requests such a rule takes are refused"));
-    let partly = (accepted.0 && refused > 0).then_some(partly);
+    let passed_over = seen.findings.iter().filter(|finding| gateway::is_passed_over(finding));
+    let mut texts: Vec<_> = passed_over.map(|finding| format!("{finding}; it is passed over")).collect();
+    if refused > 0 {
+        texts.insert(0, format!("{faults}; the requests such a rule takes are refused"));
+    } else {
+        reason = "UnsupportedValue";
+    }
+    let partly = (accepted.0 && !texts.is_empty()).then(|| (true, reason, texts.join("; ")));
     (accepted, partly)
 }
 

@@ -106,8 +106,54 @@ fn a_route_of_requests_is_judged_rule_by_rule() {
     assert_eq!(judged(&json!([good])), whole);
     assert_eq!(judged(&json!([good, odd])), [whole[0], whole[1], "PartiallyInvalid=True UnsupportedValue"]);
     assert_eq!(judged(&json!([odd]))[0], "Accepted=False UnsupportedValue");
+    // What the types do not have, or the expressions' engine cannot do, is of its rule.
+    for odd in [
+        json!({"filters": [{"type": "Teleport"}]}),
+        json!({"matches": [{"path": {"type": "Glob", "value": "/*"}}]}),
+        json!({"matches": [{"path": {"type": "RegularExpression", "value": "/(?!a).*"}}]}),
+        json!({"matches": [{"header": []}]}),
+    ] {
+        assert_eq!(
+            judged(&json!([good, odd])),
+            [whole[0], whole[1], "PartiallyInvalid=True UnsupportedValue"],
+            "{odd}"
+        );
+        assert_eq!(judged(&json!([odd]))[0], "Accepted=False UnsupportedValue", "{odd}");
+    }
     let missing = json!({"backendRefs": [{"name": "echo", "port": 80}, {"name": "none", "port": 80}]});
     assert_eq!(judged(&json!([missing]))[1], "ResolvedRefs=False BackendNotFound");
+}
+
+#[test]
+fn a_route_that_cannot_be_read_is_told_so_by_its_parents() {
+    let good = json!([{"backendRefs": [{"name": "echo", "port": 80}]}]);
+    let said = |change: &dyn Fn(&mut Value)| {
+        let mut object = http_route(&good);
+        change(&mut object);
+        let (reference, seen) = seen(&item(Kind::HttpRoute, &object)).unwrap();
+        let empty = Snapshot::new(TrustDomain::new("cluster.local").unwrap());
+        let snapshot = empty.apply([Delta::Put(item(Kind::Service, &service("demo", "echo")).resource.unwrap())]);
+        entries(&snapshot, &reference, &seen, Timestamp::UNIX_EPOCH).unwrap()
+    };
+    for (change, text) in [
+        (&(|o: &mut Value| o["spec"]["rules"] = json!({"0": {}})) as &dyn Fn(&mut Value), "spec.rules: is not a list"),
+        (&|o| o["spec"]["parentRefs"][0]["port"] = json!("http"), "spec.parentRefs[0]: invalid type"),
+        (&|o| o["spec"]["parentRefs"][0]["only"] = json!("v4"), "spec.parentRefs[0].only: is no field"),
+    ] {
+        let entries = said(change);
+        assert_eq!(entries[0]["parentRef"]["name"], "echo");
+        let condition = &entries[0]["conditions"][0];
+        assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("UnsupportedValue")));
+        assert_eq!(condition["observedGeneration"], 3);
+        let message = condition["message"].as_str().unwrap();
+        assert!(message.contains(text) && message.contains("mend it"), "{message}");
+    }
+    // What says nothing about requests is told, and no more.
+    let told = reasons(Some(said(&|o| o["spec"]["hostname"] = json!("a.example"))));
+    assert_eq!(told[2], "PartiallyInvalid=True UnsupportedValue");
+    let tcp = json!({"metadata": {"name": "r", "namespace": "demo"}, "spec": {"parentRefs": echo(), "rules": 7}});
+    let told = reasons(judged(&[&tcp]));
+    assert_eq!(told[0], "Accepted=False UnsupportedValue");
 }
 
 #[test]
