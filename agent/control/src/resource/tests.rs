@@ -4,6 +4,7 @@ mod http;
 mod routes;
 mod traffic;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
