@@ -40,6 +40,7 @@ mod places;
 mod probes;
 mod reach;
 mod same_node;
+mod routes_unsupported;
 mod same_node_life;
 mod security;
 mod services;
