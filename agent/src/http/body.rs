@@ -10,7 +10,6 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use super::claim::{Claim, settle};
 use super::held::Held;
 use super::near::Answering;
-use crate::dial::Place;
 
 /// Why a response's body breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +31,6 @@ pub(super) struct Download {
     /// What the request holds until the last byte; taken when that has come.
     held: Option<Box<Held>>,
     answering: Option<Answering>,
-    place: Option<Place>,
     claim: Option<Claim>,
 }
 
@@ -46,7 +44,7 @@ impl Download {
     pub(super) fn endpoint(incoming: Incoming, held: Box<Held>, claim: Option<Claim>) -> Self {
         let ended = incoming.is_end_stream();
         let mut download =
-            Self { from: From::Endpoint(incoming), held: Some(held), answering: None, place: None, claim };
+            Self { from: From::Endpoint(incoming), held: Some(held), answering: None, claim };
         if ended {
             download.end();
         }
@@ -55,12 +53,7 @@ impl Download {
 
     /// The mesh's own.
     pub(super) fn mesh(text: Bytes) -> Self {
-        Self { from: From::Mesh(Full::new(text)), held: None, answering: None, place: None, claim: None }
-    }
-
-    /// Keeps its place among those that are open until the last byte.
-    pub(super) fn keep(&mut self, place: Option<Place>) {
-        self.place = place;
+        Self { from: From::Mesh(Full::new(text)), held: None, answering: None, claim: None }
     }
 
     /// Holds that until the last byte.
@@ -70,7 +63,6 @@ impl Download {
 
     /// The last byte has come.
     fn end(&mut self) {
-        self.place = None;
         if let Some(held) = self.held.take() {
             held.ended();
         }

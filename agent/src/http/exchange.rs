@@ -33,7 +33,7 @@ use super::session::{Given, Recall, Sticky};
 use super::unsent::{Next, after, once_more};
 use super::upload::Break;
 use super::{Client, Http, hop, near, upgrade};
-use crate::dial::{Caller, Refused};
+use crate::dial::{self, Caller, Refused};
 
 /// An app's connection, shared by its requests.
 pub(super) struct Session {
@@ -160,13 +160,13 @@ impl Session {
                 Ok(response.map(Download::mesh))
             }
             Way::To(routing) => {
+                let (limits, bounds) = (Limits::of(&routing, begun), Bounds::of(self, &snapshot, &routing));
+                let place = within(limits.whole, pin!(self.admit(&bounds, &routing))).await??;
+                // Only of what goes on to a backend.
                 for copy in routing.copies(rand::random) {
                     mirror(self, &mut going.request, copy);
                 }
-                let (limits, bounds) = (Limits::of(&routing, begun), Bounds::of(self, &snapshot, &routing));
-                let place = within(limits.whole, pin!(self.admit(&bounds, &routing))).await??;
-                let mut response = self.send(&snapshot, going, &routing, (limits, bounds), seen).await?;
-                response.body_mut().keep(place);
+                let mut response = self.send(&snapshot, going, &routing, (limits, bounds, place), seen).await?;
                 routing.edit_response(response.headers_mut());
                 if let Some(given) = response.extensions_mut().remove::<Given>() {
                     given.add_to(response.headers_mut());
@@ -182,7 +182,7 @@ impl Session {
         snapshot: &Snapshot,
         mut going: Going,
         routing: &Routing,
-        (limits, bounds): (Limits, Bounds),
+        (limits, bounds, mut open): (Limits, Bounds, Option<dial::Place>),
         seen: &mut Seen,
     ) -> Result<Response<Download>, Ended> {
         let budget = || (self.http.ledgers.of(&routing.backend), bounds.retry_budget());
@@ -210,6 +210,7 @@ impl Session {
                         let deadline = limit.map(|(at, _)| at);
                         let given = session.and_then(|session| session.give(&pick));
                         let mut held = Held::new(self, pick, ((place, lent), server), progress, seen.take(), deadline);
+                        held.keep(open.take());
                         held.answered(sent_at, &response);
                         let mut response = self.answered(response, &method, near, held)?;
                         given.map(|given| response.extensions_mut().insert(given));

@@ -1,4 +1,5 @@
-//! What a request holds until the last byte of its response: its place among those in flight, and its connection.
+//! What a request holds until the last byte of its response, or of what it has switched to: its place among those in flight,
+//! and its connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::record::Seen;
 use super::upload::Progress;
 use super::upstream::Place;
 use super::wire::Lent;
+use crate::dial;
 
 /// See the module. Dropped before the last byte, the app has given its request up.
 pub(super) struct Held {
@@ -28,6 +30,8 @@ pub(super) struct Held {
     server: Option<Identity>,
     progress: Arc<Progress>,
     seen: Option<Seen>,
+    /// Its place among those the service port may have open.
+    place: Option<dial::Place>,
     /// When all of the response must have come.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -43,7 +47,12 @@ impl Held {
     ) -> Box<Self> {
         let deadline = deadline.map(|at| Box::pin(sleep_until(at.into())));
         let (session, lent, seen) = (Arc::clone(session), Some(lent), Some(seen));
-        Box::new(Self { session, pick, lent, server, progress, seen, deadline })
+        Box::new(Self { session, pick, lent, server, progress, seen, place: None, deadline })
+    }
+
+    /// Keeps its place among those that are open.
+    pub(super) fn keep(&mut self, place: Option<dial::Place>) {
+        self.place = place;
     }
 
     /// The response's head has come.

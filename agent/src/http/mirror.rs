@@ -1,8 +1,9 @@
 //! Copies of requests for whoever a rule says is to get one. What comes of them is nobody's concern, and nobody waits for them:
 //! a copy that cannot keep up with its request is broken off, one too many is not made.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Request;
@@ -15,34 +16,50 @@ use super::record::Seen;
 use super::upload::{Progress, Upload};
 use super::wire::Lent;
 
-/// Copies under way at once on a node.
+/// Copies of a pod's requests under way at once.
 const COPIES_MAX: usize = 256;
 /// How long a copy may take: without an app that waits for it, nothing else would end it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Copies under way.
+/// Copies under way, by the network of the pod whose requests they are: nobody's take another's place.
 #[derive(Debug, Default)]
-pub(super) struct Copies(AtomicUsize);
+pub(super) struct Copies(Mutex<HashMap<u64, usize>>);
 
 /// A copy's place among those.
-struct Place(Arc<Copies>);
+struct Place {
+    copies: Arc<Copies>,
+    network: u64,
+}
 
 impl Copies {
-    fn enter(self: &Arc<Self>) -> Option<Place> {
-        let place = Place(Arc::clone(self));
-        (self.0.fetch_add(1, Ordering::Relaxed) < COPIES_MAX).then_some(place)
+    fn counts(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(self: &Arc<Self>, network: u64) -> Option<Place> {
+        let mut counts = self.counts();
+        let count = counts.entry(network).or_default();
+        (*count < COPIES_MAX).then(|| {
+            *count += 1;
+            Place { copies: Arc::clone(self), network }
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        if let Entry::Occupied(mut count) = self.copies.counts().entry(self.network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 
 /// Has a copy of `request` sent to a service port.
 pub(super) fn mirror(session: &Arc<Session>, request: &mut Request<Upload>, to: ServicePortKey) {
-    let Some(place) = session.http.copies.enter() else { return };
+    let Some(place) = session.http.copies.enter(session.client.pod.netns.cookie()) else { return };
     let progress = Arc::new(Progress::default());
     let body = request.body_mut().copy(Arc::clone(&progress));
     let (mut head, ()) = Request::new(()).into_parts();
@@ -80,4 +97,22 @@ async fn send(
     }
     drop(pick);
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_copies_take_no_other_pods_place() {
+        let copies = Arc::new(Copies::default());
+        let mut one: Vec<_> = std::iter::from_fn(|| copies.enter(1)).take(1000).collect();
+        assert_eq!(one.len(), COPIES_MAX);
+        let other = copies.enter(2);
+        assert!(other.is_some() && copies.enter(1).is_none());
+        one.pop();
+        assert!(copies.enter(1).is_some(), "what is over makes room");
+        drop((one, other));
+        assert!(copies.counts().is_empty(), "those without copies are forgotten");
+    }
 }
