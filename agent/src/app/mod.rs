@@ -271,7 +271,7 @@ fn make_parts(
         metrics.clone(),
         drain.clone(),
         Arc::clone(&checks),
-        workers.count(),
+        (workers.count(), config.request_head_timeout),
     );
     let outbound = Outbound {
         snapshots: Arc::clone(&snapshots),

@@ -159,6 +159,10 @@ pub struct AgentArgs {
     #[arg(long, env = "WEFT_CONNECT_ATTEMPTS", value_name = "N", default_value = "3")]
     pub connect_attempts: String,
 
+    /// How long an app may take for the head of a request over HTTP/1 once it has begun it
+    #[arg(long, env = "WEFT_REQUEST_HEAD_TIMEOUT", value_name = "TIME", default_value = "60s")]
+    pub request_head_timeout: String,
+
     /// Lifetime of the workloads' certificates; they are renewed at half to four fifths of it
     #[arg(long, env = "WEFT_CERTIFICATE_LIFETIME", value_name = "TIME", default_value = "24h")]
     pub certificate_lifetime: String,

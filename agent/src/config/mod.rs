@@ -77,6 +77,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Endpoints tried for one connection.
     pub connect_attempts: usize,
+    /// How long the head of a request over HTTP/1 may be unfinished.
+    pub request_head_timeout: Duration,
     /// Lifetime of the certificates asked for.
     pub certificate_lifetime: Duration,
     /// How log lines are written.
@@ -172,6 +174,7 @@ impl Checker {
         let unenrol_grace = self.duration("--unenrol-grace", &args.unenrol_grace, HOUR);
         let reach_every = self.duration("--reach-every", &args.reach_every, HOUR);
         let connect_timeout = self.duration("--connect-timeout", &args.connect_timeout, MINUTE);
+        let request_head_timeout = self.duration("--request-head-timeout", &args.request_head_timeout, HOUR);
         let certificate_lifetime = self.duration("--certificate-lifetime", &args.certificate_lifetime, HOUR * 24 * 90);
         let connect_attempts = self.attempts(&args.connect_attempts);
         let unclassified = self.keep("--unclassified", args.unclassified.parse());
@@ -180,9 +183,11 @@ impl Checker {
         let fast_path = self.fast_path(&args.fast_path);
         let log_format = self.log_format(&args.log_format);
         self.keep("--log-level", logging::parse(&args.log_level));
-        for (flag, timeout) in
-            [("--connect-timeout", connect_timeout), ("--certificate-lifetime", certificate_lifetime)]
-        {
+        for (flag, timeout) in [
+            ("--connect-timeout", connect_timeout),
+            ("--request-head-timeout", request_head_timeout),
+            ("--certificate-lifetime", certificate_lifetime),
+        ] {
             if timeout == Some(Duration::ZERO) {
                 self.0.push(format!("{flag}: must be more than 0"));
             }
@@ -215,6 +220,7 @@ impl Checker {
             fast_path: fast_path?,
             connect_timeout: connect_timeout?,
             connect_attempts: connect_attempts?,
+            request_head_timeout: request_head_timeout?,
             certificate_lifetime: certificate_lifetime?,
             log_format: log_format?,
             log_level: args.log_level.clone(),

@@ -24,6 +24,7 @@ fn the_defaults() {
     assert_eq!((config.status, config.ca), ("/s/status".into(), CaSource::Embedded("/s/ca".into())));
     assert_eq!(config.metrics, Some("[::]:15020".parse().unwrap()));
     assert_eq!(config.connect_timeout, Duration::from_secs(1));
+    assert_eq!(config.request_head_timeout, Duration::from_secs(60));
     assert_eq!((config.connect_attempts, config.drain_deadline), (3, Duration::from_secs(30)));
     assert_eq!(config.unclassified, Unclassified::Open);
     assert!(config.cgroup.join("cgroup.procs").exists(), "{:?}", config.cgroup);
@@ -43,6 +44,7 @@ fn every_problem_is_reported_at_once() {
         "--daemonset=weft",
         "--connect-timeout=0s",
         "--connect-attempts=0",
+        "--request-head-timeout=0s",
         "--unclassified=maybe",
         "--log-format=xml",
         "--log-level=weft=loud",

@@ -52,8 +52,11 @@ pub(super) enum Fault {
     #[error("a TrafficPolicy has this request fail, with {0}")]
     Injected(StatusCode),
     /// Its pod's budget is used up.
-    #[error("bodies that nobody reads use up what the pod may hold")]
+    #[error("bodies that nobody reads and long heads use up what the pod may hold")]
     Budget,
+    /// Its head is not complete.
+    #[error("the head of the request was not complete within {0:?}")]
+    Unfinished(Duration),
     /// It has been through the mesh too often.
     #[error("the request has passed {0} proxies of the mesh: do two services send it to each other?")]
     Loop(u32),
@@ -75,6 +78,7 @@ impl Fault {
             Self::RateLimited(_) => "rate_limited",
             Self::Injected(_) => "fault_injected",
             Self::Budget => "over_budget",
+            Self::Unfinished(_) => "request_timeout",
             Self::Loop(_) => "loop",
         }
     }
@@ -90,6 +94,7 @@ impl Fault {
             Self::Upstream(_) | Self::Switched => StatusCode::BAD_GATEWAY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Injected(status) => *status,
+            Self::Unfinished(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
         }
     }

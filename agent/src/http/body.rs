@@ -8,8 +8,8 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::claim::{Claim, settle};
+use super::ends::Answering;
 use super::held::Held;
-use super::near::Answering;
 
 /// Why a response's body breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +43,7 @@ impl Download {
     /// An endpoint's. Of a body over HTTP/2 that has not ended, `claim` is what it may hold.
     pub(super) fn endpoint(incoming: Incoming, held: Box<Held>, claim: Option<Claim>) -> Self {
         let ended = incoming.is_end_stream();
-        let mut download =
-            Self { from: From::Endpoint(incoming), held: Some(held), answering: None, claim };
+        let mut download = Self { from: From::Endpoint(incoming), held: Some(held), answering: None, claim };
         if ended {
             download.end();
         }
@@ -85,6 +84,9 @@ impl Body for Download {
             held.broke("timeout", &Broken::Late);
             this.held = None;
             return Poll::Ready(Some(Err(Broken::Late)));
+        }
+        if this.answering.as_ref().is_some_and(Answering::is_held_up) {
+            return Poll::Pending;
         }
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         if settle(&mut this.claim, &polled).is_err() {

@@ -1,8 +1,11 @@
 //! Which version of HTTP a connection speaks: that its first bytes tell, and both come to the same port.
 
 use std::io;
+use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 /// What a client that knows beforehand that it may speak HTTP/2 begins with (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,25 +39,36 @@ impl Opening {
     }
 }
 
-/// Reads until it is clear; `None` if the app finishes without a word.
+/// What a connection speaks, how it has begun, and when what it has begun with must be complete, if it took so long.
+pub(super) type Begun = (Version, Opening, Option<Pin<Box<Sleep>>>);
+
+/// Reads until it is clear, or what has come has had its time; `None` if the app finishes without a word.
 ///
 /// # Errors
 /// When the connection fails.
-pub(super) async fn read(app: &TcpStream) -> io::Result<Option<(Version, Opening)>> {
-    let mut opening = Opening::default();
+pub(super) async fn read(app: &TcpStream, patience: Duration) -> io::Result<Option<Begun>> {
+    let (mut opening, mut late) = (Opening::default(), None);
     loop {
-        app.readable().await?;
+        match &mut late {
+            None => app.readable().await?,
+            Some(late) => tokio::select! {
+                biased;
+                readable = app.readable() => readable?,
+                () = late => return Ok(Some((Version::Http1, opening, Some(Box::pin(sleep(Duration::ZERO)))))),
+            },
+        }
         match app.try_read(&mut opening.bytes[opening.len..]) {
             Ok(0) if opening.len == 0 => return Ok(None),
             // Whatever it was going to be, it is no preface: HTTP/1 says what is wrong with it.
-            Ok(0) => return Ok(Some((Version::Http1, opening))),
+            Ok(0) => return Ok(Some((Version::Http1, opening, late))),
             Ok(read) => opening.len += read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
         if let Some(version) = opening.says() {
-            return Ok(Some((version, opening)));
+            return Ok(Some((version, opening, late)));
         }
+        late.get_or_insert_with(|| Box::pin(sleep(patience)));
     }
 }
 

@@ -161,7 +161,7 @@ impl Session {
         if !http2 {
             let far = http.dialer.dial(caller, &pick.target).await?;
             keep_alive(&far, pick.keepalive());
-            return wire::speak_http1(far).await.map(Lent::Http1).map_err(gone);
+            return wire::speak_http1(far, &caller.pod.budget).await.map(Lent::Http1).map_err(gone);
         }
         let turn = http.upstreams.turn(place, server);
         let _turn = Arc::clone(&turn).lock_owned().await;

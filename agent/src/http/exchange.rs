@@ -20,19 +20,20 @@ use super::body::Download;
 use super::bounds::Bounds;
 use super::claim::Claim;
 use super::endpoint::{Reached, Tries};
+use super::ends::Answering;
 use super::going::Going;
 use super::held::{Held, judge};
 use super::hop::BadRequest;
 use super::limits::{Limits, within};
 use super::mirror::mirror;
-use super::near::Answering;
 use super::record::{Known, Seen};
 use super::retries::Retries;
 use super::routing::{Routing, Way, route};
 use super::session::{Given, Recall, Sticky};
+use super::stop::Stopped;
 use super::unsent::{Next, after, once_more};
 use super::upload::Break;
-use super::{Client, Http, hop, near, upgrade};
+use super::{Client, Http, hop, upgrade};
 use crate::dial::{self, Caller, Refused};
 
 /// An app's connection, shared by its requests.
@@ -44,7 +45,7 @@ pub(super) struct Session {
     /// What was found out for the metrics, by endpoint.
     known: Mutex<HashMap<SocketAddr, Known>>,
     /// Why its requests are not read on, once that is so.
-    unreadable: near::Fault,
+    stopped: Stopped,
 }
 
 /// Why an endpoint's answer does not reach the app.
@@ -76,8 +77,8 @@ struct Switched;
 struct Final;
 
 impl Session {
-    pub(super) fn new(http: Arc<Http>, client: Client, unreadable: near::Fault) -> Self {
-        Self { http, client, last: AtomicBool::new(false), known: Mutex::default(), unreadable }
+    pub(super) fn new(http: Arc<Http>, client: Client, stopped: Stopped) -> Self {
+        Self { http, client, last: AtomicBool::new(false), known: Mutex::default(), stopped }
     }
 
     /// From now on each answer over HTTP/1 is the connection's last.
@@ -111,7 +112,7 @@ impl Session {
             Ok(response) => response,
             Err(Ended::Fault(fault)) => {
                 let mut response = fault.response(grpc).map(Download::mesh);
-                if matches!(fault, Fault::BadRequest(_)) {
+                if matches!(fault, Fault::BadRequest(_)) || self.stopped.any().is_some() {
                     // Who sends what cannot be read may mean something else by what follows.
                     response.extensions_mut().insert(Final);
                 }
@@ -127,6 +128,7 @@ impl Session {
         let switched = response.extensions().get::<Switched>().is_some();
         // What could have been anything was not looked at: no other request is taken from such a connection.
         let last = self.last.load(Ordering::Relaxed) || may_switch || response.extensions().get::<Final>().is_some();
+        let last = last || answering.as_ref().is_some_and(Answering::is_last);
         if version != Version::HTTP_2 && last && !switched {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -143,8 +145,8 @@ impl Session {
     }
 
     async fn carry(self: &Arc<Self>, request: Request<Incoming>, seen: &mut Seen) -> Result<Response<Download>, Ended> {
-        if let Some(fault) = self.unreadable.of(request.headers()) {
-            return Err(Fault::from(BadRequest::from(fault)).into());
+        if let Some(stop) = self.stopped.of(request.headers()) {
+            return Err(Fault::from(stop).into());
         }
         let (begun, snapshot) = (Instant::now(), (self.http.snapshots)());
         let client = &self.client;
@@ -219,8 +221,7 @@ impl Session {
                 },
                 // The endpoint is not to be blamed, and nobody else to be asked.
                 Ok(Err(_)) if progress.broken() == Some(Break::App) => {
-                    let fault = self.unreadable.any().map_or(BadRequest::Body, BadRequest::from);
-                    return Err(Fault::from(fault).into());
+                    return Err(self.stopped.any().map_or(BadRequest::Body.into(), Fault::from).into());
                 }
                 Ok(Err(_)) if progress.broken() == Some(Break::Budget) => return Err(Fault::Budget.into()),
                 Ok(Err(unsent)) => match after(unsent, &lent, pick, again, &mut retries)? {

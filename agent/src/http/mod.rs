@@ -5,15 +5,18 @@
 //! buffered: a body moves as fast as the slower side lets it. Where requests go is decided by [`weft_core`]; who may connect
 //! is decided at the server's node, as for every connection. Version for version: what came as HTTP/1 goes as HTTP/1.
 
+mod ahead;
 mod answer;
 mod body;
 mod bounds;
 mod claim;
 mod detect;
 mod endpoint;
+mod ends;
 mod exchange;
 pub mod framing;
 mod going;
+mod heads;
 mod held;
 mod hop;
 mod limits;
@@ -25,6 +28,7 @@ mod retries;
 mod routing;
 mod serve;
 mod session;
+mod stop;
 mod unsent;
 mod upgrade;
 mod upload;
@@ -34,6 +38,7 @@ mod wire;
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +67,8 @@ pub struct Http {
     copies: Arc<Copies>,
     ledgers: Ledgers,
     checks: Arc<Checks>,
+    /// How long a head may be unfinished.
+    patience: Duration,
 }
 
 /// An app's connection that is to be carried request by request.
@@ -83,7 +90,8 @@ pub struct Client {
 }
 
 impl Http {
-    /// For `workers` threads, numbered as [`crate::workers`] does.
+    /// For `workers` threads, numbered as [`crate::workers`] does. The head of a request over HTTP/1 must be complete within
+    /// `patience`.
     #[must_use]
     pub fn new(
         snapshots: Snapshots,
@@ -92,7 +100,7 @@ impl Http {
         metrics: Metrics,
         drain: Drain,
         checks: Arc<Checks>,
-        workers: usize,
+        (workers, patience): (usize, Duration),
     ) -> Arc<Self> {
         Arc::new(Self {
             snapshots,
@@ -104,6 +112,7 @@ impl Http {
             copies: Arc::default(),
             ledgers: Ledgers::default(),
             checks,
+            patience,
         })
     }
 

@@ -1,96 +1,38 @@
 //! The app's end of a connection, as hyper reads and writes it: with what was read to tell the version, counted, and cut off
 //! where requests cannot be read.
 //!
-//! Of HTTP/1 hyper sees whole lines that were found good, and never one that was not. In the place of that one it reads the
-//! end of a head, by which [`super::exchange`] is asked for the answer, as it is for every request.
+//! Of HTTP/1 hyper sees whole lines that were found good, and never one that was not: what it reads instead [`super::stop`]
+//! says. A head that stays unfinished, or for which its pod has no room, ends in the same way ([`super::heads`]).
 //!
 //! An app may finish sending and still wait for its answer (`nc -N`). hyper takes the end of what it reads for the end of the
 //! app, so it is told only when nothing is being answered.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use http::HeaderMap;
-use http::header::HeaderName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 
+use super::ahead::{Ahead, poll_read};
 use super::detect::{Opening, Version};
-use super::framing::{Framing, Place, Unreadable};
+use super::ends::Ends;
+use super::framing::{Framing, Place};
+use super::heads::Heads;
+use super::stop::{Stop, Stopped};
 use crate::relay::Flow;
 use crate::sys::socket;
 
-/// Marks the head that ends where a line was at fault. An app that sends it itself gains nothing: it is looked for only
-/// once there is a fault.
-const MARK: HeaderName = HeaderName::from_static("weft-unreadable");
-/// What hyper reads instead of what is at fault: a request, the rest of one, or what no body can hold.
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nweft-unreadable: 1\r\n\r\n";
-const REST: &[u8] = b"weft-unreadable: 1\r\n\r\n";
-const NO_BODY: &[u8] = b"\0\r\n\r\n";
+/// What is read of heads at a time, in bytes: more than hyper's first buffer, and little to be read ahead of an answer.
+const READ_MAX: usize = 16 * 1024;
 /// How long an app may go on sending what is not read any more, and how much: closed with something unread, the connection
 /// would be reset, and the answer lost on its way.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_MAX: usize = 1 << 20;
-
-/// Why an app's requests are not read on, once that is so.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Fault(Arc<OnceLock<Unreadable>>);
-
-impl Fault {
-    /// What was at fault, if this request's head ends there.
-    pub(super) fn of(&self, headers: &HeaderMap) -> Option<Unreadable> {
-        self.any().filter(|_| headers.contains_key(MARK))
-    }
-
-    /// What was at fault anywhere.
-    pub(super) fn any(&self) -> Option<Unreadable> {
-        self.0.get().copied()
-    }
-}
-
-/// What the app's end of a connection and those who carry its requests tell each other.
-#[derive(Debug, Default)]
-pub(super) struct Ends {
-    reset: AtomicBool,
-    answering: AtomicUsize,
-    /// The app has finished sending, and waits for an answer.
-    pub(super) finished: Notify,
-}
-
-/// A request that is not answered in full.
-#[derive(Debug)]
-pub(super) struct Answering(Arc<Ends>);
-
-impl Ends {
-    /// Closing the connection is to reset it.
-    pub(super) fn reset(&self) {
-        self.reset.store(true, Ordering::Relaxed);
-    }
-
-    /// A request has come.
-    pub(super) fn answer(self: &Arc<Self>) -> Answering {
-        self.answering.fetch_add(1, Ordering::Relaxed);
-        Answering(Arc::clone(self))
-    }
-
-    /// Whether a request is not answered in full.
-    pub(super) fn is_answering(&self) -> bool {
-        self.answering.load(Ordering::Relaxed) > 0
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.answering.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// See the module.
 pub(super) struct Near {
@@ -102,8 +44,10 @@ pub(super) struct Near {
     /// The beginning of a line, after `ready` bytes that may go on.
     held: BytesMut,
     ready: usize,
-    fault: Fault,
-    /// What is left of what stands for the fault.
+    heads: Heads,
+    ahead: Ahead,
+    stopped: Stopped,
+    /// What is left of what is read in the place of what is not.
     stand_in: Option<&'static [u8]>,
     flow: Arc<Flow>,
     ends: Arc<Ends>,
@@ -116,25 +60,28 @@ impl Near {
         tcp: TcpStream,
         (version, opening): (Version, Opening),
         flow: Arc<Flow>,
-        ends: Arc<Ends>,
-        fault: Fault,
+        (heads, ahead): (Heads, Ahead),
+        (ends, stopped): (Arc<Ends>, Stopped),
     ) -> Self {
         flow.traffic.count_sent(opening.bytes().len());
         let framing = (version == Version::Http1).then(Framing::default);
-        let (held, linger) = (BytesMut::new(), None);
+        let (held, stand_in, linger) = (BytesMut::new(), None, None);
+        let (given, ready, discarded) = (0, 0, 0);
         Self {
             tcp,
             opening,
-            given: 0,
+            given,
             framing,
             held,
-            ready: 0,
-            fault,
-            stand_in: None,
+            ready,
+            heads,
+            ahead,
+            stopped,
+            stand_in,
             flow,
             ends,
             linger,
-            discarded: 0,
+            discarded,
         }
     }
 
@@ -142,9 +89,16 @@ impl Near {
     fn poll_app(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let rest = &self.opening.bytes()[self.given..];
         if rest.is_empty() {
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-            self.flow.traffic.count_sent(buf.filled().len() - before);
+            let most = match self.place() {
+                None => usize::MAX,
+                Some(Place::Body) => self.ahead.size(),
+                Some(Place::Between | Place::Head) => READ_MAX,
+            };
+            let read = ready!(poll_read(&mut self.tcp, cx, buf, most))?;
+            if self.place() == Some(Place::Body) {
+                self.ahead.read(read);
+            }
+            self.flow.traffic.count_sent(read);
         } else {
             let size = rest.len().min(buf.remaining());
             buf.put_slice(&rest[..size]);
@@ -153,37 +107,71 @@ impl Near {
         Poll::Ready(Ok(()))
     }
 
+    fn place(&self) -> Option<Place> {
+        self.framing.as_ref().map(Framing::place)
+    }
+
     /// Reads what has come into `buf` behind `before`, and leaves there what may go on now.
     fn judge(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
         let Some(framing) = &mut self.framing else { return };
         let came = &buf.filled()[before..];
-        if self.held.is_empty() {
+        let size = came.len();
+        let good = if self.held.is_empty() {
             let good = framing.read(came);
-            let size = good.unwrap_or_else(|(size, _)| size);
-            if good.is_ok() && size < came.len() {
-                self.held.extend_from_slice(&came[size..]);
+            let fit = good.unwrap_or_else(|(fit, _)| fit);
+            if good.is_ok() && fit < size {
+                self.held.extend_from_slice(&came[fit..]);
             }
-            buf.set_filled(before + size);
-            self.note(good);
+            buf.set_filled(before + fit);
+            good
         } else {
+            // As much room as is charged, and not twice that.
+            self.held.reserve((self.held.len() + size).next_power_of_two() - self.held.len());
             self.held.extend_from_slice(came);
             buf.set_filled(before);
             let good = framing.read(&self.held);
-            self.ready = good.unwrap_or_else(|(size, _)| size);
-            self.note(good);
+            self.ready = good.unwrap_or_else(|(fit, _)| fit);
+            good
+        };
+        let begun = framing.begun() + self.held.len() - self.ready;
+        match good {
+            Err((_, fault)) => self.stop(Stop::Unreadable(fault)),
+            Ok(_) if !self.heads.hold(size, begun) => self.stop(Stop::Budget),
+            Ok(_) if self.heads.is_in_the_way() => self.ends.last(),
+            Ok(_) => {}
         }
     }
 
-    fn note(&mut self, good: Result<usize, (usize, Unreadable)>) {
-        let (Err((_, fault)), Some(framing)) = (good, &self.framing) else { return };
-        tracing::debug!(%fault, "an app's request is refused");
+    /// Nothing more is read.
+    fn stop(&mut self, stop: Stop) {
+        let Some(place) = self.place() else { return };
+        tracing::debug!(?stop, "an app's request is refused");
         self.held.truncate(self.ready);
-        let _ = self.fault.0.set(fault);
-        self.stand_in = Some(match framing.place() {
-            Place::Between => REQUEST,
-            Place::Head => REST,
-            Place::Body => NO_BODY,
-        });
+        self.tidy();
+        self.heads.close();
+        self.stand_in = Some(self.stopped.at(place, stop));
+    }
+
+    /// Lets go what a long line took.
+    fn tidy(&mut self) {
+        if self.held.is_empty() && self.held.capacity() > READ_MAX {
+            self.held = BytesMut::new();
+        }
+    }
+
+    /// Nothing has come: a head that is begun has its time.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let begun = match self.place() {
+            Some(Place::Head) => true,
+            Some(Place::Between) => !self.held.is_empty(),
+            Some(Place::Body) | None => false,
+        };
+        if !begun {
+            return Poll::Pending;
+        }
+        let patience = ready!(self.heads.poll_late(cx));
+        self.stop(Stop::Late(patience));
+        Poll::Ready(())
     }
 
     /// Gives what is ready to be given, if anything is. After what stands for a fault nothing more comes, and no end either:
@@ -194,6 +182,7 @@ impl Near {
             buf.put_slice(&self.held[..size]);
             self.held.advance(size);
             self.ready -= size;
+            self.tidy();
             return Some(Poll::Ready(Ok(())));
         }
         let stand_in = self.stand_in.as_mut()?;
@@ -208,7 +197,7 @@ impl Near {
 
     /// The app has finished sending.
     fn poll_end(&self) -> Poll<io::Result<()>> {
-        let between = self.framing.as_ref().is_some_and(|framing| framing.place() == Place::Between);
+        let between = self.place() == Some(Place::Between);
         if between && self.held.is_empty() && self.ends.is_answering() {
             // hyper reads again when it has answered.
             self.ends.finished.notify_one();
@@ -239,7 +228,14 @@ impl AsyncRead for Near {
             if let Some(given) = this.give(buf) {
                 return given;
             }
-            ready!(this.poll_app(cx, buf))?;
+            if this.heads.has_complete() && this.place() != Some(Place::Body) && !this.ends.is_answering() {
+                this.heads.answered();
+            }
+            let Poll::Ready(came) = this.poll_app(cx, buf) else {
+                ready!(this.poll_patience(cx));
+                continue;
+            };
+            came?;
             if buf.filled().len() == before {
                 return this.poll_end();
             }
@@ -253,7 +249,9 @@ impl AsyncRead for Near {
 
 impl AsyncWrite for Near {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, data))?;
+        let written = Pin::new(&mut self.tcp).poll_write(cx, data);
+        self.ends.full.note(&written);
+        let written = ready!(written)?;
         self.flow.traffic.count_received(written);
         Poll::Ready(Ok(written))
     }
@@ -263,7 +261,9 @@ impl AsyncWrite for Near {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, pieces))?;
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, pieces);
+        self.ends.full.note(&written);
+        let written = ready!(written)?;
         self.flow.traffic.count_received(written);
         Poll::Ready(Ok(written))
     }
@@ -289,7 +289,7 @@ impl AsyncWrite for Near {
 
 impl Drop for Near {
     fn drop(&mut self) {
-        if self.ends.reset.load(Ordering::Relaxed) {
+        if self.ends.is_reset() {
             let _ = socket::reset_on_close(&self.tcp);
         }
     }

@@ -12,12 +12,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
+use super::ahead::{self, Ahead};
 use super::body::Download;
 use super::claim;
 use super::detect::{self, Version};
+use super::ends::{Answering, Ends};
 use super::exchange::Session;
 use super::framing;
-use super::near::{Answering, Ends, Fault, Near};
+use super::heads::Heads;
+use super::near::Near;
+use super::stop::Stopped;
 use super::{Client, Http};
 use crate::sys::{diag, socket};
 
@@ -26,8 +30,6 @@ const HEAD_MAX: usize = framing::HEAD_MAX + 1024;
 /// The fields of an HTTP/2 request at the most. Those beyond [`super::hop::FIELDS_MAX`] are refused there; what is beyond this
 /// the protocol itself answers, with a bare 431, and a client that goes on to four times as much is told to go away.
 const FIELD_LIST_MAX: u32 = 2 * framing::HEAD_MAX as u32;
-/// How much of an HTTP/1 body is read ahead, in bytes.
-const READ_MAX: usize = 128 * 1024;
 /// Requests an app may have open in one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 /// More than all streams together may leave: an endpoint that does not read holds up its own request only.
@@ -51,12 +53,15 @@ pub(super) async fn serve(http: Arc<Http>, client: Client, app: TcpStream) {
             let _ = socket::reset_on_close(&app);
             return;
         }
-        opening = detect::read(&app) => opening,
+        opening = detect::read(&app, http.patience) => opening,
     };
-    let Ok(Some((version, opening))) = opening else { return };
-    let (ends, fault) = (Arc::new(Ends::default()), Fault::default());
-    let near = Near::new(app, (version, opening), Arc::clone(&client.flow), Arc::clone(&ends), fault.clone());
-    let session = Arc::new(Session::new(http, client, fault));
+    let Ok(Some((version, opening, late))) = opening else { return };
+    let (ends, stopped) = (Arc::new(Ends::default()), Stopped::default());
+    let budget = &client.pod.budget;
+    let held = (Heads::new(Arc::clone(budget), http.patience, late), Ahead::new(budget));
+    let told = (Arc::clone(&ends), stopped.clone());
+    let near = Near::new(app, (version, opening), Arc::clone(&client.flow), held, told);
+    let session = Arc::new(Session::new(http, client, stopped));
     match version {
         Version::Http1 => serve_http1(&session, near, &ends).await,
         Version::Http2 => serve_http2(&session, near, &ends).await,
@@ -89,7 +94,7 @@ async fn serve_http1(session: &Arc<Session>, near: Near, ends: &Arc<Ends>) {
     let service = service_fn(|request| answer(session, request, Some(ends.answer())));
     let mut cut = pin!(cut(session, ends));
     let mut builder = http1::Builder::new();
-    builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(READ_MAX);
+    builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(ahead::MOST);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(near), service).with_upgrades());
     let draining = session.http.drain.draining();
     tokio::select! {

@@ -14,6 +14,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 
+use super::ahead::Full;
 use super::claim::{Claim, settle};
 use super::replay::{Reader, Reel};
 use crate::tunnel::Budget;
@@ -169,6 +170,8 @@ pub(super) struct Upload {
     source: Source,
     progress: Arc<Progress>,
     gate: Option<Behind>,
+    /// Whether its connection takes no more for now.
+    full: Option<Full>,
 }
 
 impl Upload {
@@ -178,24 +181,29 @@ impl Upload {
             progress.whole.store(true, Ordering::Relaxed);
         }
         let intake = Intake { incoming, progress: Arc::clone(&progress), copies: Vec::new(), claim };
-        Self { source: Source::App(intake), progress, gate: None }
+        Self { source: Source::App(intake), progress, gate: None, full: None }
     }
 
     /// The body of a request that has none.
     pub(super) fn empty(progress: Arc<Progress>) -> Self {
         progress.whole.store(true, Ordering::Relaxed);
-        Self { source: Source::None, progress, gate: None }
+        Self { source: Source::None, progress, gate: None, full: None }
     }
 
     /// One that was sent already, from its beginning.
     pub(super) fn again(reel: &Arc<Reel>, progress: Arc<Progress>) -> Self {
         progress.whole.store(false, Ordering::Relaxed);
-        Self { source: Source::Kept(reel.reader()), progress, gate: None }
+        Self { source: Source::Kept(reel.reader()), progress, gate: None, full: None }
     }
 
     /// The same, held back until the gate opens.
     pub(super) fn behind(self, gate: Arc<Gate>) -> Self {
         Self { gate: Some((gate, None)), ..self }
+    }
+
+    /// The same, of which nothing is taken while its connection takes no more.
+    pub(super) fn paced(&mut self, full: &Full) {
+        self.full = Some(full.clone());
     }
 
     /// Keeps what passes from now on, so that it can be sent again, as far as the budget has room; `None` of one that cannot.
@@ -224,7 +232,7 @@ impl Upload {
             Source::App(intake) if !intake.is_end_stream() => {
                 let (to, from) = mpsc::channel(BEHIND_MAX);
                 intake.copies.push(to);
-                Self { source: Source::Copy(from), progress, gate: None }
+                Self { source: Source::Copy(from), progress, gate: None, full: None }
             }
             _ => Self::empty(progress),
         }
@@ -249,6 +257,9 @@ impl Body for Upload {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         ready!(this.poll_gate(cx));
+        if this.full.as_ref().is_some_and(Full::is) {
+            return Poll::Pending;
+        }
         let (frame, ended) = match &mut this.source {
             Source::None => return Poll::Ready(None),
             Source::App(intake) => ready!(intake.poll(cx))?,

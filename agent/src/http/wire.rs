@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::ahead::{self, Full, Paced};
 use super::claim;
 use super::upload::Upload;
 use crate::relay::Far;
-use crate::tunnel::Standing;
+use crate::tunnel::{Budget, Standing};
 
 /// How long a connection is used at most: certificates are replaced and endpoints come, and a pool that never runs dry
 /// would notice neither.
@@ -28,8 +29,6 @@ const CONNECTION_WINDOW: u32 = claim::WINDOW * (STREAMS_MAX as u32 + 1);
 const SEND_BUFFER: usize = 128 * 1024;
 /// A response's head at the most, in bytes.
 const HEAD_MAX: usize = 64 * 1024;
-/// How much of an HTTP/1 body is read ahead, in bytes.
-const READ_MAX: usize = 128 * 1024;
 
 /// A connection lent to one request.
 pub(super) enum Lent {
@@ -40,6 +39,7 @@ pub(super) enum Lent {
 /// An HTTP/1 connection.
 pub(super) struct Exclusive {
     sender: http1::SendRequest<Upload>,
+    full: Full,
     standing: Option<Standing>,
     born: Instant,
     /// Another request has been carried by it.
@@ -66,19 +66,19 @@ pub(super) struct Unsent {
     pub(super) error: hyper::Error,
 }
 
-/// Speaks HTTP/1 over a connection just made.
+/// Speaks HTTP/1 over a connection just made, for the pod whose budget this is.
 ///
 /// # Errors
 /// When it is gone already.
-pub(super) async fn speak_http1(far: Far) -> hyper::Result<Exclusive> {
+pub(super) async fn speak_http1(far: Far, budget: &Arc<Budget>) -> hyper::Result<Exclusive> {
     let mut builder = http1::Builder::new();
-    builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(READ_MAX);
-    let standing = standing(&far);
+    builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(ahead::MOST);
+    let (standing, full) = (standing(&far), Full::default());
     let sender = match far {
-        Far::Tcp(tcp) => begin_http1(&builder, tcp).await?,
-        Far::Stream(stream) => begin_http1(&builder, stream.into_io()).await?,
+        Far::Tcp(tcp) => begin_http1(&builder, Paced::new(tcp, budget, full.clone())).await?,
+        Far::Stream(stream) => begin_http1(&builder, Paced::new(stream.into_io(), budget, full.clone())).await?,
     };
-    Ok(Exclusive { sender, standing, born: Instant::now(), used: false })
+    Ok(Exclusive { sender, full, standing, born: Instant::now(), used: false })
 }
 
 /// Speaks HTTP/2 over a connection just made.
@@ -114,9 +114,14 @@ impl Lent {
     ///
     /// # Errors
     /// [`Unsent`].
-    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Unsent> {
+    pub(super) async fn send(&mut self, mut request: Request<Upload>) -> Result<Response<Incoming>, Unsent> {
         let sent = match self {
-            Self::Http1(lent) => lent.sender.try_send_request(request).await,
+            Self::Http1(lent) => {
+                if !request.body().is_end_stream() {
+                    request.body_mut().paced(&lent.full);
+                }
+                lent.sender.try_send_request(request).await
+            }
             Self::Http2(shared) => shared.0.sender.clone().try_send_request(request).await,
         };
         sent.map_err(|mut error| Unsent { request: error.take_message().map(Box::new), error: error.into_error() })

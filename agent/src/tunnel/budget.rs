@@ -13,7 +13,7 @@ pub struct Budget {
     held: AtomicUsize,
     /// What windows have grown by: promised, not held.
     promised: AtomicUsize,
-    /// What HTTP bodies that may be behind may hold.
+    /// What HTTP bodies that may be behind, and long heads, may hold.
     claimed: AtomicUsize,
     widest: Mutex<Option<Widest>>,
 }
@@ -107,7 +107,7 @@ impl Budget {
         fits
     }
 
-    /// Lets an HTTP body hold up to `bytes`, as long as all of them together hold no more than an eighth of the budget:
+    /// Lets an HTTP body or head hold up to `bytes`, as long as all of them together hold no more than an eighth of the budget:
     /// 32 MiB, the windows of 512 bodies that nobody reads.
     #[must_use]
     pub fn claim(&self, bytes: usize) -> bool {
@@ -116,6 +116,22 @@ impl Budget {
             self.disclaim(bytes);
         }
         fits
+    }
+
+    /// The same of what a body can do without: as long as all of them together leave half of that to those who cannot.
+    #[must_use]
+    pub fn claim_spare(&self, bytes: usize) -> bool {
+        let fits = self.claimed.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit / 16;
+        if !fits {
+            self.disclaim(bytes);
+        }
+        fits
+    }
+
+    /// Whether more than half of that is claimed.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.claimed() > self.limit / 16
     }
 
     /// A body holds nothing any more.

@@ -18,6 +18,8 @@ pub const HEAD_MAX: usize = 64 * 1024;
 const FIELDS_MAX: usize = 99;
 /// What the extensions of a body's chunks may come to, in bytes: hyper takes 16 KiB.
 const EXTENSIONS_MAX: usize = 15 * 1024;
+/// Empty lines before a request. hyper counts them as part of its head.
+const EMPTY_MAX: u16 = 256;
 
 /// Why a stream of requests is not read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -114,11 +116,13 @@ pub enum Place {
 pub struct Framing {
     state: State,
     head: Head,
+    /// Empty lines since the last request.
+    empty: u16,
 }
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { state: State::Request, head: Head::default() }
+        Self { state: State::Request, head: Head::default(), empty: 0 }
     }
 }
 
@@ -153,6 +157,12 @@ impl Framing {
             State::Fields => Place::Head,
             _ => Place::Body,
         }
+    }
+
+    /// Bytes that have gone on of a head, or of trailers, that is not complete.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        if matches!(self.state, State::Fields | State::Trailers) { self.head.size } else { 0 }
     }
 
     fn skip(&mut self, left: u64, there: usize, more: fn(u64) -> State, then: State) -> usize {
@@ -192,9 +202,13 @@ impl Framing {
         let line = line.strip_suffix(b"\r").filter(|line| !line.contains(&b'\r')).ok_or(Unreadable::Line)?;
         self.state = match self.state {
             // Empty lines before a request are nothing (RFC 9112, 2.2).
-            State::Request if line.is_empty() => State::Request,
+            State::Request if line.is_empty() && self.empty < EMPTY_MAX => {
+                self.empty += 1;
+                State::Request
+            }
             State::Request => {
                 let request = line::request(line)?;
+                self.empty = 0;
                 self.head = Head { switches: request.connects, old: request.old, ..Head::default() };
                 State::Fields
             }

@@ -115,3 +115,26 @@ fn an_incomplete_line_is_brought_again() {
     assert_eq!((framing.read(b"Host: "), framing.place()), (Ok(0), Place::Head));
     assert_eq!((framing.read(b"Host: a\r\n\r\nGE"), framing.place()), (Ok(11), Place::Between));
 }
+
+#[test]
+fn what_is_begun_is_counted_until_it_is_complete() {
+    let mut framing = Framing::default();
+    for (text, begun) in [
+        ("\r\nPOST / HTTP/1.1\r\n", 17),
+        ("Transfer-Encoding: chunked\r\n", 17 + 28),
+        ("\r\n", 0),
+        ("1\r\na\r\n", 0),
+        ("0\r\nX: y\r\n", 3 + 6),
+        ("\r\n", 0),
+    ] {
+        assert_eq!(framing.read(text.as_bytes()), Ok(text.len()), "{text:?}");
+        assert_eq!(framing.begun(), begun, "after {text:?}");
+    }
+}
+
+#[test]
+fn empty_lines_before_a_request_have_an_end() {
+    let get = "GET / HTTP/1.1\r\n\r\n";
+    assert_eq!(read(&format!("{0}{get}{0}{get}", "\r\n".repeat(256))), Ok(State::Request));
+    assert_eq!(read(&format!("{}{get}", "\r\n".repeat(257))), Err(Unreadable::Request));
+}
