@@ -20,6 +20,7 @@ mod elsewhere;
 mod enrolment;
 mod fixture;
 mod http;
+mod http_bounds;
 mod http_budget;
 mod http_failover;
 mod http_health;

@@ -8,6 +8,7 @@ mod http1;
 mod http2;
 mod malformed;
 mod state_cases;
+mod unfinished;
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::app::{App, Ask, Http, Requests};
