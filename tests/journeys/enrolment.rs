@@ -8,6 +8,7 @@ use weft_tests::lab::{AgentOptions, Lab, NAMESPACE};
 use weft_tests::wait;
 
 use crate::fixture::{Mesh, anywhere, moves};
+use crate::kubernetes::marked;
 
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -261,4 +262,37 @@ fn unclassified_pod_closed_or_open() -> Result<()> {
     wait::until("the heartbeat to go stale", wait::DEADLINE, || app.call_once(server.v4(8080)?))?;
     lab.start_agent(&a, AgentOptions::default())?;
     lab.finish()
+}
+
+/// Kubernetes gives a Pod its address long after its containers may have begun: until then it is not known as outside the mesh.
+#[test]
+fn cluster_closed_until_the_address_is_known() -> Result<()> {
+    let mesh = Mesh::in_cluster_with("cluster-closed", &["--unclassified", "closed"])?;
+    mesh.peer.listen(anywhere(8080), "server", Behaviour::Identify)?;
+    mesh.lab.mesh()?;
+    let (late, outside) = (mesh.lab.pod(&mesh.a, "late").hidden().create()?, mesh.lab.pod(&mesh.a, "outside"));
+    let outside = outside.mesh("disabled").hidden().create()?;
+    let (app, other) = (late.app(&mesh.lab)?, outside.app(&mesh.lab)?);
+    marked(&mesh, &late, |mark| mark == Some("pending: it has no address"))?;
+    let pending = mesh.agent(&mesh.a)?.metrics()?.sum("weft_pending_pods", &[]);
+    ensure!(pending == 1.0, "{pending} pods are pending");
+    moves(&mesh.lab, &mesh.a, "connect_refuse_unclassified", 2, || {
+        for to in mesh.ways()? {
+            let refused = app.open_with(to, Options::default());
+            ensure!(refused.is_err_and(|e| format!("{e:#}").contains("ConnectionRefused")), "{to} was not refused");
+        }
+        Ok(())
+    })?;
+    // One that is to stay outside needs no address for that to be known.
+    wait::until("the pod outside to be classified", wait::DEADLINE, || {
+        moves(&mesh.lab, &mesh.a, "connect_not_enrolled", 1, || other.call_once(mesh.server.v4(8080)?).map(drop))
+    })?;
+    mesh.lab.reveal(&late)?;
+    mesh.lab.wait_live(&late)?;
+    mesh.steered(1, || {
+        ensure!(app.call_once(mesh.echo.v4())? == "server");
+        Ok(())
+    })?;
+    marked(&mesh, &late, |mark| mark == Some("enrolled"))?;
+    mesh.lab.finish()
 }

@@ -9,7 +9,7 @@ use weft_tests::app::{Behaviour, Calls};
 use weft_tests::lab::{Agent, AgentOptions, Endpoint, NAMESPACE, Node, Pod};
 use weft_tests::wait;
 
-use crate::fixture::{Mesh, anywhere, moves};
+use crate::fixture::{Mesh, anywhere};
 
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long the API server is away.
@@ -157,83 +157,6 @@ fn watch_reset_resyncs() -> Result<()> {
     mesh.app.release(held.group)?;
     let report = mesh.app.stop_loop(looping)?;
     ensure!(report.failed() == 0 && report.ok > 0, "{report:?}");
-    mesh.lab.finish()
-}
-
-/// Has the API server take any object of a kind of `weft.dev`, as one did whose CustomResourceDefinition was older or newer.
-fn forget_schema(mesh: &Mesh, plural: &str) -> Result<()> {
-    let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{plural}.weft.dev");
-    let mut definition = mesh.api()?.get(&path)?;
-    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"] =
-        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    let (status, answer) = mesh.api()?.send("PUT", &path, "application/json", Some(definition.to_string()))?;
-    ensure!(status == 200, "{status} {answer}");
-    Ok(())
-}
-
-#[test]
-fn objects_past_validation_are_reported() -> Result<()> {
-    let mesh = Mesh::serving_in_cluster("past-validation")?;
-    mesh.lab.expect_error("weft::manifests");
-    let other = mesh.lab.pod(&mesh.b, "other").create()?;
-    let peer = other.app(&mesh.lab)?;
-    peer.listen(anywhere(8080), "other", Behaviour::Identify)?;
-    mesh.lab.wait_live(&other)?;
-    mesh.steered(4, || mesh.ways()?.into_iter().try_for_each(|to| mesh.app.call_once(to).map(drop)))?;
-    for plural in ["authorizationpolicies", "peerauthentications", "trafficpolicies"] {
-        forget_schema(&mesh, plural)?;
-    }
-    let agents = agents(&mesh)?;
-    let broken = [
-        (
-            "AuthorizationPolicy",
-            "meant-well",
-            json!({"selector": {"matchLabels": {"app": "server"}}, "action": "Permit"}),
-        ),
-        ("AuthorizationPolicy", "no-policy", json!({"selector": {"matchLabels": {"app": "nobody"}}, "rules": 7})),
-        ("PeerAuthentication", "no-mode", json!({"mtls": "Strict"})),
-        ("TrafficPolicy", "no-policy", json!([1, 2])),
-    ];
-    for (kind, name, spec) in &broken {
-        // The server may go on for a moment with the schema it has forgotten.
-        wait::until("the object to be taken", wait::DEADLINE, || {
-            mesh.lab.manifests().put(json!({
-                "apiVersion": "weft.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec
-            }))
-        })?;
-    }
-    for agent in &agents {
-        wait::until("every one of them to be reported", wait::DEADLINE, || {
-            let problems = agent.ask("/status")?["problems"].to_string();
-            for (kind, name, _) in &broken {
-                let object = format!("{kind} {NAMESPACE}/{name}");
-                ensure!(problems.contains(&object), "{object} is not among {problems}");
-            }
-            ensure!(
-                agent.metrics()?.sum("weft_config_problems", &[("severity", "error")]) >= 4.0,
-                "not all are counted"
-            );
-            ensure!(!stale(agent)?, "a watch broke off for it");
-            Ok(())
-        })?;
-    }
-    // Nobody knows what was meant: the pods it selects let nobody in, and all others are as they were.
-    wait::until("the policy's pods to be closed", wait::DEADLINE, || {
-        let report = mesh.app.call(Calls::to(mesh.echo.v4()).times(1, 1).deadline_ms(5_000))?;
-        ensure!(report.ok == 0, "{report:?}");
-        Ok(())
-    })?;
-    moves(&mesh.lab, &mesh.a, "connect_steer", 2, || {
-        for to in [other.v4(8080)?, other.v6(8080)?] {
-            ensure!(mesh.app.call_once(to)? == "other");
-        }
-        Ok(())
-    })?;
-    // Changes are followed on: the watches of these kinds too.
-    for (kind, name, _) in &broken {
-        mesh.lab.manifests().remove(kind, NAMESPACE, name);
-    }
-    wait::until("calls to be let in again", wait::DEADLINE, || mesh.app.call_once(mesh.echo.v4()).map(drop))?;
     mesh.lab.finish()
 }
 

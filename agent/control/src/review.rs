@@ -145,7 +145,7 @@ impl Review<'_> {
                     format!("has in rule {index} what cannot be: {clash}; its requests are refused"),
                 );
             }
-            let answers = rule.filters.redirect.is_some();
+            let answers = rule.unsupported.is_some() || rule.filters.redirect.is_some();
             if !answers && !rule.backends.iter().any(|backend| backend.backend.weight.0 > 0) {
                 let reason = format!("has no backend with a weight in rule {index}: every request it takes is refused");
                 self.note(kind, name.1, reason);
@@ -153,9 +153,12 @@ impl Review<'_> {
         }
     }
 
-    /// A policy of Gateway API. Of several TrafficPolicies each has its say.
+    /// Of several TrafficPolicies each has its say, of Gateway API's only one.
     fn policy(&mut self, policy: &TrafficPolicy) {
-        if policy.id.kind != TrafficKind::Gateway {
+        if policy.id.kind == TrafficKind::Weft {
+            for target in self.snapshot.absent_targets(policy) {
+                self.note(Kind::TrafficPolicy, &policy.id.name, format!("is for {target}"));
+            }
             return;
         }
         for (target, attachment) in policy.targets.iter().zip(self.snapshot.policy_attachments(policy)) {

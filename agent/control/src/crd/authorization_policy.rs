@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::PodSelector;
+use super::{PodSelector, PolicyStatus};
 
 /// Allows or denies connections to the workloads it selects.
 ///
@@ -18,6 +18,7 @@ use super::PodSelector;
     shortname = "ap",
     category = "weft",
     namespaced,
+    status = "PolicyStatus",
     doc = "Who may connect to the workloads it selects.",
     printcolumn(
         name = "Action",
@@ -26,6 +27,12 @@ use super::PodSelector;
         description = "what happens to a connection that a rule matches"
     ),
     printcolumn(name = "Audit", type_ = "boolean", json_path = ".spec.audit", description = "whether it only logs"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Accepted')].status",
+        description = "whether the mesh goes by it"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("self.action != 'Deny' || size(self.rules) > 0")

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::PodSelector;
+use super::{PodSelector, PolicyStatus};
 
 /// The mTLS mode of a namespace, of workloads in it, or of single ports of theirs; the most specific one applies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema, CustomResource)]
@@ -20,12 +20,19 @@ use super::PodSelector;
     shortname = "pa",
     category = "weft",
     namespaced,
+    status = "PolicyStatus",
     doc = "Whether workloads accept plaintext.",
     printcolumn(
         name = "Mode",
         type_ = "string",
         json_path = ".spec.mtls.mode",
         description = "the mode of every port"
+    ),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Accepted')].status",
+        description = "whether the mesh goes by it"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

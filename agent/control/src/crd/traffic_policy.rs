@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::PolicyStatus;
 use super::traffic_settings::{
     FallbackSpec, FaultSpec, HealthCheckSpec, KeepaliveSpec, LimitsSpec, OutlierDetection, RateLimitSpec,
     RetryBudgetSpec, RetrySpec, SpilloverSpec,
@@ -20,6 +21,7 @@ use super::traffic_settings::{
     shortname = "tp",
     category = "weft",
     namespaced,
+    status = "PolicyStatus",
     doc = "How connections and requests are spread over the endpoints of Services, and how much those are asked to bear.",
     printcolumn(
         name = "Algorithm",
@@ -28,6 +30,12 @@ use super::traffic_settings::{
         description = "how endpoints are chosen"
     ),
     printcolumn = r#"{"name": "Services", "type": "string", "jsonPath": ".spec.targetRefs[*].name"}"#,
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Accepted')].status",
+        description = "whether the mesh goes by it"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

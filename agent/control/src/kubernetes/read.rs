@@ -80,7 +80,7 @@ pub struct SliceFacts {
     pub workloads: Vec<SliceWorkload>,
 }
 
-/// A route or a policy of Gateway API, of whichever kind.
+/// A route or a policy, of whichever kind.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(from = "trim::Attached")]
 pub struct Attached {
@@ -90,7 +90,8 @@ pub struct Attached {
     pub generation: Option<i64>,
     /// What it is attached to: its parentRefs, or its targetRefs.
     pub to: Vec<Parent>,
-    /// What stands in its `status.parents`, or `status.ancestors`, as it stands there: most of it may be other controllers'.
+    /// What stands in its `status.parents`, `status.ancestors` or `status.conditions`, as it stands there: most of it may be other
+    /// controllers'.
     pub said: Vec<serde_json::Value>,
 }
 
@@ -319,7 +320,13 @@ impl Readable for Whole {
             metadata.remove("managedFields");
         }
         let facts = match object.kind {
-            Kind::TcpRoute | Kind::HttpRoute | Kind::GrpcRoute | Kind::BackendTrafficPolicy => {
+            Kind::TcpRoute
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::BackendTrafficPolicy
+            | Kind::TrafficPolicy
+            | Kind::AuthorizationPolicy
+            | Kind::PeerAuthentication => {
                 Attached::deserialize(&self.0).map_or(Facts::None, |facts| Facts::Attached(Box::new(facts)))
             }
             _ => Facts::None,

@@ -220,7 +220,7 @@ struct AttachedMeta {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct AttachedStatus {
-    #[serde(alias = "parents", alias = "ancestors")]
+    #[serde(alias = "parents", alias = "ancestors", alias = "conditions")]
     said: Option<Vec<Value>>,
 }
 

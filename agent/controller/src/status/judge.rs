@@ -10,7 +10,7 @@ use weft_control::resource::gateway::{self, Parent};
 use weft_control::resource::{Finding, Kind};
 use weft_core::snapshot::Snapshot;
 
-use super::{Model, policies, routes};
+use super::{Model, own, policies, routes};
 
 /// Who says so, among other controllers.
 pub(super) const CONTROLLER: &str = "weft.dev/controller";
@@ -33,12 +33,22 @@ pub(super) struct Seen {
 
 /// What the list of a kind's status is called, and what in each of its entries says whom it is about.
 pub(super) fn list_of(kind: Kind) -> (&'static str, &'static str) {
-    if kind == Kind::BackendTrafficPolicy { ("ancestors", "ancestorRef") } else { ("parents", "parentRef") }
+    match kind {
+        _ if own::is_own(kind) => ("conditions", "type"),
+        Kind::BackendTrafficPolicy => ("ancestors", "ancestorRef"),
+        _ => ("parents", "parentRef"),
+    }
 }
 
 /// That list as it should be; `None` if it is so.
 pub(super) fn entries(snapshot: &Snapshot, object: &ObjectRef, seen: &Seen, now: Timestamp) -> Option<Vec<Value>> {
     let current = &seen.facts.said;
+    if own::is_own(object.kind) {
+        let wanted = conditions(seen, vec![("Accepted", own::accepted(snapshot, object.kind, seen))], now);
+        let mut next = keep_times(json!({"conditions": wanted}), &json!({"conditions": current}));
+        let Value::Array(next) = next["conditions"].take() else { return None };
+        return (next != *current).then_some(next);
+    }
     let (_, whom) = list_of(object.kind);
     let mut wanted = ours(snapshot, object, seen, now);
     let mut next = Vec::new();
@@ -65,9 +75,22 @@ fn ours(snapshot: &Snapshot, object: &ObjectRef, seen: &Seen, now: Timestamp) ->
         Some(Model::Tcp(route)) => routes::tcp(snapshot, seen, route),
         Some(Model::Http(route)) => routes::http(snapshot, seen, route),
         Some(Model::Policy(policy)) => policies::judge(snapshot, policy),
+        Some(Model::Alone) => Vec::new(),
         None if object.kind == Kind::BackendTrafficPolicy => policies::none(seen, services.len()),
         None => routes::none(snapshot, object.kind, seen, services.len()),
     };
+    let (_, whom) = list_of(object.kind);
+    let entry = |(service, judged): (&&Parent, Judged)| {
+        let mut about = (*service).clone();
+        if object.kind == Kind::BackendTrafficPolicy {
+            about.namespace = Some(object.namespace.clone());
+        }
+        json!({"controllerName": CONTROLLER, whom: about, "conditions": conditions(seen, judged, now)})
+    };
+    services.iter().zip(judged).map(entry).collect()
+}
+
+fn conditions(seen: &Seen, judged: Judged, now: Timestamp) -> Vec<Condition> {
     let condition = |(kind, (holds, reason, message)): (&str, Verdict)| Condition {
         type_: kind.to_owned(),
         status: if holds { "True" } else { "False" }.to_owned(),
@@ -76,16 +99,7 @@ fn ours(snapshot: &Snapshot, object: &ObjectRef, seen: &Seen, now: Timestamp) ->
         observed_generation: seen.facts.generation,
         last_transition_time: Time(now),
     };
-    let (_, whom) = list_of(object.kind);
-    let entry = |(service, judged): (&&Parent, Judged)| {
-        let conditions: Vec<_> = judged.into_iter().map(condition).collect();
-        let mut about = (*service).clone();
-        if object.kind == Kind::BackendTrafficPolicy {
-            about.namespace = Some(object.namespace.clone());
-        }
-        json!({"controllerName": CONTROLLER, whom: about, "conditions": conditions})
-    };
-    services.iter().zip(judged).map(entry).collect()
+    judged.into_iter().map(condition).collect()
 }
 
 /// Not accepted, for what is wrong with the object itself; `otherwise` is what comes of it where it never was right.

@@ -1,11 +1,12 @@
-//! The status of routes and of Gateway API's policies, written by the replica that holds the Lease: for every Service they are
+//! The status of routes and of policies, written by the replica that holds the Lease: for every Service they are
 //! attached to, whether the mesh goes by them there, and whether all a route refers to is there.
 //!
 //! They are read by the same functions as agents read them, and judged by the same snapshot; this room only puts the
-//! outcome into Gateway API's words ([`routes`], [`policies`]). Entries of other controllers are left as they are, and nothing
+//! outcome into Gateway API's words ([`routes`], [`policies`], [`own`]). Entries of other controllers are left as they are, and nothing
 //! is written that says what stands there already.
 
 mod judge;
+mod own;
 mod policies;
 mod routes;
 mod write;
@@ -28,13 +29,15 @@ use judge::Seen;
 use write::Writer;
 
 /// What decides about a route or a policy.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 9] = [
     Kind::Service,
     Kind::TcpRoute,
     Kind::HttpRoute,
     Kind::GrpcRoute,
     Kind::ReferenceGrant,
     Kind::TrafficPolicy,
+    Kind::AuthorizationPolicy,
+    Kind::PeerAuthentication,
     Kind::BackendTrafficPolicy,
 ];
 /// How long changes are gathered before all are judged again.
@@ -51,6 +54,8 @@ enum Model {
     Tcp(TcpRoute),
     Http(HttpRoute),
     Policy(TrafficPolicy),
+    /// Of a kind that refers to nothing.
+    Alone,
 }
 
 /// Keeps the status of routes and policies until told to stop, whenever `term` says that this replica is the one that does.
@@ -149,6 +154,7 @@ fn seen(item: &Item) -> Option<(ObjectRef, Seen)> {
         Some(Resource::TcpRoute(route)) if item.valid => Some(Model::Tcp(route.clone())),
         Some(Resource::HttpRoute(route)) if item.valid => Some(Model::Http(route.clone())),
         Some(Resource::TrafficPolicy(policy)) if item.valid => Some(Model::Policy(policy.clone())),
+        Some(Resource::AuthorizationPolicy(_) | Resource::PeerAuthentication(_)) if item.valid => Some(Model::Alone),
         _ => None,
     };
     let seen = Seen { facts: Attached::clone(facts), findings: item.findings.clone(), model };

@@ -86,7 +86,8 @@ fn of_requests(
     let passed_over = seen.findings.iter().filter(|finding| gateway::is_passed_over(finding));
     let mut texts: Vec<_> = passed_over.map(|finding| format!("{finding}; it is passed over")).collect();
     if refused > 0 {
-        texts.insert(0, format!("{faults}; the requests such a rule takes are refused"));
+        // How Gateway API has the message begin, so that it is told from a route that falls back to what it was.
+        texts.insert(0, format!("Dropped Rule: {faults}; the requests such a rule takes are refused"));
     } else {
         reason = "UnsupportedValue";
     }
@@ -110,7 +111,7 @@ fn resolved(snapshot: &Snapshot, seen: &Seen) -> Verdict {
             route.backends().find_map(|backend| Some((backend, snapshot.http_fault(route, backend)?)))
         }
         // Of backends it says nothing.
-        Model::Policy(_) => None,
+        Model::Policy(_) | Model::Alone => None,
     };
     match faulty {
         None => (true, "ResolvedRefs", "every backend is there".into()),

@@ -303,6 +303,12 @@ impl Snapshot {
         self.primary.http.routes.contains_key(id)
     }
 
+    /// The route of HTTP requests of this kind and name.
+    #[must_use]
+    pub fn http_route(&self, id: &HttpRouteId) -> Option<&Arc<HttpRoute>> {
+        self.primary.http.routes.get(id)
+    }
+
     /// What each parent of a route of HTTP requests makes of it, in the order of its `parents`.
     #[must_use]
     pub fn http_attachments(&self, route: &HttpRoute) -> Vec<Attachment> {
@@ -352,6 +358,12 @@ impl Snapshot {
     #[must_use]
     pub fn policy_attachments(&self, policy: &TrafficPolicy) -> Vec<PolicyAttachment> {
         traffic::attachments(self, policy)
+    }
+
+    /// The targets of a policy that there are not, each in words.
+    #[must_use]
+    pub fn absent_targets(&self, policy: &TrafficPolicy) -> Vec<String> {
+        traffic::absent(self, policy)
     }
 
     /// What TrafficPolicies set for a port of a service; `None` where there are none.

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{SessionClash, Snapshot, sessions};
-use crate::model::{HttpRouteId, ObjectName, Service, ServicePort, Traffic, TrafficKind, TrafficPolicy, TrafficTarget};
+use crate::model::{
+    HttpRouteId, HttpRule, ObjectName, Service, ServicePort, Traffic, TrafficKind, TrafficPolicy, TrafficTarget,
+};
 
 /// By port, for one service.
 pub(super) type Ports = BTreeMap<u16, Arc<Traffic>>;
@@ -59,6 +61,27 @@ pub(super) fn attachments(snapshot: &Snapshot, policy: &TrafficPolicy) -> Vec<Po
         }
     };
     policy.targets.iter().map(of).collect()
+}
+
+/// The targets of a policy that there are not, each in words.
+pub(super) fn absent(snapshot: &Snapshot, policy: &TrafficPolicy) -> Vec<String> {
+    let of = |target: &TrafficTarget| match target {
+        TrafficTarget::Service(name, section) => {
+            let Some(service) = snapshot.service(name) else {
+                return Some(format!("Service {name}, which does not exist"));
+            };
+            let section = section.as_deref()?;
+            let is = |port: &ServicePort| section == &*port.name || section == port.port.to_string();
+            (!service.ports.iter().any(is)).then(|| format!("port {section} of Service {name}, which has no such port"))
+        }
+        TrafficTarget::Route(id, section) => {
+            let Some(route) = snapshot.http_route(id) else { return Some(format!("{id}, which does not exist")) };
+            let section = section.as_deref()?;
+            let is = |rule: &Arc<HttpRule>| rule.name.as_deref() == Some(section);
+            (!route.rules.iter().any(is)).then(|| format!("rule {section} of {id}, which has no rule of that name"))
+        }
+    };
+    policy.targets.iter().filter_map(of).collect()
 }
 
 /// The policy of Gateway API that counts for a service.
