@@ -116,7 +116,12 @@ fn routes_refuse_what_they_cannot_do() -> Result<()> {
     // What no other rule asks for may be meant by the conditions that nobody can tell: it does not pass by them.
     ["/", "/x/admin", "/public"].iter().try_for_each(|path| unsupported.refused(path))?;
     unsupported.says("newer", "Accepted=True Accepted", "decides")?;
-    for text in ["filters[0]: unknown variant `Teleport`", "clientCertificate: is no field", "matches[0].path.value"] {
+    for text in [
+        "Dropped Rule: ",
+        "filters[0]: unknown variant `Teleport`",
+        "clientCertificate: is no field",
+        "matches[0].path.value",
+    ] {
         unsupported.says("newer", "PartiallyInvalid=True UnsupportedValue", text)?;
     }
     // A rule for everything takes what nobody can tell to be another's, and no more.
