@@ -1,5 +1,6 @@
 //! The listening side: accepts, speaks TLS and HTTP, goes away and comes back when told to.
 
+use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
@@ -121,12 +122,15 @@ impl Drop for Server {
 }
 
 /// Accepts until the server is dropped; connections end with it, because the set they run in is dropped too.
-async fn accept(shared: Arc<Shared>, listener: TcpListener, identity: Option<Arc<Identity>>) {
+async fn accept(shared: Arc<Shared>, mut listener: TcpListener, identity: Option<Arc<Identity>>) {
     let mut away = shared.faults.away();
     let mut connections = JoinSet::new();
     loop {
-        if *away.borrow_and_update() && stay_away(&listener, &mut away).await.is_err() {
-            return;
+        if *away.borrow_and_update() {
+            listener = match stay_away(listener, &mut away).await {
+                Ok(back) => back,
+                Err(_) => return,
+            };
         }
         tokio::select! {
             accepted = listener.accept() => {
@@ -144,12 +148,20 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, identity: Option<Arc
 }
 
 /// Refuses connections until told to come back, and keeps the port, which somebody's outgoing connection could take meanwhile:
-/// on Linux a listening socket that is shut down for reading stays bound, and may listen again.
-async fn stay_away(listener: &TcpListener, away: &mut watch::Receiver<bool>) -> anyhow::Result<()> {
-    let socket = SockRef::from(listener);
+/// on Linux a listening socket that is shut down for reading stays bound, and may listen again. Nobody polls it meanwhile: what
+/// has once been reported as closed, tokio takes for ready ever after.
+async fn stay_away(listener: TcpListener, away: &mut watch::Receiver<bool>) -> anyhow::Result<TcpListener> {
+    let (address, listener) = (listener.local_addr()?, listener.into_std()?);
+    let socket = SockRef::from(&listener);
     socket.shutdown(Shutdown::Read)?;
+    match socket.bind(&address.into()) {
+        // A port that the kernel chose is not kept, but one that is asked for is, and that is refused as bound already.
+        Err(error) if error.kind() != ErrorKind::InvalidInput => return Err(error.into()),
+        _ => {}
+    }
     away.wait_for(|away| !away).await?;
-    Ok(socket.listen(BACKLOG)?)
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(listener)?)
 }
 
 /// Closing with nothing to linger for sends a reset.
