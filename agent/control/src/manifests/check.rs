@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use weft_core::model::{
-    AuthorizationPolicy, EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, ServicePort,
-    TrafficPolicy, TrafficTarget, TrustDomain, Workload,
+    AuthorizationPolicy, EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, TrafficPolicy,
+    TrustDomain, Workload,
 };
 use weft_core::snapshot::{Delta, Resource, Snapshot};
 
@@ -163,35 +163,6 @@ impl<'a> Review<'a> {
                     place,
                     format!("falls back to Service {} port {}, which does not exist", to.service, to.port),
                 );
-            }
-        }
-        for target in &policy.targets {
-            match target {
-                TrafficTarget::Service(service, section) => match (self.services.get(service), section) {
-                    (None, _) => self.warn(place, format!("targets Service {service}, which does not exist")),
-                    (Some(known), Some(section)) => {
-                        let named = |port: &ServicePort| port.name == *section || port.port.to_string() == **section;
-                        if !known.ports.iter().any(named) {
-                            self.warn(
-                                place,
-                                format!("targets port {section} of Service {service}, which has none such"),
-                            );
-                        }
-                    }
-                    (Some(_), None) => {}
-                },
-                TrafficTarget::Route(id, section) => {
-                    let route = self.snapshot.all_http_routes().find(|route| route.id == *id);
-                    match (route.cloned(), section) {
-                        (None, _) => self.warn(place, format!("targets {id}, which does not exist")),
-                        (Some(route), Some(rule))
-                            if !route.rules.iter().any(|known| known.name.as_ref() == Some(rule)) =>
-                        {
-                            self.warn(place, format!("targets rule {rule} of {id}, which has none such"));
-                        }
-                        _ => {}
-                    }
-                }
             }
         }
     }
