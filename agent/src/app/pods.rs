@@ -90,7 +90,8 @@ impl Pods {
         let wanted = |w: &Workload| !disabled && snapshot.wants_mesh(w);
         let refused = |w: &Workload| !disabled && w.host_network && snapshot.is_labelled(w);
         self.refused = local.values().filter(|w| refused(w)).map(|w| w.uid.clone()).collect();
-        let unaddressed = |w: &Workload| !disabled && snapshot.is_labelled(w) && !w.host_network && w.addresses.is_empty();
+        let unaddressed =
+            |w: &Workload| !disabled && snapshot.is_labelled(w) && !w.host_network && w.addresses.is_empty();
         self.note_unaddressed(local.values().filter(|w| unaddressed(w)).map(|w| w.uid.clone()).collect());
         self.withdraw_unwanted(&local, wanted).await;
         self.pending.retain(|uid, _| local.get(uid).is_some_and(|w| wanted(w)));

@@ -45,6 +45,11 @@ pub(super) enum Fault {
     /// The endpoint switched to another protocol.
     #[error("the endpoint switched to a protocol nobody asked for")]
     Switched,
+    /// The endpoint's response can be read in two ways, or not at all.
+    #[error(
+        "the endpoint's response has no one length: both Content-Length and Transfer-Encoding, several of one, or a coding other than chunked"
+    )]
+    Framing,
     /// It is one too many.
     #[error("there are more requests than the TrafficPolicy lets in; the next is let in after {0:?}")]
     RateLimited(Duration),
@@ -74,7 +79,7 @@ impl Fault {
             Self::Refused(refused) => refused.label(),
             Self::Upstream(error) if error.is_parse() => "malformed_response",
             Self::Upstream(_) => "upstream_reset",
-            Self::Switched => "malformed_response",
+            Self::Switched | Self::Framing => "malformed_response",
             Self::RateLimited(_) => "rate_limited",
             Self::Injected(_) => "fault_injected",
             Self::Budget => "over_budget",
@@ -91,7 +96,7 @@ impl Fault {
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Refused(Refused::Tunnel(TunnelError::Refused { status: 401 | 403 })) => StatusCode::FORBIDDEN,
             Self::Refused(_) | Self::Budget => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Upstream(_) | Self::Switched => StatusCode::BAD_GATEWAY,
+            Self::Upstream(_) | Self::Switched | Self::Framing => StatusCode::BAD_GATEWAY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Injected(status) => *status,
             Self::Unfinished(_) => StatusCode::REQUEST_TIMEOUT,

@@ -257,7 +257,9 @@ impl Session {
         let switched = status == StatusCode::SWITCHING_PROTOCOLS || (method == Method::CONNECT && status.is_success());
         let far = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut head, incoming) = response.into_parts();
-        hop::response(&mut head);
+        if hop::response(&mut head).is_err() {
+            return Err(instead(held, Fault::Framing));
+        }
         let body = match (near, far) {
             (Some(near), Some(far)) => {
                 let (kill, app) = (self.client.kill.clone(), Arc::clone(self));

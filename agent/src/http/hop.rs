@@ -73,9 +73,13 @@ pub(super) fn request(head: &mut request::Parts) -> Result<bool, BadRequest> {
 }
 
 /// Makes a response's head fit for the app.
-pub(super) fn response(head: &mut response::Parts) {
+///
+/// # Errors
+/// Where its length is not said once, in one way, and understood: who took one of two lengths would cut the body short.
+pub(super) fn response(head: &mut response::Parts) -> Result<(), BadRequest> {
     let upgrade = (head.status == StatusCode::SWITCHING_PROTOCOLS).then(|| head.headers.remove(UPGRADE)).flatten();
     if head.version != Version::HTTP_2 {
+        framing(&head.headers)?;
         strip(&mut head.headers, false);
         // What is sent on is framed anew.
         head.headers.remove(TRANSFER_ENCODING);
@@ -84,6 +88,7 @@ pub(super) fn response(head: &mut response::Parts) {
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, upgrade);
     }
+    Ok(())
 }
 
 /// The length must be said once, in one way, and be understood.

@@ -27,12 +27,7 @@ use super::{PodSelector, PolicyStatus};
         description = "what happens to a connection that a rule matches"
     ),
     printcolumn(name = "Audit", type_ = "boolean", json_path = ".spec.audit", description = "whether it only logs"),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Accepted')].status",
-        description = "whether the mesh goes by it"
-    ),
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Accepted')].status", "description": "whether the mesh goes by it"}"#,
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("self.action != 'Deny' || size(self.rules) > 0")

@@ -28,12 +28,7 @@ use super::{PodSelector, PolicyStatus};
         json_path = ".spec.mtls.mode",
         description = "the mode of every port"
     ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Accepted')].status",
-        description = "whether the mesh goes by it"
-    ),
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Accepted')].status", "description": "whether the mesh goes by it"}"#,
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("has(self.mtls) || has(self.portLevelMtls)")

@@ -30,12 +30,7 @@ use super::traffic_settings::{
         description = "how endpoints are chosen"
     ),
     printcolumn = r#"{"name": "Services", "type": "string", "jsonPath": ".spec.targetRefs[*].name"}"#,
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Accepted')].status",
-        description = "whether the mesh goes by it"
-    ),
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Accepted')].status", "description": "whether the mesh goes by it"}"#,
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -83,7 +83,8 @@ pub enum Installed {
 /// When the API server does not say.
 pub async fn installed(client: &Client) -> Result<Installed, InstallError> {
     let api = Api(client);
-    let manager = |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/managed-by"].as_str().map(str::to_owned);
+    let manager =
+        |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/managed-by"].as_str().map(str::to_owned);
     if let Some(object) = api.get("/apis/apps/v1/namespaces/weft-system/daemonsets/weft-agent").await? {
         return Ok(manager(&object).map_or(Installed::Plainly, Installed::By));
     }

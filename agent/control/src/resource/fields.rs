@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn fields_that_nobody_knows_are_found_at_any_depth() {
-        let raw = json!({"timeout": "1s", "backendRefs": [{"name": "a", "port": 1}, {"name": "b", "weigth": 2, "port": null}],
+        let raw = json!({"timeout": "1s", "backendRefs": [{"name": "a", "port": 1}, {"name": "b", "heft": 2, "port": null}],
             "retry": {"codes": [500], "code": null}});
         let (read, wrong) = read::<HttpRouteRules>(&raw);
-        assert_eq!(wrong, ["x.backendRefs[1].weigth", "x.timeout"]);
+        assert_eq!(wrong, ["x.backendRefs[1].heft", "x.timeout"]);
         assert_eq!((read.backend_refs.unwrap().len(), read.retry.unwrap().codes.unwrap().len()), (2, 1));
         assert_eq!(self::read::<HttpRouteRules>(&json!(7)).1, ["x"]);
     }

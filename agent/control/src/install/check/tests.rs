@@ -120,7 +120,10 @@ async fn what_an_administrator_left_out_is_not_missing() -> Tested {
     }
     let lacking = |found: &[Finding]| found.iter().filter(|f| f.what.contains("missing")).cloned().collect::<Vec<_>>();
     let found = lacking(&after(rig.client(), "elsewhere").await?);
-    assert!(found.len() == 1 && found[0].grade == Grade::Remark && found[0].what.contains("networkpolicy"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].grade == Grade::Remark && found[0].what.contains("networkpolicy"),
+        "{found:?}"
+    );
     let by = Installed::By("somebody, in namespace elsewhere".into());
     assert_eq!(installed(rig.client()).await?, by, "`weft install` would make a second one");
     // Looked for where it is not, much of it is missing, the agents among it.
