@@ -157,6 +157,7 @@ fn read_file(path: &Path, known: Option<FileState>, last_good: &BTreeMap<ObjectR
             FileState { fingerprint, ..renew(path, parsed, known, last_good) }
         }
         // Removed between the listing and now: the next look will not list it, unless it is being replaced.
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => FileState { fingerprint: None, ..known },
         Err(cause) => {
             let reason = format!("cannot be read: {cause}; its objects stay in force");
             FileState { fingerprint: None, problems: vec![error(path, None, None, reason)], ..known }
