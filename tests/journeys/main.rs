@@ -29,6 +29,7 @@ mod http_policy;
 mod http_retries;
 mod http_routes;
 mod http_sessions;
+mod http_timeouts;
 mod http_wire;
 mod interop;
 mod issuer;
