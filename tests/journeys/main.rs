@@ -22,6 +22,7 @@ mod fixture;
 mod http;
 mod http_bounds;
 mod http_budget;
+mod http_drain;
 mod http_failover;
 mod http_health;
 mod http_life;
