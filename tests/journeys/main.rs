@@ -21,6 +21,7 @@ mod enrolment;
 mod fixture;
 mod http;
 mod http_bounds;
+mod http_balancing;
 mod http_budget;
 mod http_drain;
 mod http_failover;
