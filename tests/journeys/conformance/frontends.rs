@@ -29,6 +29,9 @@ fn mesh_frontend() -> Result<()> {
         behind.iter().all(|reply| reply.status == 200 && reply.header("x-header-set").is_none()),
         "{behind:?}"
     );
+    for to in [echo.pods[1].v4(8080)?, echo.pods[1].v6(8080)?] {
+        echo.case_at(&echo.app, to, &Case::get("/").by("echo-v2").answered(&[("x-header-set", "")]))?;
+    }
     echo.lab.finish()
 }
 

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use weft_tests::app::{App, Ask, Behaviour, Http, Reply, Requests};
-use weft_tests::lab::{Lab, NAMESPACE, Node, Service};
+use weft_tests::lab::{Lab, NAMESPACE, Node, Pod, Service};
 use weft_tests::wait;
 
 use crate::fixture::{anywhere, moves};
@@ -29,6 +29,7 @@ struct Echo {
     a: Node,
     app: App,
     servers: Vec<(App, u64)>,
+    pods: Vec<Pod>,
     echo: Service,
     v1: Service,
     v2: Service,
@@ -56,7 +57,7 @@ impl Echo {
         lab.start_agents()?;
         lab.mesh()?;
         let (v2, v1) = (services.pop().context("two")?, services.pop().context("two")?);
-        Ok(Self { lab, a, app, servers, echo, v1, v2 })
+        Ok(Self { lab, a, app, servers, pods, echo, v1, v2 })
     }
 
     /// An HTTPRoute of this namespace for these parents.
