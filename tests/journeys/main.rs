@@ -19,6 +19,7 @@ mod discovery;
 mod elsewhere;
 mod enrolment;
 mod fixture;
+mod grpc_rules;
 mod http;
 mod http_bounds;
 mod http_balancing;
