@@ -27,6 +27,7 @@ mod http_budget;
 mod http_drain;
 mod http_failover;
 mod http_frontends;
+mod http_hashing;
 mod http_health;
 mod http_life;
 mod http_policy;
