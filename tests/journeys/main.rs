@@ -25,6 +25,7 @@ mod http_bounds;
 mod http_balancing;
 mod http_budget;
 mod http_drain;
+mod http_edges;
 mod http_failover;
 mod http_frontends;
 mod http_hashing;
