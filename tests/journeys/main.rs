@@ -31,6 +31,7 @@ mod http_frontends;
 mod http_hashing;
 mod http_health;
 mod http_life;
+mod http_malformed;
 mod http_outlier;
 mod http_policy;
 mod http_retries;
