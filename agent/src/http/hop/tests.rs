@@ -107,5 +107,19 @@ fn responses_lose_their_hop_and_keep_an_upgrade() {
 }
 
 fn response_fit(head: &mut response::Parts) {
-    super::response(head);
+    super::response(head).unwrap();
+}
+
+#[test]
+fn a_response_without_one_length_is_refused() {
+    for fields in [
+        &[("content-length", "5"), ("transfer-encoding", "chunked")][..],
+        &[("content-length", "5"), ("content-length", "5")],
+        &[("transfer-encoding", "gzip, chunked")],
+        &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+    ] {
+        let response =
+            fields.iter().fold(Response::builder(), |response, (name, value)| response.header(*name, *value));
+        assert!(super::response(&mut response.body(()).unwrap().into_parts().0).is_err(), "{fields:?}");
+    }
 }
