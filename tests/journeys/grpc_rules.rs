@@ -91,7 +91,7 @@ fn grpc_routes_match_by_expression() -> Result<()> {
         call("/labXEcho/Say"),
         call("/lab.Other/say"),
         call("/x.lab.Other/Say"),
-        call("/a.B/C").with(&[("x-user", "ba4")]),
+        call("/a.B/C").with(&[("x-user", "ra4")]),
     ] {
         let reply = answer(&web, &web.app, &nobody)?;
         ensure!((reply.status, reply.header("grpc-status")) == (200, Some("12")), "{nobody:?}: {reply:?}");
