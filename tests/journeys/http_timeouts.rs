@@ -127,7 +127,7 @@ fn a_response_that_takes_too_long_is_cut_short() -> Result<()> {
         let cut = web.steered(1, || Ok(web.app.fetch(web.web.v4(), http, endless).err()))?;
         let (took, cut) = (begun.elapsed(), format!("{:#}", cut.context("it came to an end")?));
         ensure!(cut.contains("body: "), "{protocol}: {cut}");
-        ensure!(took >= Duration::from_millis(500) && took < Duration::from_secs(5), "{protocol}: {took:?}");
+        ensure!(took >= Duration::from_millis(500) && took < Duration::from_secs(5), "{protocol}: it took {took:?}");
         ensure!(counted(protocol)? == before + 1, "{protocol} is not counted");
         let whole = web.app.fetch(web.web.v4(), http, Ask::get("/bytes/300000"))?;
         ensure!(whole.status == 200 && whole.sum.length == 300_000, "{whole:?}");
