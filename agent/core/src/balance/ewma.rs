@@ -39,6 +39,12 @@ impl Timing {
         Self { estimate: seconds, mean: seconds, deviation: 0.0 }
     }
 
+    /// What one sample tells: that the next may be quite another. The first connection to a pod often opens a tunnel, or
+    /// wakes up what has slept, and no one sample is to keep everything from an endpoint until it fades.
+    fn first(seconds: f64) -> Self {
+        Self { deviation: seconds, ..Self::steady(seconds) }
+    }
+
     /// Two timings to be compared.
     ///
     /// One that was never measured is taken to be as good as the other, up to the initial 30 ms: it is by being picked
@@ -68,7 +74,7 @@ impl Ewma {
     pub(super) fn observe(&mut self, sample: Duration, now: Instant) {
         let sample = sample.as_secs_f64();
         let Some((held, at)) = self.held else {
-            self.held = Some((Timing::steady(sample), now));
+            self.held = Some((Timing::first(sample), now));
             return;
         };
         let kept = if sample > held.estimate { 0.0 } else { decay(now.saturating_duration_since(at)) };
@@ -163,6 +169,18 @@ mod tests {
         assert!(alike(None, None));
         assert!(alike(None, ms(2.0)), "unmeasured is as good as the other");
         assert!(!alike(ms(100.0), None), "but for the initial 30 ms");
+    }
+
+    #[test]
+    fn a_first_peak_tells_nothing_apart() {
+        let now = Instant::now();
+        let (mut peaked, mut calm) = (Ewma::default(), Ewma::default());
+        peaked.observe(Duration::from_millis(500), now);
+        for _ in 0..50 {
+            calm.observe(Duration::from_micros(300), now);
+            assert!(alike(peaked.timing(now), calm.timing(now)), "{peaked:?}");
+            peaked.observe(Duration::from_micros(300), now);
+        }
     }
 
     #[test]
