@@ -209,7 +209,11 @@ fn unattached(parent: &ParentRef, attachment: &Attachment) -> Option<String> {
         Attachment::Accepted => return None,
         Attachment::NoService => format!("is attached to Service {service}, which does not exist"),
         Attachment::NoPort => {
-            let port = parent.port.unwrap_or_default();
+            let port = match (parent.port, &parent.section) {
+                (Some(port), Some(name)) => format!("{port} named {name:?}"),
+                (Some(port), None) => port.to_string(),
+                (None, name) => name.as_deref().unwrap_or_default().to_owned(),
+            };
             format!("is attached to port {port} of Service {service}, which has no such TCP port")
         }
         Attachment::Superseded(other) => format!("has no effect on {service}: the route {other} comes first"),

@@ -50,7 +50,32 @@ fn mesh_frontend_hostname() -> Result<()> {
 #[test]
 fn mesh_ports() -> Result<()> {
     let echo = Echo::new("c-ports")?;
-    // Both Services get a second port, which leads to the same one of their pods.
+    second_ports(&echo)?;
+    route(&echo, "explicit-port", parent("echo-v1", Some(80)), marked("echo-v1", "v1"))?;
+    route(&echo, "no-port", parent("echo-v2", None), marked("echo-v2", "v2"))?;
+    each_port(&echo, [("v1", ""), ("v2", "v2")])?;
+    echo.lab.finish()
+}
+
+#[test]
+fn mesh_ports_by_name() -> Result<()> {
+    let echo = Echo::new("c-names")?;
+    second_ports(&echo)?;
+    let named = |service: &str, port: Option<u16>, name: &str| {
+        let mut parent = parent(service, port);
+        parent["sectionName"] = json!(name);
+        parent
+    };
+    route(&echo, "named-port", named("echo-v1", None, "tcp"), marked("echo-v1", "v1"))?;
+    route(&echo, "both-fit", named("echo-v2", Some(80), "tcp"), marked("echo-v2", "v2"))?;
+    // A number and a name of two different ports are those of none.
+    route(&echo, "neither-fits", named("echo-v2", Some(8080), "tcp"), marked("echo-v2", "wrong"))?;
+    each_port(&echo, [("v1", ""), ("v2", "")])?;
+    echo.lab.finish()
+}
+
+/// Both Services get a second port, which leads to the same one of their pods.
+fn second_ports(echo: &Echo) -> Result<()> {
     for name in ["echo-v1", "echo-v2"] {
         echo.lab.manifests().change("Service", NAMESPACE, name, |service| {
             let ports = service["spec"]["ports"].as_array_mut();
@@ -66,24 +91,28 @@ fn mesh_ports() -> Result<()> {
             })?;
         }
     }
-    let route = |name: &str, parent: Value, rules: Value| {
-        echo.lab.manifests().put(json!({
-            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-            "metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"parentRefs": [parent], "rules": rules}
-        }))
-    };
-    route("explicit-port", parent("echo-v1", Some(80)), marked("echo-v1", "v1"))?;
-    route("no-port", parent("echo-v2", None), marked("echo-v2", "v2"))?;
+    Ok(())
+}
+
+fn route(echo: &Echo, name: &str, parent: Value, rules: Value) -> Result<()> {
+    echo.lab.manifests().put(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"parentRefs": [parent], "rules": rules}
+    }))
+}
+
+/// Both ports of both Services, each of which is marked: its first port, then its second.
+fn each_port(echo: &Echo, [v1, v2]: [(&str, &str); 2]) -> Result<()> {
     let at = |service: &weft_tests::lab::Service, port: u16| (service.v4().ip(), port).into();
     for (service, port, name, mark) in [
-        (&echo.v1, 80, "echo-v1", "v1"),
-        (&echo.v1, 8080, "echo-v1", ""),
-        (&echo.v2, 80, "echo-v2", "v2"),
-        (&echo.v2, 8080, "echo-v2", "v2"),
+        (&echo.v1, 80, "echo-v1", v1.0),
+        (&echo.v1, 8080, "echo-v1", v1.1),
+        (&echo.v2, 80, "echo-v2", v2.0),
+        (&echo.v2, 8080, "echo-v2", v2.1),
     ] {
         echo.case_at(&echo.app, at(service, port), &Case::get("/").by(name).answered(&[("x-header-set", mark)]))?;
     }
-    echo.lab.finish()
+    Ok(())
 }
 
 #[test]

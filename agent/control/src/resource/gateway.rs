@@ -79,13 +79,10 @@ fn parent(path: &str, raw: &Value, namespace: &str, findings: &mut Findings) -> 
         return None;
     }
     let _: Option<Parent> = fields::whole(path, raw, findings);
-    if parent.section_name.is_some() {
-        findings.error(format!("{path}.sectionName"), "is not supported: name the port's number");
-    }
     let service = ObjectName::new(parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
     let service = findings.keep(&format!("{path}.name"), service)?;
     let port = parent.port.and_then(|port| findings.port(&format!("{path}.port"), port));
-    Some(ParentRef { service, port })
+    Some(ParentRef { service, port, section: parent.section_name.map(Into::into) })
 }
 
 /// What a backendRef names, if that is no Service.

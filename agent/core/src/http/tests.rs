@@ -41,7 +41,7 @@ fn rule(matches: &[HttpMatch], backends: &[HttpBackend]) -> Arc<HttpRule> {
 }
 
 fn route(kind: HttpKind, named: &str, parent: &str, rules: &[Arc<HttpRule>]) -> HttpRoute {
-    let parents = vec![ParentRef { service: object(parent), port: None }];
+    let parents = vec![ParentRef::whole(object(parent))];
     HttpRoute { id: HttpRouteId { kind, name: object(named) }, parents, rules: rules.to_vec(), created: 0 }
 }
 

@@ -1,6 +1,9 @@
 //! Routes with a Service as parent (Gateway API, GAMMA).
 
+use std::sync::Arc;
+
 use super::name::{Name, ObjectName};
+use super::service::ServicePort;
 use super::workload::Weight;
 
 /// The Service, or one port of it, that a route is attached to.
@@ -8,8 +11,25 @@ use super::workload::Weight;
 pub struct ParentRef {
     /// The Service.
     pub service: ObjectName,
-    /// Only this port of it; all where absent.
+    /// Only the port of it with this number; any where absent.
     pub port: Option<u16>,
+    /// Only the port of it with this name (`sectionName`); any where absent. Where both are there, both have to fit.
+    pub section: Option<Arc<str>>,
+}
+
+impl ParentRef {
+    /// All ports of a Service.
+    #[must_use]
+    pub const fn whole(service: ObjectName) -> Self {
+        Self { service, port: None, section: None }
+    }
+
+    /// Whether a route with this parent is attached to `port` of the Service.
+    #[must_use]
+    pub fn takes(&self, port: &ServicePort) -> bool {
+        self.port.is_none_or(|number| number == port.port)
+            && self.section.as_ref().is_none_or(|name| *name == port.name)
+    }
 }
 
 /// A Service port that receives a share of a route's connections.

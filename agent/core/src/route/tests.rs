@@ -9,7 +9,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::balance::Balancers;
-use crate::model::{GrantKind, ParentRef, ReferenceGrant, TcpRoute};
+use crate::model::{GrantKind, ParentRef, ReferenceGrant, ServicePort, TcpRoute};
 use crate::snapshot::{Attachment, BranchFault, Delta, Resource};
 use crate::testing::strategies::{ADDRESSES, deltas, workloads};
 use crate::testing::{at, domain, ip, key, live, name, object, pod, route, seeded, service, slice, snapshot};
@@ -171,11 +171,30 @@ fn a_route_for_another_port_decides_nothing() {
     let mut ported = route("a/x", "a/s", &[("a/v1:80", 1)]);
     ported.parents[0].port = Some(81);
     let mut lost = route("a/z", "a/nowhere", &[]);
-    lost.parents.push(ParentRef { service: object("a/s"), port: Some(7) });
+    lost.parents.push(ParentRef { port: Some(7), ..ParentRef::whole(object("a/s")) });
     let s = with_routes([ported.clone(), lost.clone()]);
     assert_eq!(decides(&s), None);
     assert_eq!(s.attachments(&ported), [Attachment::NoPort]);
     assert_eq!(s.attachments(&lost), [Attachment::NoService, Attachment::NoPort]);
+}
+
+#[test]
+fn a_port_may_be_told_by_its_name() {
+    let mut ports = service("a/s", "10.9.0.1", 80);
+    ports.ports[0].name = "web".into();
+    ports.ports.push(ServicePort { name: "alt".into(), port: 81, app_protocol: None });
+    let s = mesh().apply([Delta::Put(Resource::Service(ports))]);
+    let attached = |port: Option<u16>, section: &str| {
+        let parent = ParentRef { port, section: Some(section.into()), ..ParentRef::whole(object("a/s")) };
+        let route = TcpRoute { parents: vec![parent], ..route("a/x", "a/s", &[]) };
+        let s = s.apply([Delta::Put(Resource::TcpRoute(route.clone()))]);
+        let decides = ["a/s:80", "a/s:81"].map(|port| s.split(&key(port), None).is_some());
+        (decides, s.attachments(&route))
+    };
+    assert_eq!(attached(None, "web"), ([true, false], vec![Attachment::Accepted]));
+    assert_eq!(attached(Some(81), "alt"), ([false, true], vec![Attachment::Accepted]));
+    assert_eq!(attached(Some(80), "alt"), ([false, false], vec![Attachment::NoPort]), "both have to fit");
+    assert_eq!(attached(None, "none"), ([false, false], vec![Attachment::NoPort]));
 }
 
 #[test]

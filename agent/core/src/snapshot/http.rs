@@ -11,7 +11,7 @@ use imbl::{OrdMap, OrdSet};
 use super::sides::{HttpRoutes, by_namespace, covers};
 use super::{Attachment, BranchFault, Snapshot, routes, sessions, traffic};
 use crate::http::{HttpRoute, HttpRouteId, HttpRouter};
-use crate::model::{BackendRef, GrantKind, HttpKind, HttpRule, Name, ObjectName, ParentRef};
+use crate::model::{BackendRef, GrantKind, HttpKind, HttpRule, Name, ObjectName, ParentRef, Service};
 
 /// The routes, and who they name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,10 +66,19 @@ impl HttpTables {
     }
 
     /// The routes attached to a port of a Service.
-    fn covering<'a>(&'a self, service: &'a ObjectName, port: u16) -> impl Iterator<Item = &'a Arc<HttpRoute>> {
-        let attached = self.of.get(service).into_iter().flatten().filter_map(|id| self.routes.get(id));
-        attached.filter(move |route| route.parents.iter().any(|parent| covers(parent, service, port)))
+    fn covering<'a>(&'a self, service: &'a Service, port: u16) -> impl Iterator<Item = &'a Arc<HttpRoute>> {
+        let attached = self.of.get(&service.name).into_iter().flatten().filter_map(|id| self.routes.get(id));
+        attached.filter(move |route| covers(&route.parents, service, port))
     }
+}
+
+/// The routes attached to a port of a Service, if it exists.
+fn covering<'a>(
+    snapshot: &'a Snapshot,
+    service: &ObjectName,
+    port: u16,
+) -> impl Iterator<Item = &'a Arc<HttpRoute>> + use<'a> {
+    snapshot.service(service).into_iter().flat_map(move |service| snapshot.primary.http.covering(service, port))
 }
 
 fn leave(index: &mut OrdMap<ObjectName, OrdSet<HttpRouteId>>, service: &ObjectName, id: &HttpRouteId) {
@@ -84,7 +93,7 @@ fn leave(index: &mut OrdMap<ObjectName, OrdSet<HttpRouteId>>, service: &ObjectNa
 /// What decides for one port of a Service.
 pub(super) fn resolve(snapshot: &Snapshot, service: &ObjectName, port: u16) -> Option<HttpRoutes> {
     let mut found = HttpRoutes::default();
-    let covering = snapshot.primary.http.covering(service, port);
+    let covering = covering(snapshot, service, port);
     for (namespace, routes) in by_namespace(covering, |route| &route.id.name) {
         let kind = routes.iter().map(|route| route.id.kind).min()?;
         let deciding = routes.into_iter().filter(|route| route.id.kind == kind);
@@ -108,7 +117,7 @@ pub(super) fn fault(snapshot: &Snapshot, route: &HttpRoute, backend: &BackendRef
 /// The first of the routes that decide for the requests of a namespace's clients to one port of a Service.
 pub(super) fn decider(snapshot: &Snapshot, service: &ObjectName, port: u16, client: &Name) -> Option<ObjectName> {
     let first = |namespace: &Name| {
-        let covering = snapshot.primary.http.covering(service, port);
+        let covering = covering(snapshot, service, port);
         covering.map(|route| &route.id).filter(|id| id.name.namespace == *namespace).min()
     };
     first(client).or_else(|| first(&service.namespace)).map(|id| id.name.clone())
@@ -122,8 +131,8 @@ pub(super) fn attachments(snapshot: &Snapshot, route: &HttpRoute) -> Vec<Attachm
 fn attachment(snapshot: &Snapshot, route: &HttpRoute, parent: &ParentRef) -> Attachment {
     let Some(service) = snapshot.service(&parent.service) else { return Attachment::NoService };
     let mut superseder = None;
-    for port in service.ports.iter().filter(|port| parent.port.is_none_or(|wanted| wanted == port.port)) {
-        let beside = snapshot.primary.http.covering(&service.name, port.port);
+    for port in service.ports.iter().filter(|port| parent.takes(port)) {
+        let beside = snapshot.primary.http.covering(service, port.port);
         let side = beside.filter(|other| other.id.name.namespace == route.id.name.namespace);
         match side.min_by_key(|other| other.id.kind) {
             Some(first) if first.id.kind != route.id.kind => superseder = Some(first.id.name.clone()),

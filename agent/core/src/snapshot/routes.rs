@@ -95,8 +95,9 @@ pub(super) fn resolve(snapshot: &Snapshot, key: &ServicePortKey) -> Option<Sides
 
 /// The routes attached to a service port, by name.
 fn covering<'a>(snapshot: &'a Snapshot, key: &ServicePortKey) -> impl Iterator<Item = &'a TcpRoute> {
+    let service = snapshot.service(&key.service);
     let attached = snapshot.primary.routes_of.at(&key.service).iter().map(|route| &**route);
-    attached.filter(|route| route.parents.iter().any(|parent| covers(parent, &key.service, key.port)))
+    attached.filter(move |route| service.is_some_and(|service| covers(&route.parents, service, key.port)))
 }
 
 /// Of the routes of a namespace that are attached to a service port, the one that decides for those clients it may
@@ -156,7 +157,7 @@ fn attachment(snapshot: &Snapshot, route: &TcpRoute, parent: &ParentRef) -> Atta
     let Some(service) = snapshot.service(&parent.service) else { return Attachment::NoService };
     let side = &route.name.namespace;
     let mut superseder = None;
-    for port in service.ports.iter().filter(|p| parent.port.is_none_or(|wanted| wanted == p.port)) {
+    for port in service.ports.iter().filter(|port| parent.takes(port)) {
         // Routes know no families: what wins for one wins for both.
         let key = ServicePortKey { service: service.name.clone(), port: port.port, family: Family::V4 };
         let beside: Vec<_> = covering(snapshot, &key).filter(|other| other.name.namespace == *side).collect();

@@ -86,7 +86,7 @@ mod tests {
             session: Some(persistence()),
             ..HttpRule::default()
         };
-        let parents = vec![ParentRef { service: object("n/front"), port: None }];
+        let parents = vec![ParentRef::whole(object("n/front"))];
         let id = HttpRouteId { kind: HttpKind::Http, name: object("n/r") };
         HttpRoute { id, parents, rules: vec![Arc::new(rule)], created: 0 }
     }

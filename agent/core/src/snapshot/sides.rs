@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::http::HttpRouter;
-use crate::model::{Name, ObjectName, ParentRef};
+use crate::model::{Name, ObjectName, ParentRef, Service};
 
 /// What decides for one service port, by who its client is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,9 +73,10 @@ impl<T: PartialEq> Sides<T> {
     }
 }
 
-/// Whether a route with this parent is attached to a port of a Service.
-pub(super) fn covers(parent: &ParentRef, service: &ObjectName, port: u16) -> bool {
-    parent.service == *service && parent.port.is_none_or(|wanted| wanted == port)
+/// Whether a route with these parents is attached to a port of a Service.
+pub(super) fn covers(parents: &[ParentRef], service: &Service, port: u16) -> bool {
+    let mut ports = service.ports.iter().filter(|of| of.port == port);
+    ports.any(|port| parents.iter().any(|parent| parent.service == service.name && parent.takes(port)))
 }
 
 /// Routes by their namespaces, each in the order they come in.

@@ -108,7 +108,7 @@ pub(crate) fn route(named: &str, parent: &str, backends: &[(&str, u32)]) -> TcpR
     };
     TcpRoute {
         name: object(named),
-        parents: vec![ParentRef { service: object(parent), port: None }],
+        parents: vec![ParentRef::whole(object(parent))],
         backends: backends.iter().map(backend).collect(),
         created: 0,
     }

@@ -152,7 +152,9 @@ fn slices() -> impl Strategy<Value = EndpointSlice> {
 }
 
 fn routes() -> impl Strategy<Value = TcpRoute> {
-    let parent = (services_named(), option::of(select(PORTS))).prop_map(|(service, port)| ParentRef { service, port });
+    let section = select(vec![None, Some("http"), Some("other")]);
+    let parent = (services_named(), option::of(select(PORTS)), section)
+        .prop_map(|(service, port, section)| ParentRef { service, port, section: section.map(Into::into) });
     let backend = (services_named(), select(PORTS), weights()).prop_map(|(service, port, weight)| BackendRef {
         service,
         port,

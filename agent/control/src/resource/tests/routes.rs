@@ -112,8 +112,7 @@ fn a_route_that_is_wrong_as_a_whole_refuses_all_that_is_its_parents() {
     for (spec, port, count) in [
         (format!("parentRefs: [{service}, port: http}}], {rules}"), None, 2),
         (format!("parentRefs: [{service}, port: 70000}}], {rules}"), None, 2),
-        (format!("parentRefs: [{service}, port: 80, sectionName: web}}], {rules}"), Some(80), 2),
-        (format!("parentRefs: [{service}, sectionName: web}}], {rules}"), None, 2),
+        (format!("parentRefs: [{service}, port: 80, sectionName: [web]}}], {rules}"), Some(80), 2),
         (format!("parentRefs: [{service}, port: 80, only: v4}}], {rules}"), Some(80), 2),
         (format!("{PARENT}, rules: {{}}"), Some(80), 1),
     ] {
