@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::awaited::{Awaited, Unfinished};
 use super::heads::FREE;
 use crate::tunnel::Budget;
 
@@ -90,27 +91,30 @@ pub(super) fn poll_read<T: AsyncRead + Unpin>(
     Poll::Ready(Ok(read))
 }
 
-/// A connection to an endpoint, read in such pieces.
+/// A connection to an endpoint, read in such pieces, and not on where its pod has no room for a head.
 #[derive(Debug)]
 pub(super) struct Paced<T> {
     io: T,
     ahead: Ahead,
     full: Full,
+    unfinished: Unfinished,
 }
 
 impl<T> Paced<T> {
     /// Of the pod whose budget this is.
-    pub(super) fn new(io: T, budget: &Arc<Budget>, full: Full) -> Self {
-        Self { io, ahead: Ahead::new(budget), full }
+    pub(super) fn new(io: T, budget: &Arc<Budget>, (full, awaited): (Full, Awaited)) -> Self {
+        Self { io, ahead: Ahead::new(budget), full, unfinished: Unfinished::new(budget, awaited) }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let before = buf.filled().len();
         let read = ready!(poll_read(&mut this.io, cx, buf, this.ahead.size()))?;
         this.ahead.read(read);
-        Poll::Ready(Ok(()))
+        let fits = this.unfinished.read(&buf.filled()[before..]);
+        Poll::Ready(if fits { Ok(()) } else { Err(io::Error::other("its pod has no room for the response's head")) })
     }
 }
 
@@ -175,7 +179,7 @@ mod tests {
     async fn what_is_full_is_known_until_it_is_not() {
         let (near, mut far) = duplex(10);
         let (budget, full) = (Arc::new(Budget::default()), Full::default());
-        let mut paced = Paced::new(near, &budget, full.clone());
+        let mut paced = Paced::new(near, &budget, (full.clone(), Awaited::default()));
         paced.write_all(&[7; 10]).await.unwrap();
         assert!(!full.is());
         let more = tokio::time::timeout(std::time::Duration::from_millis(1), paced.write_all(b"x")).await;
@@ -189,7 +193,7 @@ mod tests {
     async fn no_more_is_read_than_a_piece() {
         let (near, mut far) = duplex(4 * FREE);
         let budget = Arc::new(Budget::new(0));
-        let mut paced = Paced::new(near, &budget, Full::default());
+        let mut paced = Paced::new(near, &budget, Default::default());
         far.write_all(&vec![7; 4 * FREE]).await.unwrap();
         let mut bytes = vec![0; 4 * FREE];
         for _ in 0..4 {

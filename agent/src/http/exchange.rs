@@ -223,7 +223,9 @@ impl Session {
                 Ok(Err(_)) if progress.broken() == Some(Break::App) => {
                     return Err(self.stopped.any().map_or(BadRequest::Body.into(), Fault::from).into());
                 }
-                Ok(Err(_)) if progress.broken() == Some(Break::Budget) => return Err(Fault::Budget.into()),
+                Ok(Err(_)) if progress.broken() == Some(Break::Budget) || lent.is_over_budget() => {
+                    return Err(Fault::Budget.into());
+                }
                 Ok(Err(unsent)) => match after(unsent, &lent, pick, again, &mut retries)? {
                     Next::AtOnce(request) => {
                         going = Going { request, progress, near };

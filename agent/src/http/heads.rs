@@ -20,7 +20,7 @@ use crate::tunnel::Budget;
 pub(super) const FREE: usize = 8 * 1024;
 
 /// What a head may cost that is not complete, in bytes: buffers double as they grow.
-const WHOLE: usize = 2 * HEAD_MAX;
+pub(super) const WHOLE: usize = 2 * HEAD_MAX;
 
 /// See the module.
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod answer;
+mod awaited;
 mod body;
 mod bounds;
 mod claim;

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ahead::{self, Full, Paced};
+use super::awaited::Awaited;
 use super::claim;
 use super::upload::Upload;
 use crate::relay::Far;
@@ -40,6 +41,7 @@ pub(super) enum Lent {
 pub(super) struct Exclusive {
     sender: http1::SendRequest<Upload>,
     full: Full,
+    awaited: Awaited,
     standing: Option<Standing>,
     born: Instant,
     /// Another request has been carried by it.
@@ -73,12 +75,13 @@ pub(super) struct Unsent {
 pub(super) async fn speak_http1(far: Far, budget: &Arc<Budget>) -> hyper::Result<Exclusive> {
     let mut builder = http1::Builder::new();
     builder.preserve_header_case(true).max_header_size(HEAD_MAX).max_buf_size(ahead::MOST);
-    let (standing, full) = (standing(&far), Full::default());
+    let (standing, full, awaited) = (standing(&far), Full::default(), Awaited::default());
+    let shared = (full.clone(), awaited.clone());
     let sender = match far {
-        Far::Tcp(tcp) => begin_http1(&builder, Paced::new(tcp, budget, full.clone())).await?,
-        Far::Stream(stream) => begin_http1(&builder, Paced::new(stream.into_io(), budget, full.clone())).await?,
+        Far::Tcp(tcp) => begin_http1(&builder, Paced::new(tcp, budget, shared)).await?,
+        Far::Stream(stream) => begin_http1(&builder, Paced::new(stream.into_io(), budget, shared)).await?,
     };
-    Ok(Exclusive { sender, full, standing, born: Instant::now(), used: false })
+    Ok(Exclusive { sender, full, awaited, standing, born: Instant::now(), used: false })
 }
 
 /// Speaks HTTP/2 over a connection just made.
@@ -110,6 +113,11 @@ impl Lent {
         }
     }
 
+    /// Whether a response was not read on because its pod has no room for its head.
+    pub(super) fn is_over_budget(&self) -> bool {
+        matches!(self, Self::Http1(lent) if lent.awaited.is_over())
+    }
+
     /// Sends a request and waits for the head of its response.
     ///
     /// # Errors
@@ -120,6 +128,7 @@ impl Lent {
                 if !request.body().is_end_stream() {
                     request.body_mut().paced(&lent.full);
                 }
+                lent.awaited.asked();
                 lent.sender.try_send_request(request).await
             }
             Self::Http2(shared) => shared.0.sender.clone().try_send_request(request).await,

@@ -102,7 +102,7 @@ fn route(echo: &Echo, name: &str, parent: Value, rules: Value) -> Result<()> {
 }
 
 /// Both ports of both Services, each of which is marked: its first port, then its second.
-fn each_port(echo: &Echo, [v1, v2]: [(&str, &str); 2]) -> Result<()> {
+fn each_port(echo: &Echo, [v1, v2]: [(&'static str, &'static str); 2]) -> Result<()> {
     let at = |service: &weft_tests::lab::Service, port: u16| (service.v4().ip(), port).into();
     for (service, port, name, mark) in [
         (&echo.v1, 80, "echo-v1", v1.0),

@@ -1,7 +1,9 @@
-//! Heads that are never finished and answers that are never read, by very many connections of one pod.
+//! Heads that are never finished, of requests and of responses, and answers that are never read, by very many connections of one
+//! pod.
 
 use anyhow::{Result, ensure};
-use weft_tests::app::{Ask, Behaviour, Http, Options, Until};
+use weft_tests::app::{App, Ask, Behaviour, Http, Options, Until};
+use weft_tests::lab::Service;
 use weft_tests::wait;
 
 use super::Wire;
@@ -10,6 +12,8 @@ use crate::fixture::anywhere;
 
 /// Connections with long heads of each kind.
 const MANY: usize = 2000;
+/// Responses with long heads: twice the room, uncharged.
+const RESPONSES: u64 = 800;
 /// Answers.
 const ANSWERS: u64 = 700;
 
@@ -51,14 +55,70 @@ fn long_heads_are_charged_to_their_pod() -> Result<()> {
     wire.finish()
 }
 
+/// A server outside the mesh: what a tunnel holds is not looked at here.
+fn plain(wire: &Wire, behaviour: Behaviour) -> Result<(App, u64, Service)> {
+    let pod = wire.web.lab.pod(&wire.web.b, "plain").mesh("disabled").create()?;
+    let server = pod.app(&wire.web.lab)?;
+    let (listener, _) = server.listen(anywhere(8080), "plain", behaviour)?;
+    let service = wire.web.lab.service("plain").speaks("http").pods(&[&pod]).create()?;
+    Ok((server, listener, service))
+}
+
+#[test]
+fn long_response_heads_are_charged_to_their_pod() -> Result<()> {
+    let wire = Wire::new("longanswers")?;
+    let (server, listener, plain) = plain(&wire, Behaviour::Manual)?;
+    let app = &wire.web.app;
+    let asked = || -> Result<_> {
+        let near = app.open(plain.v4())?.conn;
+        app.say(near, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        let far = server.accept(listener)?.conn;
+        server.receive(far, Until::Head)?;
+        Ok((near, far))
+    };
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}", "y".repeat(60_000));
+    let complete = || {
+        wait::until("a long head of a response to be passed on", wait::DEADLINE, || {
+            let (near, far) = asked()?;
+            server.write(far, head.as_bytes())?;
+            server.say(far, "\r\n\r\n")?;
+            let said = app.receive(near, Until::Head)?.text;
+            server.close(far)?;
+            app.close(near)?;
+            ensure!(said.starts_with("HTTP/1.1 200") && said.contains("yyy"), "{said:?}");
+            Ok(())
+        })
+    };
+    complete()?;
+    let (over, rest) =
+        (|| wire.requests_counted(&[("response_code", "503"), ("error", "over_budget")]), Rest::of(&wire)?);
+    let (before, mut conns) = (over()?, Vec::new());
+    wire.web.steered(RESPONSES, || {
+        rest.bears("heads of responses that are not complete", || {
+            for _ in 0..RESPONSES {
+                let (near, far) = asked()?;
+                // One that is refused may be closed before all of it is taken.
+                let _ = server.write(far, head.as_bytes());
+                conns.push((near, far));
+            }
+            still(&rest)
+        })
+    })?;
+    let over = over()? - before;
+    ensure!((400..RESPONSES).contains(&over), "{over} of {RESPONSES} were refused");
+    for (near, far) in conns {
+        server.close(far)?;
+        app.close(near)?;
+    }
+    // What is over makes room.
+    complete()?;
+    wire.finish()
+}
+
 #[test]
 fn answers_nobody_reads_hold_little() -> Result<()> {
     let wire = Wire::new("unreadanswers")?;
-    // A server outside the mesh: what a tunnel holds is not looked at here.
-    let pod = wire.web.lab.pod(&wire.web.b, "plain").mesh("disabled").create()?;
-    let server = pod.app(&wire.web.lab)?;
-    server.listen(anywhere(8080), "plain", Behaviour::Http)?;
-    let plain = wire.web.lab.service("plain").speaks("http").pods(&[&pod]).create()?;
+    let (_, _, plain) = plain(&wire, Behaviour::Http)?;
     let app = &wire.web.app;
     wait::until("the server to answer", wait::DEADLINE, || {
         let reply = wire.web.steered(1, || app.fetch(plain.v4(), Http::One, Ask::get("/")))?;
