@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use weft_tests::app::{App, Ask, Behaviour, Http, Requests};
+use weft_tests::app::{App, Ask, Behaviour, Http, Payload, Requests, Until};
 use weft_tests::lab::{Lab, Node, Pod, Service};
 use weft_tests::wait;
 
@@ -115,6 +115,39 @@ fn outbound_h2() -> Result<()> {
     let saw = web.app.fetch(web.web.v6(), Http::Two, Ask::get("/x"))?.saw()?;
     ensure!(saw.version == "HTTP/2.0" && saw.target == format!("http://{}/x", web.web.v6()), "{saw:?}");
     ensure!(web.counted(&[("request_protocol", "http2")])? >= 201);
+    web.lab.finish()
+}
+
+#[test]
+fn outbound_http1_to_h2c() -> Result<()> {
+    let web = Web::serving("raised", 2, "kubernetes.io/h2c")?;
+    let to = web.web.v4();
+    let body = Payload::Noise { seed: 7, length: 300_000 };
+    let posted = Ask::post("/echo?x=1", body.clone()).with(&[("x-mine", "1"), ("transfer-encoding", "chunked")]);
+    let (got, sent) = web.steered(2, || {
+        let got = web.app.fetch(to, Http::One, Ask::get("/a/b?c=d"))?;
+        Ok((got, web.app.fetch(to, Http::One, posted)?))
+    })?;
+    for (reply, method, path) in [(&got, "GET", "/a/b?c=d"), (&sent, "POST", "/echo?x=1")] {
+        let saw = reply.saw()?;
+        ensure!(saw.version == "HTTP/2.0", "the endpoint of a port that speaks HTTP/2 got {}: {saw:?}", saw.version);
+        ensure!(reply.version == "HTTP/1.1" && saw.method == method, "{reply:?}");
+        ensure!(saw.target == format!("http://{to}{path}") && saw.header("host").is_none(), "{saw:?}");
+    }
+    let saw = sent.saw()?;
+    ensure!(saw.body == body.sum() && saw.header("x-mine") == Some("1"), "{saw:?}");
+    ensure!(saw.header("transfer-encoding").is_none(), "{saw:?}");
+    // Trailers come through, and requests are balanced over connections that many of them share.
+    let after = web.app.fetch(to, Http::One, Ask::get("/trailers").with(&[("te", "trailers")]))?;
+    ensure!(after.trailer("x-after") == Some("all of it"), "{after:?}");
+    let answers = web.app.request(Requests::to(to, Http::One, Ask::get("/hello"), 200).over(4, 1))?;
+    ensure!(answers.with(200) == 200 && answers.names.values().all(|count| *count >= 40), "{answers:?}");
+    // An app that waits to be asked for its body is asked.
+    let conn = web.app.open(to)?.conn;
+    web.app.say(conn, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")?;
+    ensure!(web.app.receive(conn, Until::Head)?.text.starts_with("HTTP/1.1 100 "));
+    web.app.say(conn, "ok")?;
+    ensure!(web.app.receive(conn, Until::Head)?.text.starts_with("HTTP/1.1 200 "));
     web.lab.finish()
 }
 

@@ -13,6 +13,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
+use weft_core::route::takes_http2;
 use weft_core::snapshot::Snapshot;
 
 use super::answer::{Fault, is_grpc};
@@ -167,6 +168,9 @@ impl Session {
                 // Only of what goes on to a backend.
                 for copy in routing.copies(rand::random) {
                     mirror(self, &mut going.request, copy);
+                }
+                if takes_http2(&snapshot, &routing.backend) {
+                    going.raise();
                 }
                 let mut response = self.send(&snapshot, going, &routing, (limits, bounds, place), seen).await?;
                 routing.edit_response(response.headers_mut());

@@ -57,6 +57,14 @@ impl Going {
         Ok((Self { request, progress, near: near.filter(|_| switches) }, routed))
     }
 
+    /// For an endpoint that speaks HTTP/2, where that can be.
+    pub(super) fn raise(&mut self) {
+        if hop::raise(&mut self.request) {
+            // Who serves the app has invited it already.
+            self.request.body_mut().invited();
+        }
+    }
+
     pub(super) fn http2(&self) -> bool {
         self.request.version() == Version::HTTP_2
     }

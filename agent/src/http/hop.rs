@@ -6,7 +6,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
-use http::{Method, StatusCode, Version, request, response};
+use http::{Method, Request, StatusCode, Version, request, response};
 
 use super::framing::{self, Unreadable};
 
@@ -70,6 +70,27 @@ pub(super) fn request(head: &mut request::Parts) -> Result<bool, BadRequest> {
         head.method == Method::CONNECT
     };
     Ok(upgrade)
+}
+
+/// Makes of an app's request over HTTP/1 one for an endpoint that speaks HTTP/2 (RFC 9113, 8.3.1). What asks for another
+/// protocol, names nobody (HTTP/1.0 may) or asks for no resource cannot be said so: it stays as it is. Answers whether it could.
+pub(super) fn raise<B>(request: &mut Request<B>) -> bool {
+    let http1 = request.version() != Version::HTTP_2;
+    if !http1 || request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE) {
+        return false;
+    }
+    let host = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let (Some(host), true) = (host, request.uri().path().starts_with('/')) else { return false };
+    let mut uri = request.uri().clone().into_parts();
+    uri.scheme = Some(http::uri::Scheme::HTTP);
+    uri.authority = Some(host);
+    let Ok(uri) = http::Uri::from_parts(uri) else { return false };
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_2;
+    for name in [HOST, TRANSFER_ENCODING, EXPECT] {
+        request.headers_mut().remove(name);
+    }
+    true
 }
 
 /// Makes a response's head fit for the app.

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
-use weft_core::route::ServicePortKey;
+use weft_core::route::{ServicePortKey, takes_http2};
 
 use super::endpoint::{Reached, Tries};
 use super::exchange::Session;
+use super::hop;
 use super::record::Seen;
 use super::upload::{Progress, Upload};
 use super::wire::Lent;
@@ -77,12 +78,15 @@ pub(super) fn mirror(session: &Arc<Session>, request: &mut Request<Upload>, to: 
 
 async fn send(
     session: &Arc<Session>,
-    request: Request<Upload>,
+    mut request: Request<Upload>,
     to: &ServicePortKey,
     progress: &Progress,
 ) -> Option<()> {
     let snapshot = (session.http.snapshots)();
     let (mut tries, mut seen) = (Tries::default(), Seen::uncounted(session, &request));
+    if takes_http2(&snapshot, to) {
+        hop::raise(&mut request);
+    }
     let http2 = request.version() == http::Version::HTTP_2;
     let reached = session.reach(&snapshot, to, http2, &mut tries, &mut seen).await.ok()?;
     let Reached { pick, place, mut lent, server } = reached;

@@ -196,6 +196,11 @@ impl Upload {
         Self { source: Source::Kept(reel.reader()), progress, gate: None, full: None }
     }
 
+    /// Nothing holds it back.
+    pub(super) fn invited(&mut self) {
+        self.gate = None;
+    }
+
     /// The same, held back until the gate opens.
     pub(super) fn behind(self, gate: Arc<Gate>) -> Self {
         Self { gate: Some((gate, None)), ..self }

@@ -15,7 +15,7 @@ use crate::snapshot::{Family, Snapshot};
 
 pub use crate::snapshot::ServicePortKey;
 pub use detect::{LOOKED_AT, Said, said};
-pub use protocol::{HttpBecause, OpaqueBecause, Protocol, protocol};
+pub use protocol::{HttpBecause, OpaqueBecause, Protocol, protocol, takes_http2};
 
 /// The port HBONE is served on, at every live pod's address.
 pub const HBONE_PORT: u16 = 15008;

@@ -126,6 +126,15 @@ pub fn protocol(snapshot: &Snapshot, key: &ServicePortKey, client: Option<&Name>
     }
 }
 
+/// Whether the endpoints of the port `key` names speak HTTP/2 from their first byte, by its `appProtocol`: what an app asks over
+/// HTTP/1 they get as HTTP/2 (Gateway API's GEP-1911).
+#[must_use]
+pub fn takes_http2(snapshot: &Snapshot, key: &ServicePortKey) -> bool {
+    let service = snapshot.service(&key.service);
+    let port = service.and_then(|service| service.ports.iter().find(|port| port.port == key.port));
+    port.is_some_and(|port| declared(port) == Protocol::Http(HttpBecause::DeclaredHttp2))
+}
+
 /// Whether it is asked for that the mesh finds out what a port speaks. A Service's word goes before its namespace's.
 fn is_asked(snapshot: &Snapshot, key: &ServicePortKey) -> bool {
     let of_service = snapshot.service(&key.service).and_then(|service| service.detect);

@@ -57,6 +57,33 @@ fn an_upgrade_is_carried_unless_it_is_to_http2() {
 }
 
 #[test]
+fn what_http2_can_say_is_said_in_it() {
+    let raised = |text: &str| {
+        let mut head = head(text);
+        super::request(&mut head).unwrap();
+        let mut request = Request::from_parts(head, ());
+        let said = raise(&mut request);
+        (said, request)
+    };
+    let (said, request) =
+        raised("POST /a?b HTTP/1.1\nhost: c:1\ntransfer-encoding: chunked\nexpect: 100-continue\nd: e");
+    assert!(said && request.version() == Version::HTTP_2);
+    assert_eq!(request.uri(), "http://c:1/a?b");
+    assert_eq!(request.headers().keys().collect::<Vec<_>>(), ["d"]);
+    let (said, request) = raised("GET http://other/x HTTP/1.1\nhost: other");
+    assert!(said && request.uri() == "http://other/x");
+    for kept in [
+        "GET / HTTP/1.0",
+        "OPTIONS * HTTP/1.1\nhost: a",
+        "CONNECT a:1 HTTP/1.1\nhost: a:1",
+        "GET / HTTP/1.1\nhost: a\nconnection: upgrade\nupgrade: websocket",
+    ] {
+        let (said, request) = raised(kept);
+        assert!(!said && request.version() != Version::HTTP_2 && request.uri().scheme().is_none(), "{kept}");
+    }
+}
+
+#[test]
 fn a_length_that_can_be_read_in_two_ways_is_refused() {
     for (fields, refused) in [
         ("content-length: 5", None),
