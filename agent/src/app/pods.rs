@@ -61,6 +61,8 @@ pub(super) struct Pods {
     /// Changes of the configuration so far that may concern them.
     pub(super) changes: u64,
     published: Option<Standings>,
+    /// The generation of the snapshot whose modes for plaintext the kernel has.
+    modes_of: Option<u64>,
     pub(super) events: mpsc::UnboundedSender<PodEvent>,
     /// Turns for looks at tunnel ports.
     pub(super) looking: Arc<Semaphore>,
@@ -78,6 +80,7 @@ impl Pods {
             unaddressed: HashMap::new(),
             changes: 0,
             published: None,
+            modes_of: None,
             events,
             looking: Arc::new(Semaphore::new(LOOKS)),
         }
@@ -236,12 +239,18 @@ impl Pods {
         }
     }
 
-    fn set_modes(&self, snapshot: &Snapshot) {
+    /// Has the kernel treat plaintext as policy says. A pod is enrolled with what a snapshot says; here another may.
+    fn set_modes(&mut self, snapshot: &Snapshot) {
+        if self.modes_of == Some(snapshot.generation()) {
+            return;
+        }
+        self.modes_of = Some(snapshot.generation());
         for enrolled in self.enrolled.values() {
             let Some(workload) = enrolled.pod.workload(snapshot) else { continue };
             let modes = InboundModes::new(&plaintext_modes(snapshot, workload), &workload.probe_ports);
             if let Err(error) = self.parts.steering.set_inbound_modes(enrolled.pod.netns.cookie(), &modes) {
                 tracing::error!(pod = %enrolled.pod.name, %error, "cannot tell the kernel how to treat plaintext");
+                self.modes_of = None;
             }
         }
     }
@@ -306,10 +315,10 @@ fn same_pod(enrolled: &Enrolled, workload: &Workload, parts: &Parts) -> bool {
 
 /// Whether the pod has another netns now: its sandbox was made anew.
 fn replaced(enrolled: &Enrolled, parts: &Parts) -> bool {
-    parts.finder.replaced(&enrolled.pod.uid, &enrolled.path, enrolled.pod.netns.cookie())
+    parts.finder.replaced(&enrolled.pod.uid, &enrolled.path, &enrolled.pod.netns)
 }
 
 /// Whether nothing of the pod runs in its netns any more: the pod was deleted, or its sandbox made anew.
 fn deserted(enrolled: &Enrolled, parts: &Parts) -> bool {
-    parts.finder.deserted(&enrolled.pod.uid, &enrolled.path, enrolled.pod.netns.cookie())
+    parts.finder.deserted(&enrolled.pod.uid, &enrolled.path, &enrolled.pod.netns)
 }

@@ -59,21 +59,23 @@ impl Finder {
         matches!(self, Self::Annotation) && workload.netns.as_deref() != Some(path)
     }
 
-    /// Whether the pod that was enrolled at `path` with this cookie has another network namespace now.
+    /// Whether the pod that was enrolled at `path` in this network namespace has another one now. Asked of every pod every
+    /// second: mostly answered by one look at `path`.
     #[must_use]
-    pub fn replaced(&self, uid: &str, path: &Path, cookie: u64) -> bool {
+    pub fn replaced(&self, uid: &str, path: &Path, netns: &NetNs) -> bool {
         match self {
-            Self::Annotation => is_other(path, cookie),
-            Self::Processes(processes) => processes.path(uid).is_some_and(|now| is_other(&now, cookie)),
+            _ if netns.is_at(path) => false,
+            Self::Annotation => true,
+            Self::Processes(processes) => processes.path(uid).is_some_and(|now| !netns.is_at(&now)),
         }
     }
 
     /// Whether nothing of the pod runs in the network namespace it was enrolled in.
     #[must_use]
-    pub fn deserted(&self, uid: &str, path: &Path, cookie: u64) -> bool {
+    pub fn deserted(&self, uid: &str, path: &Path, netns: &NetNs) -> bool {
         match self {
-            Self::Annotation => is_other(path, cookie),
-            Self::Processes(processes) => processes.path(uid).is_none_or(|now| is_other(&now, cookie)),
+            Self::Annotation => !netns.is_at(path),
+            Self::Processes(processes) => processes.path(uid).is_none_or(|now| !netns.is_at(&now)),
         }
     }
 }

@@ -66,18 +66,18 @@ impl Processes {
     /// It is not known: with the moment of the next look if this was too soon for one, without if it was looked for just now.
     pub fn find(&self, uid: &str) -> Result<PathBuf, Option<Instant>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let stands =
-            |found: &&Found| self.look(found.pid).is_some_and(|(of, now)| of == uid && now.netns == found.netns);
-        if !state.found.get(uid).as_ref().is_some_and(stands) {
-            let began = Instant::now();
-            if let Some(next) = state.next.filter(|next| began < *next) {
-                return Err(Some(next));
-            }
-            state.found = self.scan(&state.found);
-            state.next = Some(Instant::now() + (began.elapsed() * SHARE).max(SCAN_EVERY));
+        let path = |found: &Found| self.proc.join(found.pid.to_string()).join("ns/net");
+        let stands = |found: &&Found| self.place(found.pid).is_some_and(|(of, now)| of == uid && now == found.netns);
+        if let Some(found) = state.found.get(uid).filter(stands) {
+            return Ok(path(found));
         }
-        let found = state.found.get(uid).filter(stands).ok_or(None)?;
-        Ok(self.proc.join(found.pid.to_string()).join("ns/net"))
+        let began = Instant::now();
+        if let Some(next) = state.next.filter(|next| began < *next) {
+            return Err(Some(next));
+        }
+        state.found = self.scan(&state.found);
+        state.next = Some(Instant::now() + (began.elapsed() * SHARE).max(SCAN_EVERY));
+        state.found.get(uid).map(path).ok_or(None)
     }
 
     /// Looks at every process. A pod stays where it was as long as any process of it is there.
@@ -97,10 +97,15 @@ impl Processes {
 
     /// The pod a process belongs to, and where it is; `None` for what is no pod's or has ended.
     fn look(&self, pid: u32) -> Option<(String, Found)> {
+        let (uid, netns) = self.place(pid)?;
+        Some((uid, Found { pid, netns, started: started(&self.proc.join(pid.to_string()))? }))
+    }
+
+    /// The pod a process belongs to, and the network namespace it is in.
+    fn place(&self, pid: u32) -> Option<(String, PathBuf)> {
         let directory = self.proc.join(pid.to_string());
         let uid = pod_uid(&fs::read_to_string(directory.join("cgroup")).ok()?)?;
-        let netns = fs::read_link(directory.join("ns/net")).ok()?;
-        Some((uid, Found { pid, netns, started: started(&directory)? }))
+        Some((uid, fs::read_link(directory.join("ns/net")).ok()?))
     }
 }
 

@@ -6,13 +6,17 @@ use std::{
     fmt,
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
     process,
     sync::Arc,
 };
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
 use socket2::{Domain, Socket, Type};
 
 /// A network namespace, kept alive by this handle. Drop it as soon as its pod is gone, or the namespace stays.
@@ -56,6 +60,13 @@ impl NetNs {
     /// Never reused while the machine runs, unlike inode numbers and pod addresses.
     pub const fn cookie(&self) -> u64 {
         self.cookie
+    }
+
+    /// Whether it is what is at `path`. While this handle holds it, nothing else has its inode number.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let own = fstat(&self.file).map(|own| (own.st_dev, own.st_ino));
+        let there = std::fs::metadata(path).map(|there| (there.dev(), there.ino()));
+        matches!((own, there), (Ok(own), Ok(there)) if own == there)
     }
 
     /// Runs `work` with this thread inside the namespace. Sockets made there stay there; `work` must not await.
@@ -124,5 +135,17 @@ impl AsFd for NetNs {
 impl fmt::Debug for NetNs {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "NetNs({})", self.cookie)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_told_from_what_is_elsewhere() {
+        let here = NetNs::current().unwrap();
+        assert!(here.is_at(Path::new("/proc/thread-self/ns/net")));
+        assert!(!here.is_at(Path::new("/proc/thread-self/ns/mnt")) && !here.is_at(Path::new("/proc/0/ns/net")));
     }
 }
