@@ -122,6 +122,7 @@ impl Node {
         }
         let first = !std::mem::replace(&mut self.settled, true);
         let own = first || batch.iter().any(|delta| concerns(delta, &known, &self.parts.node));
+        let near = own || batch.iter().any(|delta| self.same_node.is_concerned(delta, &known));
         let (before, after) = self.store.apply(batch);
         self.parts.outbound.balancers.sync(&after);
         self.parts.outbound.http.sync(&after);
@@ -132,7 +133,7 @@ impl Node {
         if own {
             self.pods.changes += 1;
             self.reconcile().await;
-        } else {
+        } else if near {
             self.sync_same_node().await;
         }
         if first {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use weft_core::model::Workload;
 use weft_core::policy::Sources;
-use weft_core::same_node::{self, Local, same_node};
-use weft_core::snapshot::Snapshot;
+use weft_core::same_node::{self, Local, Near, same_node};
+use weft_core::snapshot::{Delta, Snapshot};
 
 use super::parts::Parts;
 use super::pods::Pods;
@@ -49,6 +49,8 @@ pub(super) struct SameNode {
     numbers: BTreeMap<u64, u32>,
     guard: Guard,
     told: Option<Basis>,
+    /// Whom it was told of.
+    near: Near,
     started: Instant,
     /// Has what the kernel reports read, once it is known who is who.
     report: Option<oneshot::Sender<()>>,
@@ -77,6 +79,7 @@ impl SameNode {
             numbers: BTreeMap::new(),
             guard: Guard::Unknown,
             told: None,
+            near: Near::default(),
             started: Instant::now(),
             report: Some(report),
             off,
@@ -100,6 +103,11 @@ impl SameNode {
         if matches!(self.guard, Guard::Up { .. }) {
             self.guard = Guard::Unknown;
         }
+    }
+
+    /// Whether the kernel is to hear of a change to what is `known` at once. Of others it hears at the next look.
+    pub(super) fn is_concerned(&self, delta: &Delta, known: &Snapshot) -> bool {
+        self.off.is_none() && self.near.is_concerned(delta, known)
     }
 
     /// Has the kernel follow `snapshot`. Cheap when nothing changed. Not to be called before what a predecessor left has
@@ -137,6 +145,7 @@ impl SameNode {
         }
         self.number(parts, &basis.2);
         let locals = self.locals(pods, snapshot);
+        self.near = Near::of(snapshot, &locals);
         let plan = match self.off {
             None => same_node(snapshot, &locals, &parts.outbound.balancers, CHOICES, Instant::now()),
             Some(_) => same_node::SameNode::default(),

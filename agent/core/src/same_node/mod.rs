@@ -6,6 +6,8 @@
 //! whose clients keep their endpoints, a pod
 //! whose policies the compiled form cannot express, and everything `weft.dev/fast-path: disabled` is said of.
 
+mod near;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::policy::{Admission, admission};
 use crate::reason::reasons;
 use crate::route::{HBONE_PORT, Protocol, protocol, service_port_at};
 use crate::snapshot::{Family, ServicePortKey, Snapshot};
+pub use near::Near;
 
 /// A pod of this node that its agent serves.
 #[derive(Clone, Debug)]

@@ -250,6 +250,12 @@ impl Snapshot {
         self.primary.backed_at.at(ip).iter().map(|backed| &backed.name).collect()
     }
 
+    /// An endpoint slice.
+    #[must_use]
+    pub fn slice(&self, name: &ObjectName) -> Option<&EndpointSlice> {
+        self.primary.slices.get(name).map(|slice| &**slice)
+    }
+
     /// The endpoints of a service port; `None` where there is no such service or port. Worked out by each call: of ten
     /// thousand services a node calls a few, and [`crate::balance`] keeps those until their [`Self::revision`] is another.
     #[must_use]

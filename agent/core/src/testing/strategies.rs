@@ -285,6 +285,15 @@ pub(crate) fn resources() -> impl Strategy<Value = Resource> {
 
 /// Changes: mostly arrivals, some of them of what is already there in another form, and some departures.
 pub(crate) fn deltas() -> impl Strategy<Value = Delta> {
-    (resources(), prop::bool::weighted(0.8))
+    changes(resources())
+}
+
+/// The same of what a big cluster has many of: services and endpoint slices.
+pub(crate) fn deltas_of_many() -> impl Strategy<Value = Delta> {
+    changes(prop_oneof![services().prop_map(Resource::Service), slices().prop_map(Resource::EndpointSlice)])
+}
+
+fn changes(of: impl Strategy<Value = Resource>) -> impl Strategy<Value = Delta> {
+    (of, prop::bool::weighted(0.8))
         .prop_map(|(resource, put)| if put { Delta::Put(resource) } else { Delta::Remove(resource.key()) })
 }
