@@ -16,6 +16,7 @@ mod guard;
 mod inbound;
 mod lifecycle;
 mod outbound;
+mod policies;
 mod reversal;
 mod same_node;
 mod unclassified;
