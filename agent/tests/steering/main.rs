@@ -13,6 +13,7 @@ mod pair;
 mod attacks;
 mod firewall;
 mod guard;
+mod hijack;
 mod inbound;
 mod lifecycle;
 mod outbound;
