@@ -16,26 +16,36 @@ fn attack_in_the_name_of_another_is_stopped_by_the_guard() {
         let (client, server) = (pair.client.v4, pair.server.v4);
         let arrived = || verdict(&pair.steering, "lookup_assign_plaintext");
         // Unguarded, a forged SYN arrives: the test can fail.
-        let before = arrived();
-        raw.ok(&format!("forge('{client}', '{server}', 41000, 80)"));
-        eventually("the forged SYN to arrive", || (arrived() > before).then_some(())).await;
+        for (client, server, _) in pair.families() {
+            let before = arrived();
+            raw.ok(&format!("forge('{client}', '{server}', 41000, 80)"));
+            eventually("the forged SYN to arrive", || (arrived() > before).then_some(())).await;
+        }
         assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Vec::<String>::new());
         let sources = || verdict(&pair.steering, "guard_drop_source");
         let neighbours = || verdict(&pair.steering, "guard_drop_neighbour");
         let routers = || verdict(&pair.steering, "guard_drop_router");
         let before = arrived();
+        for (client, server, _) in pair.families() {
+            for (what, code) in [
+                ("a SYN", format!("forge('{client}', '{server}', 41001, 80)")),
+                ("a SYN-ACK in a frame", format!("framed(syn('{server}', '{client}', 80, 40001, 18))")),
+                (
+                    "the same in a tag",
+                    format!("framed(syn('{server}', '{client}', 80, 40001, 18), tags=b'\\x81\\0\\0\\x05')"),
+                ),
+            ] {
+                let dropped = sources();
+                raw.ok(&code);
+                eventually(&format!("{what} from {server} to be dropped"), || (sources() > dropped).then_some(()))
+                    .await;
+            }
+        }
         for (what, code, counter) in [
-            ("a SYN", format!("forge('{client}', '{server}', 41001, 80)"), &sources as &dyn Fn() -> u64),
-            ("a SYN-ACK in a frame", format!("frame(0x800, syn('{server}', '{client}', 80, 40001, 18))"), &sources),
             (
-                "the same in a tag",
-                format!("frame(0x800, syn('{server}', '{client}', 80, 40001, 18), tags=b'\\x81\\0\\0\\x05')"),
-                &sources,
-            ),
-            (
-                "IPv6",
+                "an echo request",
                 format!("frame(0x86dd, icmp6('{}', '{}', b'\\x80' + b'\\0' * 7))", pair.server.v6, pair.client.v6),
-                &sources,
+                &sources as &dyn Fn() -> u64,
             ),
             (
                 "an ARP answer",
@@ -70,10 +80,13 @@ fn attack_in_the_name_of_another_is_stopped_by_the_guard() {
         }
         assert_eq!(arrived(), before, "something forged arrived");
         // What is its own passes, and so does what is nobody's here.
-        raw.ok(&format!("forge('{}', '{server}', 41002, 80)", attacker.v4));
-        eventually("its own SYN to arrive", || (arrived() > before).then_some(())).await;
-        raw.ok(&format!("forge('10.99.0.7', '{server}', 41003, 80)"));
-        eventually("a SYN of nobody here to arrive", || (arrived() > before + 1).then_some(())).await;
+        for ((_, server, vip), nobody) in pair.families().into_iter().zip(["10.99.0.7", "fd99::7"]) {
+            let before = arrived();
+            raw.ok(&format!("forge('{}', '{server}', 41002, 80)", attacker.address(vip)));
+            eventually("its own SYN to arrive", || (arrived() > before).then_some(())).await;
+            raw.ok(&format!("forge('{nobody}', '{server}', 41003, 80)"));
+            eventually("a SYN of nobody here to arrive", || (arrived() > before + 1).then_some(())).await;
+        }
         // Guarded pods reach each other as before, in both families.
         let (mut app, mut peer) = (pair.client.app(), pair.server.app());
         peer.ok("l = listen('::', 80)");
@@ -185,6 +198,11 @@ fn strangers_on_the_bridge_are_guarded_as_well() {
         for (what, code, counter) in [
             ("a SYN", format!("forge('{client}', '{server}', 41000, 80)"), "guard_drop_source"),
             (
+                "a SYN of IPv6",
+                format!("forge('{}', '{}', 41000, 80)", pair.client.v6, pair.server.v6),
+                "guard_drop_source",
+            ),
+            (
                 "an ARP answer for a pod",
                 format!("frame(0x806, struct.pack('!HHBBH', 1, 0x800, 6, 4, 2) + own + socket.inet_aton('{server}') + own + socket.inet_aton('{client}'))"),
                 "guard_drop_neighbour",
@@ -192,6 +210,15 @@ fn strangers_on_the_bridge_are_guarded_as_well() {
             (
                 "an ARP answer for the gateway",
                 format!("frame(0x806, struct.pack('!HHBBH', 1, 0x800, 6, 4, 2) + own + socket.inet_aton('10.88.0.254') + own + socket.inet_aton('{client}'))"),
+                "guard_drop_neighbour",
+            ),
+            (
+                "an advertisement of a pod",
+                format!(
+                    "na = b'\\x88\\0\\0\\0\\x60\\0\\0\\0' + socket.inet_pton(socket.AF_INET6, '{}') + b'\\x02\\x01' + own
+frame(0x86dd, icmp6('fe80::99', 'ff02::1', na))",
+                    pair.server.v6
+                ),
                 "guard_drop_neighbour",
             ),
             (
@@ -206,12 +233,14 @@ frame(0x86dd, icmp6('fe80::99', 'ff02::1', na))".into(),
             eventually(&format!("{what} to be dropped"), || (verdict(&pair.steering, counter) > before).then_some(())).await;
         }
         // What is its own passes.
-        let before = verdict(&pair.steering, "lookup_assign_plaintext");
-        raw.ok(&format!("forge('{}', '{server}', 41002, 80)", stranger.v4));
-        eventually("its own SYN to arrive", || {
-            (verdict(&pair.steering, "lookup_assign_plaintext") > before).then_some(())
-        })
-        .await;
+        for (_, server, vip) in pair.families() {
+            let before = verdict(&pair.steering, "lookup_assign_plaintext");
+            raw.ok(&format!("forge('{}', '{server}', 41002, 80)", stranger.address(vip)));
+            eventually("its own SYN to arrive", || {
+                (verdict(&pair.steering, "lookup_assign_plaintext") > before).then_some(())
+            })
+            .await;
+        }
         // One that comes later is noticed.
         let mut changes = pair.steering.link_changes().unwrap();
         let _late = world.bridged_pod(5);
