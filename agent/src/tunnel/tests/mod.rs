@@ -1,6 +1,8 @@
 //! Tunnels over loopback with real TLS, real HTTP/2 and real sockets at both ends.
 
+mod bad_clients;
 mod failures;
+mod hand;
 mod hostile;
 mod interop;
 mod requests;
