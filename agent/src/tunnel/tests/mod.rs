@@ -1,6 +1,7 @@
 //! Tunnels over loopback with real TLS, real HTTP/2 and real sockets at both ends.
 
 mod bad_clients;
+mod bad_servers;
 mod failures;
 mod hand;
 mod hostile;

@@ -92,11 +92,16 @@ pub(in crate::tunnel) struct Records {
 }
 
 impl Records {
-    /// `incoming` is what has come behind the handshake.
+    /// `incoming` is what has come behind the handshake and was not opened, `peer_closed` whether a goodbye was.
     ///
     /// # Errors
     /// When the cipher is none that is known here.
-    pub(super) fn new(extracted: ExtractedSecrets, secrets: Secrets, incoming: Buffer) -> Result<Self, Error> {
+    pub(super) fn new(
+        extracted: ExtractedSecrets,
+        secrets: Secrets,
+        incoming: Buffer,
+        peer_closed: bool,
+    ) -> Result<Self, Error> {
         let suite = match &secrets {
             Secrets::Client(connection) => connection.negotiated_cipher_suite(),
             Secrets::Server(connection) => connection.negotiated_cipher_suite(),
@@ -110,7 +115,7 @@ impl Records {
             incoming,
             message: Vec::new(),
             update_due: false,
-            peer_closed: false,
+            peer_closed,
             closed: false,
             failed: false,
         })
