@@ -6,6 +6,7 @@ mod failures;
 mod hand;
 mod hostile;
 mod interop;
+mod keys;
 mod requests;
 mod rig;
 mod sharing;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
+use rustls::crypto::CryptoProvider;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -115,6 +116,8 @@ pub(super) struct Rig {
 pub(super) struct Plan {
     pub(super) ip: IpAddr,
     pub(super) lifetime: Duration,
+    /// What both nodes encrypt with; the mesh's own if `None`.
+    pub(super) provider: Option<Arc<CryptoProvider>>,
     pub(super) pool: PoolSettings,
     pub(super) server: ServerSettings,
     /// Bytes the server's pod may hold for slow readers.
@@ -130,6 +133,7 @@ impl Default for Plan {
         Self {
             ip: Ipv4Addr::LOCALHOST.into(),
             lifetime: Duration::from_secs(3600),
+            provider: None,
             // Generous, because the machine that runs the tests may be busy with others.
             pool: PoolSettings { budget: Duration::from_secs(15), ..PoolSettings::default() },
             server: ServerSettings::default(),
@@ -163,7 +167,8 @@ impl Rig {
     pub(super) async fn on(plan: Plan, listener: TcpListener) -> Self {
         let state = TempDir::new().unwrap();
         let ca = EmbeddedCa::open(state.path(), &TrustDomain::new("cluster.local").unwrap()).unwrap();
-        let settings = Settings { lifetime: plan.lifetime, ..Settings::default() };
+        let mut settings = Settings { lifetime: plan.lifetime, ..Settings::default() };
+        settings.provider = plan.provider.unwrap_or(settings.provider);
         let store = Identities::new(Arc::new(ca.clone()), settings);
         for name in ["client", "server"] {
             store.ensure(&identity(name));

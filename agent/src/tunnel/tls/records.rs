@@ -269,8 +269,8 @@ impl Records {
     }
 
     fn seal_as(&mut self, kind: u8, record: &mut [u8]) -> Result<(), Error> {
-        // The last sequence number is never used: `renew` comes long before.
-        if self.closed || self.failed || self.seal.sequence == u64::MAX {
+        // Nothing is sealed beyond what the key may, whoever forgot to ask `renew`, which comes long before.
+        if self.closed || self.failed || self.seal.sequence >= self.limit {
             return Err(Error::EncryptError);
         }
         let sealed = record.len().checked_sub(PREFIX).filter(|size| (SUFFIX..=SEALED_MAX).contains(size));
@@ -321,9 +321,9 @@ impl Records {
         self.limit = limit;
     }
 
-    /// Records sealed under the present key.
-    pub(super) fn sealed(&self) -> u64 {
-        self.seal.sequence
+    /// Records sealed under the present key, and opened under the peer's.
+    pub(in crate::tunnel) fn under_keys(&self) -> (u64, u64) {
+        (self.seal.sequence, self.open.sequence)
     }
 
     /// Handshake messages, or parts of them.
