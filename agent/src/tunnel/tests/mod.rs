@@ -2,6 +2,7 @@
 
 mod bad_clients;
 mod bad_servers;
+mod certificates;
 mod failures;
 mod hand;
 mod hostile;
