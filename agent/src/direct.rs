@@ -162,8 +162,9 @@ impl Direct {
             policy,
         };
         let duration = Duration::from_nanos(record.lasted);
+        let round_trip = (record.rtt_us != 0).then(|| Duration::from_micros(record.rtt_us.into()));
         let (sent, received) = (record.sent, record.received);
-        access::log(&connection, &Ending { sent, received, duration, end: label, error });
+        access::log(&connection, &Ending { sent, received, duration, round_trip, end: label, error });
     }
 
     fn series(

@@ -138,7 +138,7 @@ impl Observed {
     pub fn failed(self, reason: &'static str, error: String) {
         self.series().failed(reason);
         let duration = self.begun.elapsed();
-        let ending = Ending { sent: 0, received: 0, duration, end: reason, error: Some(error) };
+        let ending = Ending { sent: 0, received: 0, duration, round_trip: None, end: reason, error: Some(error) };
         access::log(&self.record, &ending);
     }
 }
@@ -215,7 +215,7 @@ impl Connection {
         }
         let (sent, received) = self.meter.bytes();
         let duration = self.begun.elapsed();
-        access::log(&self.record, &Ending { sent, received, duration, end: label, error: None });
+        access::log(&self.record, &Ending { sent, received, duration, round_trip: None, end: label, error: None });
     }
 }
 

@@ -1,5 +1,6 @@
 //! The foreign peer of `tests/peers/hbone_peer.py` in a pod of the lab, with certificates that are good or bad.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -98,6 +99,22 @@ pub(crate) fn weft_client(lab: &Lab, pod: &Pod, certificates: &Certificates, arg
     let status = peer.wait(Duration::from_secs(40))?;
     ensure!(status.success(), "{arguments:?}: {}", peer.log());
     Ok(())
+}
+
+/// Starts `tests/peers/weft_peer.py` as a server on a pod's tunnel port of one family, answering as `mode` says.
+pub(crate) fn weft_server(
+    lab: &Lab,
+    pod: &Pod,
+    certificates: &Certificates,
+    at: SocketAddr,
+    mode: &str,
+) -> Result<Peer> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/weft_peer.py");
+    let (directory, at) = (certificates.0.display().to_string(), at.to_string());
+    let command = ["/usr/bin/python3", script, "--certs", &directory, "--listen", &at, "--mode", mode];
+    let peer = pod.spawn(lab, "weft-server", &command).map(Peer)?;
+    peer.event("listening")?;
+    Ok(peer)
 }
 
 impl Peer {

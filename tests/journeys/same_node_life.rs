@@ -151,6 +151,7 @@ fn fast_path_is_seen() -> Result<()> {
         let lines = near.logged(Way::Direct)?;
         let mine = |line: &&String| line.contains(&principals[0].1) && line.contains(&principals[1].1);
         ensure!(lines.len() >= before + 10 && lines.iter().any(|line| mine(&line)), "{lines:?}");
+        ensure!(lines.iter().all(|line| line.contains(" rtt_us=")), "the round trip is not told: {lines:?}");
         Ok(())
     })?;
     near.lab.finish()

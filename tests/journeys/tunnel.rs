@@ -151,6 +151,54 @@ fn malformed_frames_close_the_tunnel() -> Result<()> {
     hand.mesh.lab.finish()
 }
 
+/// A pod of a node that has no agent, whose part a server plays that breaks the protocol.
+#[test]
+fn malformed_answers_close_the_tunnel() -> Result<()> {
+    let (mesh, _) = Mesh::serving("malformed-answers", Behaviour::Echo)?;
+    let c = mesh.lab.node("c")?;
+    let foreign = mesh.lab.pod(&c, "foreign").create()?;
+    peer::publish_live(&mesh.lab, "c", &[&foreign])?;
+    mesh.lab.wait_live(&foreign)?;
+    let good = peer::signed(&mesh.lab, &foreign.spiffe(), "1h")?;
+    let agent = mesh.agent(&mesh.a)?;
+    // Somebody else's connection, which is there all the while.
+    let beside = mesh.app.open(mesh.echo.v4())?.conn;
+    let before = agent.process().memory_bytes()?;
+    for (mode, reason) in [
+        ("before-hello", "frame_before_hello"),
+        ("not-accepted", "frame_not_accepted"),
+        ("unknown-stream", "frame_unknown_stream"),
+        ("opens", "frame_wrong_side"),
+        ("after-end", "frame_data_after_end"),
+        ("no-credit", "frame_wrong_credit"),
+        ("truncated", "frame_truncated"),
+        ("silent", "tunnel_closed"),
+    ] {
+        for (tunnel, app) in [(foreign.v4(15008)?, foreign.v4(8080)?), (foreign.v6(15008)?, foreign.v6(8080)?)] {
+            let closed = |reason| Ok(agent.metrics()?.sum("weft_tunnels_closed_total", &[("reason", reason)]));
+            let counted: Result<f64> = closed(reason);
+            let (counted, server) = (counted?, peer::weft_server(&mesh.lab, &foreign, &good, tunnel, mode)?);
+            let conn = mesh.app.open(app)?.conn;
+            let heard = mesh.app.receive(conn, Until::End)?;
+            ensure!(heard.end == Some(End::Reset), "{mode}: the app was told {heard:?}");
+            wait::until("the tunnel's end to be counted", wait::DEADLINE, || {
+                let now: Result<f64> = closed(reason);
+                ensure!(now? > counted, "{mode}: nothing more under {reason}");
+                Ok(())
+            })?;
+            if !["truncated", "silent"].contains(&mode) {
+                ensure!(server.event("left")?["told"] == true, "{mode}: the server was not told");
+            }
+            server.stop()?;
+        }
+        mesh.app.say(beside, mode)?;
+        ensure!(mesh.app.receive(beside, Until::Bytes(mode.len() as u64))?.end.is_none(), "{mode}: another's end");
+    }
+    let grown = agent.process().memory_bytes()?.saturating_sub(before) >> 20;
+    ensure!(grown < 32, "the agent grew by {grown} MiB");
+    mesh.lab.finish()
+}
+
 #[test]
 fn memory_bounded_by_slow_readers() -> Result<()> {
     const READERS: u64 = 64;

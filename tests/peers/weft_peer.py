@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""A client of the Weft tunnel (docs/tunnel.md), written from the specification and sharing no code with the mesh.
+"""Either end of the Weft tunnel (docs/tunnel.md), written from the specification and sharing no code with the mesh.
 
   weft_peer.py --certs DIR --connect IP:PORT --authority IP:PORT --mode MODE [--bytes N] [--timeout S]
+  weft_peer.py --certs DIR --listen IP:PORT --mode MODE
 
-MODE is `echo` (the application at --authority must send back what it gets), or one of MALFORMED, each a breach of the
-protocol that the server must answer by closing the tunnel. Ends with status 0 if the server did as the document says.
+As a client MODE is `echo` (the application at --authority must send back what it gets), or one of `malformed`, each a breach
+of the protocol that the server must answer by closing the tunnel. Ends with status 0 if the server did as the document says.
+As a server it is one of `malformed_answers`: what each client gets to hear once it has opened a stream. Serves until it is killed.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import socket
 import ssl
 import struct
 import sys
+import threading
 import time
 
 HELLO, OPEN, ACCEPT, REFUSE, DATA, CREDIT, RESET, PING, PONG, GOAWAY = range(1, 11)
@@ -26,9 +29,9 @@ def frame(kind, stream=0, payload=b"", flags=0):
     return struct.pack(">BBHI", kind, flags, len(payload), stream) + payload
 
 
-def hello():
+def hello(streams=0):
     baggage = b"k8s.namespace.name=kube-system"
-    return frame(HELLO, 0, struct.pack(">BHI", 1, 4, 0) + struct.pack(">BH", 2, len(baggage)) + baggage)
+    return frame(HELLO, 0, struct.pack(">BHI", 1, 4, streams) + struct.pack(">BH", 2, len(baggage)) + baggage)
 
 
 def opening(stream, to, first=b""):
@@ -64,14 +67,35 @@ def malformed(args):
     }
 
 
-def connect(args):
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def malformed_answers():
+    """What a server says to a client that has opened stream 1, for each breach; `silent` says nothing."""
+    greeting = hello(streams=100)
+    accepted = greeting + frame(ACCEPT, 1)
+    return {
+        "before-hello": frame(ACCEPT, 1),
+        "not-accepted": greeting + frame(DATA, 1, b"x"),
+        "unknown-stream": accepted + frame(DATA, 9, b"x"),
+        "opens": accepted + opening(2, "127.0.0.1:80"),
+        "after-end": accepted + frame(DATA, 1, b"", flags=END) + frame(DATA, 1, b"x"),
+        "no-credit": accepted + frame(CREDIT, 1, struct.pack(">I", 0xFFFFFFFF)),
+        "truncated": accepted + frame(DATA, 1, b"half of it")[:12],
+        "silent": b"",
+    }
+
+
+def context(args, side):
+    tls = ssl.SSLContext(side)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
     tls.check_hostname = False
     tls.verify_mode = ssl.CERT_REQUIRED
     tls.load_verify_locations(f"{args.certs}/roots.pem")
     tls.load_cert_chain(f"{args.certs}/cert.pem", f"{args.certs}/key.pem")
     tls.set_alpn_protocols(["weft/1", "h2"])
+    return tls
+
+
+def connect(args):
+    tls = context(args, ssl.PROTOCOL_TLS_CLIENT)
     connection = tls.wrap_socket(socket.create_connection(endpoint(args.connect), args.timeout))
     connection.settimeout(args.timeout)
     if connection.selected_alpn_protocol() != "weft/1":
@@ -140,13 +164,50 @@ def breach(args, connection):
     return last is not None and last[0] == GOAWAY and last[1][4] == 6
 
 
+def say(event, **fields):
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def answer(args, tls, tcp):
+    """One tunnel: the breach after the client's first OPEN, then what the client makes of it."""
+    try:
+        connection = tls.wrap_socket(tcp, server_side=True)
+        said, last = False, None
+        for kind, _, _, payload in frames(connection):
+            last = (kind, payload)
+            if kind == OPEN and not said:
+                said = True
+                connection.sendall(malformed_answers()[args.mode])
+                if args.mode == "truncated":
+                    # close_notify, and a FIN behind it; the client's goodbye stays unread.
+                    connection.unwrap()
+        say("left", told=bool(last) and last[0] == GOAWAY and last[1][4] == 6)
+    except (OSError, ssl.SSLError) as error:
+        say("left", told=False, detail=str(error))
+
+
+def serve(args):
+    host, port = endpoint(args.listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=128)
+    tls = context(args, ssl.PROTOCOL_TLS_SERVER)
+    say("listening")
+    while True:
+        tcp, _ = listener.accept()
+        threading.Thread(target=answer, args=(args, tls, tcp), daemon=True).start()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--certs", "--connect", "--authority", "--mode"):
+    for name in ("--certs", "--mode"):
         parser.add_argument(name, required=True)
+    for name in ("--connect", "--authority", "--listen"):
+        parser.add_argument(name)
     parser.add_argument("--bytes", type=int, default=1000)
     parser.add_argument("--timeout", type=float, default=10)
     args = parser.parse_args()
+    if args.listen:
+        serve(args)
     started = time.monotonic()
     connection = connect(args)
     good = echo(args, connection) if args.mode == "echo" else breach(args, connection)

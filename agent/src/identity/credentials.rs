@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -49,6 +50,7 @@ pub struct Credentials {
     key: Arc<CertifiedKey>,
     anchors: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
     server: Arc<ServerConfig>,
     /// The same for other protocols, made when first asked for.
     servers: Mutex<HashMap<Vec<Vec<u8>>, Arc<ServerConfig>>>,
@@ -66,6 +68,20 @@ impl Credentials {
         chain: Vec<CertificateDer<'static>>,
         anchors: Vec<CertificateDer<'static>>,
     ) -> Result<Self, CredentialsError> {
+        Self::under(provider(), identity, key, chain, anchors)
+    }
+
+    /// The same with another cryptography than the mesh's.
+    ///
+    /// # Errors
+    /// As [`Credentials::new`].
+    pub fn under(
+        provider: Arc<CryptoProvider>,
+        identity: &Identity,
+        key: Arc<dyn SigningKey>,
+        chain: Vec<CertificateDer<'static>>,
+        anchors: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, CredentialsError> {
         let unusable = |reason: String| CredentialsError::Unusable { identity: identity.clone(), reason };
         let first = chain.first().ok_or_else(|| unusable("the chain is empty".to_owned()))?;
         let leaf = read_leaf(first).map_err(|e| unusable(e.to_string()))?;
@@ -74,7 +90,7 @@ impl Credentials {
         }
         let key = CertifiedKey::new(chain, key);
         key.keys_match().map_err(|e| unusable(e.to_string()))?;
-        Self::assemble(leaf, Arc::new(key), anchors).map_err(unusable)
+        Self::assemble(provider, leaf, Arc::new(key), anchors).map_err(unusable)
     }
 
     /// The same certificate under other trust anchors.
@@ -82,11 +98,12 @@ impl Credentials {
     /// # Errors
     /// [`CredentialsError::Unusable`] when no anchor is usable.
     pub fn with_anchors(&self, anchors: Vec<CertificateDer<'static>>) -> Result<Self, CredentialsError> {
-        Self::assemble(self.leaf.clone(), Arc::clone(&self.key), anchors)
+        Self::assemble(Arc::clone(&self.provider), self.leaf.clone(), Arc::clone(&self.key), anchors)
             .map_err(|reason| CredentialsError::Unusable { identity: self.leaf.identity.clone(), reason })
     }
 
     fn assemble(
+        provider: Arc<CryptoProvider>,
         leaf: PeerCertificate,
         key: Arc<CertifiedKey>,
         anchors: Vec<CertificateDer<'static>>,
@@ -96,8 +113,9 @@ impl Credentials {
             roots.add(anchor.clone()).map_err(|e| format!("a trust anchor cannot be read: {e}"))?;
         }
         let roots = Arc::new(roots);
-        let clients = ClientIdentity::new(leaf.identity.trust_domain.clone(), Arc::clone(&roots), provider())?;
-        let mut server = ServerConfig::builder_with_provider(provider())
+        let domain = leaf.identity.trust_domain.clone();
+        let clients = ClientIdentity::new(domain, Arc::clone(&roots), Arc::clone(&provider))?;
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| e.to_string())?
             .with_client_cert_verifier(Arc::new(clients))
@@ -112,6 +130,7 @@ impl Credentials {
             key,
             anchors,
             roots,
+            provider,
             server: Arc::new(server),
             servers: Mutex::default(),
             clients: Mutex::default(),
@@ -181,9 +200,9 @@ impl Credentials {
     }
 
     fn build_client(&self, server: &Identity) -> Result<ClientConfig, rustls::Error> {
-        let verifier =
-            ServerIdentity { expected: server.clone(), roots: Arc::clone(&self.roots), provider: provider() };
-        let mut client = ClientConfig::builder_with_provider(provider())
+        let (roots, provider) = (Arc::clone(&self.roots), Arc::clone(&self.provider));
+        let verifier = ServerIdentity { expected: server.clone(), roots, provider: Arc::clone(&provider) };
+        let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))

@@ -8,12 +8,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustls::crypto::CryptoProvider;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use weft_core::model::Identity;
 
 use super::key::FreshKey;
+use super::provider::provider;
 use super::{Authority, CertificateRequest, Credentials, CredentialsError, PeerCertificate, Unavailable};
 use crate::telemetry::Metrics;
 
@@ -30,6 +32,8 @@ pub struct Settings {
     pub anchors_every: Duration,
     /// Where failures are counted.
     pub metrics: Option<Metrics>,
+    /// What tunnels are encrypted with.
+    pub provider: Arc<CryptoProvider>,
 }
 
 impl Default for Settings {
@@ -40,6 +44,7 @@ impl Default for Settings {
             retry_max: Duration::from_secs(60),
             anchors_every: Duration::from_secs(15),
             metrics: None,
+            provider: provider(),
         }
     }
 }
@@ -209,7 +214,8 @@ impl Keeper {
         let request =
             CertificateRequest { identity: self.identity.clone(), csr: key.csr, lifetime: self.settings.lifetime };
         let issued = self.authority.sign(request).await?;
-        let credentials = Credentials::new(&self.identity, key.signing, issued.chain, issued.anchors)?;
+        let provider = Arc::clone(&self.settings.provider);
+        let credentials = Credentials::under(provider, &self.identity, key.signing, issued.chain, issued.anchors)?;
         // What is held serves on, and nobody is shown what peers with the same clock would not believe.
         match out_of_time(credentials.leaf(), SystemTime::now()) {
             None => Ok(credentials),

@@ -222,6 +222,7 @@ fn settings(lifetime: Duration) -> Settings {
         retry_max: Duration::from_millis(50),
         anchors_every: Duration::from_millis(50),
         metrics: None,
+        ..Settings::default()
     }
 }
 

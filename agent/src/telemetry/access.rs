@@ -103,6 +103,9 @@ pub struct Ending {
     pub received: u64,
     /// From accept to end.
     pub duration: Duration,
+    /// Between the two pods' kernels, smoothed, when the connection was last established in both directions; of those past
+    /// the proxy only, for the proxy has two connections.
+    pub round_trip: Option<Duration>,
     /// How it ended: one word, as in the metrics.
     pub end: &'static str,
     /// What went wrong, in a sentence, if something did.
@@ -137,6 +140,9 @@ impl ConnectionRecord {
         line.number("bytes_sent", ending.sent);
         line.number("bytes_received", ending.received);
         line.number("duration_ms", u64::try_from(ending.duration.as_millis()).unwrap_or(u64::MAX));
+        if let Some(round_trip) = ending.round_trip {
+            line.number("rtt_us", u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX));
+        }
         line.number("attempts", self.attempts.into());
         line.text("end", ending.end);
         if let Some(policy) = &self.policy {
@@ -186,8 +192,9 @@ mod tests {
 
     #[test]
     fn one_json_line_with_every_field_that_is_known() {
-        let well = Ending { sent: 5, received: 7, duration: Duration::from_millis(1234), end: "fin", error: None };
-        let wrong = Ending { error: Some("refused\n\"quoted\"".to_owned()), ..well.clone() };
+        let (duration, round_trip) = (Duration::from_millis(1234), Some(Duration::from_micros(61)));
+        let well = Ending { sent: 5, received: 7, duration, round_trip, end: "fin", error: None };
+        let wrong = Ending { error: Some("refused\n\"quoted\"".to_owned()), round_trip: None, ..well.clone() };
         let lines = [well, wrong].map(|ending| {
             let text = composed(Format::Json, ending.error.is_some(), |line| record().compose(&ending, line));
             serde_json::from_str::<serde_json::Value>(&text).unwrap()
@@ -199,7 +206,8 @@ mod tests {
         assert_eq!(line["tunnel_protocol"], "weft/1");
         assert_eq!(line["dst_addr"], "[fd00::2]:8080");
         assert_eq!((&line["bytes_sent"], &line["bytes_received"]), (&5.into(), &7.into()));
-        assert_eq!((&line["duration_ms"], &line["end"]), (&1234.into(), &"fin".into()));
+        assert_eq!((&line["duration_ms"], &line["rtt_us"], &line["end"]), (&1234.into(), &61.into(), &"fin".into()));
+        assert!(lines[1].get("rtt_us").is_none(), "what was not measured is not written");
         assert!(line.get("dst_identity").is_none(), "what is not known is not written");
         assert_eq!((&lines[1]["level"], &lines[1]["error"]), (&"WARN".into(), &"refused\n\"quoted\"".into()));
     }

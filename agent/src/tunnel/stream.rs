@@ -39,6 +39,15 @@ impl Stream {
         self.lease.standing()
     }
 
+    /// Records its tunnel has sealed under the present key, and opened under the peer's; `None` where TLS does not tell.
+    #[cfg(test)]
+    pub(super) fn under_keys(&self) -> Option<(u64, u64)> {
+        match &self.body {
+            Body::Hbone(..) => None,
+            Body::Weft(handle) => Some(handle.under_keys()),
+        }
+    }
+
     /// As bytes to be read and written.
     #[must_use]
     pub fn into_io(self) -> StreamIo {

@@ -97,6 +97,13 @@ impl App {
         self.run(code).unwrap_or_else(|errno| panic!("{code}: {}", std::io::Error::from_raw_os_error(errno)))
     }
 
+    /// Runs code that may be the last the application does.
+    pub(crate) fn last(&mut self, code: &str) {
+        writeln!(self.input, "{}", json!(code)).unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+    }
+
     /// Dials, keeping the socket as `s`.
     pub(crate) fn dial(&mut self, to: SocketAddr) -> Result<Value, i32> {
         self.run(&format!("s = dial('{}', {})", to.ip(), to.port()))

@@ -1,11 +1,15 @@
 //! Everything that tries to get in by the way past the proxy, or to leave the mesh by it, and does not.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
+use aya::maps::{HashMap, Map, MapData};
 use weft_abi::capacity;
 
 use crate::{
-    harness::{VIP4, World, accept, eventually, ip, verdict},
+    harness::{TestPod, World, accept, eventually, ip, verdict},
     pair::{Pair, VIPS, forger},
 };
 
@@ -24,44 +28,44 @@ fn escape_by_binding_to_a_device_is_refused() {
     });
 }
 
+/// A client's socket at an address and port of its own choice, connected to the service as `name`.
+fn bound(name: &str, from: IpAddr, port: u16, vip: IpAddr) -> String {
+    let family = if from.is_ipv4() { "AF_INET" } else { "AF_INET6" };
+    format!(
+        "{name} = socket.socket(socket.{family}); {name}.setsockopt(1, 2, 1); {name}.bind(('{from}', {port})); \
+         {name}.settimeout(5); {name}.connect(('{vip}', 80))"
+    )
+}
+
 #[test]
 fn attack_a_stale_tuple_is_worth_nothing() {
     isolated!(async |world: World| {
         let pair = Pair::new(&world).await;
         let attacker = world.pod(3);
-        let (mut app, mut server, mut raw) = (pair.client.app(), pair.server.app(), forger(&attacker));
+        let (mut server, mut raw) = (pair.server.app(), forger(&attacker));
         server.ok("l = listen('::', 80)");
         // However a socket ends, what attested it ends too: by FIN and by RST, by AF_UNSPEC, by a kill.
-        let from = pair.client.v4;
-        let open = |port: u16| {
-            format!(
-                "s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('{from}', {port})); s.settimeout(5); s.connect(('{VIP4}', 80))"
-            )
-        };
-        let mut victims = vec![app];
-        for (port, end) in [
+        let ends = [
             (40_001, "s.shutdown(1); s.close()"),
             (40_002, "s.setsockopt(1, 13, struct.pack('ii', 1, 0)); s.close()"),
             (40_003, "disconnect(s)"),
-            (40_004, "0"),
-        ] {
-            app = victims.pop().unwrap_or_else(|| pair.client.app());
-            app.ok(&open(port));
-            app.ok(end);
-            server.ok("c, a = l.accept(); c.close()");
-            if port != 40_004 {
-                victims.push(app);
-            } else {
-                drop(app);
+            (40_004, "os.kill(os.getpid(), 9)"),
+        ];
+        for (from, to, vip) in pair.families() {
+            for (port, end) in ends {
+                let mut app = pair.client.app();
+                app.ok(&bound("s", from, port, vip));
+                app.last(end);
+                server.ok("c, a = l.accept(); c.close()");
+                eventually("the entry to go", || pair.steering.attested().unwrap().is_empty().then_some(())).await;
+                let before = (pair.direct(), verdict(&pair.steering, "lookup_assign_plaintext"));
+                raw.ok(&format!("forge('{from}', '{to}', {port}, 80)"));
+                eventually("the forged SYN to arrive", || {
+                    (verdict(&pair.steering, "lookup_assign_plaintext") > before.1).then_some(())
+                })
+                .await;
+                assert_eq!(pair.direct(), before.0, "{from}:{port}: a forged SYN was believed");
             }
-            eventually("the entry to go", || pair.steering.attested().unwrap().is_empty().then_some(())).await;
-            let before = (pair.direct(), verdict(&pair.steering, "lookup_assign_plaintext"));
-            raw.ok(&format!("forge('{from}', '{}', {port}, 80)", pair.server.v4));
-            eventually("the forged SYN to arrive", || {
-                (verdict(&pair.steering, "lookup_assign_plaintext") > before.1).then_some(())
-            })
-            .await;
-            assert_eq!(pair.direct(), before.0, "port {port}: a forged SYN was believed");
         }
     });
 }
@@ -73,21 +77,24 @@ fn attack_the_tuple_of_a_live_connection_is_believed_by_nobody_else() {
         let attacker = world.pod(3);
         let (mut app, mut server, mut raw) = (pair.client.app(), pair.server.app(), forger(&attacker));
         server.ok("l = listen('::', 80)");
-        let from = pair.client.v4;
-        app.ok(&format!("s = socket.socket(); s.bind(('{from}', 40001)); s.connect(('{VIP4}', 80))"));
-        // The server's socket is gone and the client's is not: nothing at the server knows the tuple any more.
-        server.ok("c, a = l.accept(); c.setsockopt(1, 13, struct.pack('ii', 1, 0)); disconnect(c)");
+        for (name, (from, _, vip)) in ["a", "b"].into_iter().zip(pair.families()) {
+            app.ok(&bound(name, from, 40_001, vip));
+            // The server's socket is gone and the client's is not: nothing at the server knows the tuple any more.
+            server.ok("c, a = l.accept(); c.setsockopt(1, 13, struct.pack('ii', 1, 0)); disconnect(c)");
+        }
         let before = pair.direct();
         tokio::time::sleep(Duration::from_nanos(weft_abi::Attested::ACK_NS + 200_000_000)).await;
-        raw.ok(&format!("forge('{from}', '{}', 40001, 80)", pair.server.v4));
-        // And one for another port, which was never attested: it marks that the first has arrived.
-        let mark = verdict(&pair.steering, "lookup_assign_plaintext");
-        raw.ok(&format!("forge('{from}', '{}', 40009, 80)", pair.server.v4));
-        eventually("the second to arrive", || {
-            (verdict(&pair.steering, "lookup_assign_plaintext") > mark).then_some(())
-        })
-        .await;
-        assert_eq!(pair.direct(), before, "a forged SYN was believed");
+        for (from, to, _) in pair.families() {
+            raw.ok(&format!("forge('{from}', '{to}', 40001, 80)"));
+            // And one for another port, which was never attested: it marks that the first has arrived.
+            let mark = verdict(&pair.steering, "lookup_assign_plaintext");
+            raw.ok(&format!("forge('{from}', '{to}', 40009, 80)"));
+            eventually("the second to arrive", || {
+                (verdict(&pair.steering, "lookup_assign_plaintext") > mark).then_some(())
+            })
+            .await;
+            assert_eq!(pair.direct(), before, "a forged SYN from {from} was believed");
+        }
     });
 }
 
@@ -136,31 +143,82 @@ fn attack_the_place_of_a_live_connection_is_taken_by_nobody() {
     });
 }
 
+/// Has the server's frames go nowhere, and nobody be told: what connects to it stays half open.
+fn silence(server: &TestPod) {
+    for address in [server.v4, server.v6] {
+        ip(&format!("neigh replace {address} lladdr 02:00:00:00:00:99 dev v2 nud permanent"));
+    }
+}
+
+/// Begins so many connections at once.
+fn flood(count: u64, vip: IpAddr) -> String {
+    let family = if vip.is_ipv4() { "AF_INET" } else { "AF_INET6" };
+    format!(
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))\nall = []\n\
+         for i in range({count}):\n  s = socket.socket(socket.{family})\n  s.setblocking(False)\n  \
+         s.connect_ex(('{vip}', 80))\n  all.append(s)"
+    )
+}
+
 #[test]
 fn attack_a_flood_of_half_open_connections_evicts_nobody() {
     isolated!(async |world: World| {
         let pair = Pair::new(&world).await;
-        let (mut flooder, mut other, mut server) = (pair.client.app(), pair.server.app(), pair.server.app());
+        let (mut other, mut server) = (pair.server.app(), pair.server.app());
         server.ok("l = listen('::', 80)");
-        // The second pod's own connection to itself by the VIP is attested first, and must stay so.
-        other.dial(SocketAddr::new(VIP4, 80)).unwrap();
-        let cap = u64::from(u32::try_from(capacity::ATTESTED_PER_POD).unwrap());
-        pair.server.ip("link set eth0 down");
-        flooder.ok(&format!(
-            "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))\nall = []\n\
-             for i in range({}):\n  s = socket.socket()\n  s.setblocking(False)\n  s.connect_ex(('{VIP4}', 80))\n  all.append(s)",
-            cap + 300
-        ));
-        let mine = pair.steering.attested().unwrap();
-        let of = |cookie: u64| mine.iter().filter(|(_, attested)| attested.source == cookie).count() as u64;
-        assert_eq!(of(pair.one.cookie), cap, "a pod has its share and no more");
-        assert_eq!(of(pair.two.cookie), 1, "another's entry was evicted");
-        assert_eq!(verdict(&pair.steering, "connect_steer"), 300, "beyond it, connections go through the proxy");
-        drop(flooder);
-        eventually("the entries to go with their sockets", || {
-            (pair.steering.attested().unwrap().len() <= 1).then_some(())
-        })
-        .await;
+        // The second pod's own connections to itself by the VIPs are attested first, and must stay so.
+        for (name, vip) in ["a", "b"].into_iter().zip(VIPS) {
+            other.ok(&format!("{name} = dial('{vip}', 80)"));
+        }
+        silence(&pair.server);
+        for vip in VIPS {
+            let steered = verdict(&pair.steering, "connect_steer");
+            let mut flooder = pair.client.app();
+            flooder.ok(&flood(capacity::ATTESTED_PER_POD + 300, vip));
+            let all = pair.steering.attested().unwrap();
+            let of = |cookie: u64| all.iter().filter(|(_, attested)| attested.source == cookie).count() as u64;
+            assert_eq!(of(pair.one.cookie), capacity::ATTESTED_PER_POD, "{vip}: a pod has its share and no more");
+            assert_eq!(of(pair.two.cookie), 2, "{vip}: another's entry was evicted");
+            let steered = verdict(&pair.steering, "connect_steer") - steered;
+            assert_eq!(steered, 300, "{vip}: beyond it, connections go through the proxy");
+            drop(flooder);
+            eventually("the entries to go with their sockets", || {
+                (pair.steering.attested().unwrap().len() == 2).then_some(())
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn attack_of_many_pods_together_leaves_the_map_room() {
+    const LEFT: u64 = 40;
+    isolated!(async |world: World| {
+        let pair = Pair::new(&world).await;
+        let (mut other, mut server) = (pair.server.app(), pair.server.app());
+        server.ok("l = listen('::', 80)");
+        silence(&pair.server);
+        // As if sixteen other pods had nearly used it up: cookie 0 counts all.
+        let counts = MapData::from_pin(world.map(weft_abi::map::FLOW_COUNTS)).unwrap();
+        let mut counts: HashMap<_, u64, u64> = Map::HashMap(counts).try_into().unwrap();
+        counts.insert(0, capacity::ATTESTED_IN_ALL - LEFT, 0).unwrap();
+        for vip in VIPS {
+            let before = (pair.direct().0, verdict(&pair.steering, "connect_steer"));
+            let mut flooder = pair.client.app();
+            flooder.ok(&flood(LEFT + 10, vip));
+            let after = (pair.direct().0, verdict(&pair.steering, "connect_steer"));
+            assert_eq!(after.0 - before.0, LEFT, "{vip}: what the node has left");
+            assert_eq!(after.1 - before.1, 10, "{vip}: beyond it, connections go through the proxy");
+            assert_eq!(pair.steering.attested().unwrap().len() as u64, LEFT, "{vip}");
+            // So do those of a pod that has none, and it is not refused.
+            other.dial(SocketAddr::new(vip, 80)).unwrap();
+            accept(&pair.two.outbound).await;
+            drop(flooder);
+            eventually("the entries to go with their sockets", || {
+                (counts.get(&0, 0).unwrap() == capacity::ATTESTED_IN_ALL - LEFT).then_some(())
+            })
+            .await;
+        }
     });
 }
 
@@ -170,23 +228,31 @@ fn attack_a_foreign_listener_at_the_same_address_is_not_reached_nor_believed() {
         let pair = Pair::new(&world).await;
         let thief = world.pod(3);
         let enrolled = thief.enrolled(&pair.steering).await;
-        // The thief takes the server's address and listens there.
+        // The thief takes the server's addresses and listens there.
         thief.ip(&format!("addr add {}/32 dev lo", pair.server.v4));
+        thief.ip(&format!("addr add {}/128 dev lo nodad", pair.server.v6));
         let (mut app, mut server, mut stolen) = (pair.client.app(), pair.server.app(), thief.app());
-        stolen.ok("l = listen('0.0.0.0', 80); l.settimeout(0)");
+        stolen.ok("l = listen('::', 80); l.settimeout(0)");
         server.ok("l = listen('::', 80)");
-        app.dial(SocketAddr::new(VIP4, 80)).unwrap();
-        server.ok("c, a = l.accept()");
-        assert_eq!(stolen.run("l.accept()"), Err(libc::EAGAIN), "the thief was reached");
+        for vip in VIPS {
+            app.dial(SocketAddr::new(vip, 80)).unwrap();
+            server.ok("c, a = l.accept()");
+            assert_eq!(stolen.run("l.accept()"), Err(libc::EAGAIN), "{vip}: the thief was reached");
+        }
         // Enrolled in the server's name, with its own cookie: entries meant for the server say nothing there.
         drop(enrolled);
         let mut network = thief.network();
-        network.addresses = vec![pair.server.v4];
+        network.addresses = vec![pair.server.v4, pair.server.v6];
         let heir = pair.steering.enrol(network).await.unwrap();
-        ip(&format!("route replace {}/32 dev v3", pair.server.v4));
-        let before = verdict(&pair.steering, "lookup_same_node");
-        app.ok(&format!("s.close(); t = socket.socket(); t.setblocking(False); t.connect_ex(('{VIP4}', 80))"));
-        accept(&heir.inbound).await;
-        assert_eq!(verdict(&pair.steering, "lookup_same_node"), before, "an entry for another pod was believed");
+        ip(&format!("route replace {} via {} dev v3", pair.server.v4, thief.v4));
+        ip(&format!("-6 route replace {} via {} dev v3", pair.server.v6, thief.v6));
+        let before = pair.direct();
+        for (family, vip) in ["AF_INET", "AF_INET6"].into_iter().zip(VIPS) {
+            app.ok(&format!(
+                "s.close(); s = socket.socket(socket.{family}); s.setblocking(False); s.connect_ex(('{vip}', 80))"
+            ));
+            accept(&heir.inbound).await;
+        }
+        assert_eq!(pair.direct(), (before.0 + 2, before.1), "an entry for another pod was believed");
     });
 }

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    app::App,
     harness::{World, eventually, ip, verdict},
     pair::{Pair, VIPS, forger, guards_on},
 };
@@ -17,26 +16,36 @@ fn attack_in_the_name_of_another_is_stopped_by_the_guard() {
         let (client, server) = (pair.client.v4, pair.server.v4);
         let arrived = || verdict(&pair.steering, "lookup_assign_plaintext");
         // Unguarded, a forged SYN arrives: the test can fail.
-        let before = arrived();
-        raw.ok(&format!("forge('{client}', '{server}', 41000, 80)"));
-        eventually("the forged SYN to arrive", || (arrived() > before).then_some(())).await;
+        for (client, server, _) in pair.families() {
+            let before = arrived();
+            raw.ok(&format!("forge('{client}', '{server}', 41000, 80)"));
+            eventually("the forged SYN to arrive", || (arrived() > before).then_some(())).await;
+        }
         assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Vec::<String>::new());
         let sources = || verdict(&pair.steering, "guard_drop_source");
         let neighbours = || verdict(&pair.steering, "guard_drop_neighbour");
         let routers = || verdict(&pair.steering, "guard_drop_router");
         let before = arrived();
+        for (client, server, _) in pair.families() {
+            for (what, code) in [
+                ("a SYN", format!("forge('{client}', '{server}', 41001, 80)")),
+                ("a SYN-ACK in a frame", format!("framed(syn('{server}', '{client}', 80, 40001, 18))")),
+                (
+                    "the same in a tag",
+                    format!("framed(syn('{server}', '{client}', 80, 40001, 18), tags=b'\\x81\\0\\0\\x05')"),
+                ),
+            ] {
+                let dropped = sources();
+                raw.ok(&code);
+                eventually(&format!("{what} from {server} to be dropped"), || (sources() > dropped).then_some(()))
+                    .await;
+            }
+        }
         for (what, code, counter) in [
-            ("a SYN", format!("forge('{client}', '{server}', 41001, 80)"), &sources as &dyn Fn() -> u64),
-            ("a SYN-ACK in a frame", format!("frame(0x800, syn('{server}', '{client}', 80, 40001, 18))"), &sources),
             (
-                "the same in a tag",
-                format!("frame(0x800, syn('{server}', '{client}', 80, 40001, 18), tags=b'\\x81\\0\\0\\x05')"),
-                &sources,
-            ),
-            (
-                "IPv6",
+                "an echo request",
                 format!("frame(0x86dd, icmp6('{}', '{}', b'\\x80' + b'\\0' * 7))", pair.server.v6, pair.client.v6),
-                &sources,
+                &sources as &dyn Fn() -> u64,
             ),
             (
                 "an ARP answer",
@@ -71,10 +80,13 @@ fn attack_in_the_name_of_another_is_stopped_by_the_guard() {
         }
         assert_eq!(arrived(), before, "something forged arrived");
         // What is its own passes, and so does what is nobody's here.
-        raw.ok(&format!("forge('{}', '{server}', 41002, 80)", attacker.v4));
-        eventually("its own SYN to arrive", || (arrived() > before).then_some(())).await;
-        raw.ok(&format!("forge('10.99.0.7', '{server}', 41003, 80)"));
-        eventually("a SYN of nobody here to arrive", || (arrived() > before + 1).then_some(())).await;
+        for ((_, server, vip), nobody) in pair.families().into_iter().zip(["10.99.0.7", "fd99::7"]) {
+            let before = arrived();
+            raw.ok(&format!("forge('{}', '{server}', 41002, 80)", attacker.address(vip)));
+            eventually("its own SYN to arrive", || (arrived() > before).then_some(())).await;
+            raw.ok(&format!("forge('{nobody}', '{server}', 41003, 80)"));
+            eventually("a SYN of nobody here to arrive", || (arrived() > before + 1).then_some(())).await;
+        }
         // Guarded pods reach each other as before, in both families.
         let (mut app, mut peer) = (pair.client.app(), pair.server.app());
         peer.ok("l = listen('::', 80)");
@@ -114,70 +126,6 @@ fn a_pod_with_another_way_out_keeps_everybody_off() {
             assert!(std::time::Instant::now() < deadline, "the new way out went unnoticed: {open:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    });
-}
-
-/// Has a forger answer the next SYN to the server that it hears, as if it were the server.
-fn impersonate(raw: &mut App, pair: &Pair, station: &str) {
-    raw.ok(&format!(
-        r#"
-import threading
-def impersonate(address, station):
-    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
-    s.bind(('eth0', 0x800))
-    s.settimeout(20)
-    while True:
-        f = s.recv(2048)
-        if f[23] == 6 and f[30:34] == socket.inet_aton(address) and f[47] & 0x12 == 2:
-            seq = struct.unpack('!I', f[38:42])[0] + 1 & 0xffffffff
-            sport, dport = struct.unpack('!HH', f[34:38])
-            packet = syn(address, socket.inet_ntoa(f[26:30]), dport, sport, 18, seq)
-            s.send(f[6:12] + station + struct.pack('!H', 0x800) + packet)
-            return
-threading.Thread(target=impersonate, args=('{}', {station}), daemon=True).start()"#,
-        pair.server.v4
-    ));
-}
-
-/// The client dials a server that is silent, while a pod on the same bridge answers in the server's name: from its own
-/// hardware address or the server's. Yields what became of it, and the counters that moved.
-async fn hijack(world: &World, guarded: bool, stolen: bool) -> (Result<(), i32>, [u64; 2]) {
-    let pair = Pair::bridged(world).await;
-    let attacker = world.bridged_pod(3);
-    let (mut app, mut server, mut raw) = (pair.client.app(), pair.server.app(), forger(&attacker));
-    server.ok("l = listen('::', 80)");
-    app.dial(SocketAddr::new(VIPS[0], 80)).unwrap();
-    if guarded {
-        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Vec::<String>::new());
-    }
-    // A bridge sends what is for a port that is down to every other one.
-    ip("link set v2 down");
-    impersonate(&mut raw, &pair, &if stolen { pair.server.station() } else { "own".into() });
-    let dialled = app.run(&format!("s = dial('{}', 80, timeout=2.5)", VIPS[0])).map(drop);
-    assert_eq!(pair.direct().0, 2, "it went by the proxy");
-    (dialled, ["guard_drop_source", "guard_drop_station"].map(|label| verdict(&pair.steering, label)))
-}
-
-#[test]
-fn a_live_hijack_on_a_shared_bridge_succeeds_where_nobody_guards() {
-    isolated!(async |world: World| assert_eq!(hijack(&world, false, false).await, (Ok(()), [0, 0])));
-}
-
-#[test]
-fn attack_a_live_hijack_on_a_shared_bridge_gets_nothing() {
-    isolated!(async |world: World| {
-        let (dialled, [sources, _]) = hijack(&world, true, false).await;
-        assert_eq!(dialled, Err(libc::ETIMEDOUT), "hijacked");
-        assert!(sources > 0, "nothing was dropped");
-    });
-}
-
-#[test]
-fn attack_a_live_hijack_from_a_stolen_hardware_address_gets_nothing() {
-    isolated!(async |world: World| {
-        let (dialled, [_, stations]) = hijack(&world, true, true).await;
-        assert_eq!(dialled, Err(libc::ETIMEDOUT), "hijacked");
-        assert!(stations > 0, "nothing was dropped");
     });
 }
 
@@ -250,6 +198,11 @@ fn strangers_on_the_bridge_are_guarded_as_well() {
         for (what, code, counter) in [
             ("a SYN", format!("forge('{client}', '{server}', 41000, 80)"), "guard_drop_source"),
             (
+                "a SYN of IPv6",
+                format!("forge('{}', '{}', 41000, 80)", pair.client.v6, pair.server.v6),
+                "guard_drop_source",
+            ),
+            (
                 "an ARP answer for a pod",
                 format!("frame(0x806, struct.pack('!HHBBH', 1, 0x800, 6, 4, 2) + own + socket.inet_aton('{server}') + own + socket.inet_aton('{client}'))"),
                 "guard_drop_neighbour",
@@ -257,6 +210,15 @@ fn strangers_on_the_bridge_are_guarded_as_well() {
             (
                 "an ARP answer for the gateway",
                 format!("frame(0x806, struct.pack('!HHBBH', 1, 0x800, 6, 4, 2) + own + socket.inet_aton('10.88.0.254') + own + socket.inet_aton('{client}'))"),
+                "guard_drop_neighbour",
+            ),
+            (
+                "an advertisement of a pod",
+                format!(
+                    "na = b'\\x88\\0\\0\\0\\x60\\0\\0\\0' + socket.inet_pton(socket.AF_INET6, '{}') + b'\\x02\\x01' + own
+frame(0x86dd, icmp6('fe80::99', 'ff02::1', na))",
+                    pair.server.v6
+                ),
                 "guard_drop_neighbour",
             ),
             (
@@ -271,12 +233,14 @@ frame(0x86dd, icmp6('fe80::99', 'ff02::1', na))".into(),
             eventually(&format!("{what} to be dropped"), || (verdict(&pair.steering, counter) > before).then_some(())).await;
         }
         // What is its own passes.
-        let before = verdict(&pair.steering, "lookup_assign_plaintext");
-        raw.ok(&format!("forge('{}', '{server}', 41002, 80)", stranger.v4));
-        eventually("its own SYN to arrive", || {
-            (verdict(&pair.steering, "lookup_assign_plaintext") > before).then_some(())
-        })
-        .await;
+        for (_, server, vip) in pair.families() {
+            let before = verdict(&pair.steering, "lookup_assign_plaintext");
+            raw.ok(&format!("forge('{}', '{server}', 41002, 80)", stranger.address(vip)));
+            eventually("its own SYN to arrive", || {
+                (verdict(&pair.steering, "lookup_assign_plaintext") > before).then_some(())
+            })
+            .await;
+        }
         // One that comes later is noticed.
         let mut changes = pair.steering.link_changes().unwrap();
         let _late = world.bridged_pod(5);

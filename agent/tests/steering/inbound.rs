@@ -15,7 +15,7 @@ use weft::{
 };
 use weft_abi::{EventKind, ListenerRole, Marks, PortMode};
 
-use crate::harness::{TestPod, VIP4, World, accept, assert_idle, eventually, verdict};
+use crate::harness::{TestPod, VIP4, VIP6, World, accept, assert_idle, eventually, verdict};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -233,27 +233,32 @@ fn invariant_15_a_pod_reaches_its_own_listeners_only_and_addresses_are_reused() 
         let steering = world.steer();
         let (first, second) = (world.pod(1), world.pod(2));
         let (one, two) = (first.enrolled(&steering).await, second.enrolled(&steering).await);
-        steering.set_destinations(&[first.v4, second.v4].into()).unwrap();
+        steering.set_destinations(&[second.v4, second.v6].into()).unwrap();
         let mut app = first.app();
-        app.dial(SocketAddr::new(second.v4, 80)).unwrap();
-        assert_eq!(accept(&one.outbound).await.1.ip(), second.v4, "the pod's own agent side, not the other pod's");
+        for to in [second.v4, second.v6] {
+            app.dial(SocketAddr::new(to, 80)).unwrap();
+            assert_eq!(accept(&one.outbound).await.1.ip(), to, "the pod's own agent side, not the other pod's");
+        }
         assert_idle(&two.inbound);
-        // The first pod goes; another gets its address before the clean-up comes.
+        // The first pod goes; another gets its addresses before the clean-up comes.
         let gone = one.cookie;
         drop((app, one));
         first.ip("addr flush dev eth0");
         let heir = world.pod(3);
         heir.ip(&format!("addr add {}/32 dev eth0", first.v4));
+        heir.ip(&format!("addr add {}/128 dev eth0 nodad", first.v6));
         let mut network = heir.network();
-        network.addresses = vec![first.v4, heir.v6];
+        network.addresses = vec![first.v4, first.v6];
         let enrolled = steering.enrol(network).await.unwrap();
         assert_ne!(enrolled.cookie, gone);
         steering.forget(gone).await.unwrap();
         let mut app = heir.app();
-        steering.set_destinations(&[VIP4].into()).unwrap();
-        app.dial(SocketAddr::new(VIP4, 80)).unwrap();
-        let (_, _, from) = accept(&enrolled.outbound).await;
-        assert_eq!(from.ip(), first.v4, "the heir is steered as before");
+        steering.set_destinations(&[VIP4, VIP6].into()).unwrap();
+        for (vip, own) in [(VIP4, first.v4), (VIP6, first.v6)] {
+            app.dial(SocketAddr::new(vip, 80)).unwrap();
+            let (_, _, from) = accept(&enrolled.outbound).await;
+            assert_eq!(from.ip(), own, "the heir is steered as before");
+        }
     });
 }
 

@@ -80,6 +80,11 @@ impl Pair {
         enrolled.into_iter().chain(others.iter().map(|pod| pod.guarded(false))).collect()
     }
 
+    /// Of each family: the client's address, the server's, and that of the service.
+    pub(crate) fn families(&self) -> [(IpAddr, IpAddr, IpAddr); 2] {
+        VIPS.map(|vip| (self.client.address(vip), self.server.address(vip), vip))
+    }
+
     /// How often connects went directly, and how often the SYN was believed.
     pub(crate) fn direct(&self) -> (u64, u64) {
         (verdict(&self.steering, "connect_same_node"), verdict(&self.steering, "lookup_same_node"))
@@ -116,14 +121,20 @@ def checksum(data):
     while total >> 16:
         total = (total & 0xffff) + (total >> 16)
     return ~total & 0xffff
+def packed(address):
+    return socket.inet_pton(socket.AF_INET6 if ':' in address else socket.AF_INET, address)
 def syn(src, dst, sport, dport, flags=2, ack=0):
-    a, b = socket.inet_aton(src), socket.inet_aton(dst)
+    a, b = packed(src), packed(dst)
     tcp = struct.pack('!HHIIBBHHH', sport, dport, 1000, ack, 5 << 4, flags, 65535, 0, 0)
-    tcp = tcp[:16] + struct.pack('!H', checksum(a + b + struct.pack('!BBH', 0, 6, 20) + tcp)) + tcp[18:]
+    pseudo = a + b + (struct.pack('!BBH', 0, 6, 20) if len(a) == 4 else struct.pack('!II', 20, 6))
+    tcp = tcp[:16] + struct.pack('!H', checksum(pseudo + tcp)) + tcp[18:]
+    if len(a) == 16:
+        return struct.pack('!IHBB', 6 << 28, 20, 6, 64) + a + b + tcp
     ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 40, 7, 0, 64, 6, 0, a, b)
     return ip[:10] + struct.pack('!H', checksum(ip)) + ip[12:] + tcp
 def forge(src, dst, sport, dport):
-    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    family = socket.AF_INET6 if ':' in dst else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
     s.sendto(syn(src, dst, sport, dport), (dst, 0))
 def mac(name):
     return bytes.fromhex(open('/sys/class/net/%s/address' % name).read().strip().replace(':', ''))
@@ -131,6 +142,8 @@ def frame(kind, payload, to=b'\xff' * 6, tags=b''):
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     s.bind(('eth0', 0))
     s.send(to + own + tags + struct.pack('!H', kind) + payload)
+def framed(packet, tags=b''):
+    frame(0x86dd if packet[0] >> 4 == 6 else 0x800, packet, tags=tags)
 def icmp6(src, dst, body, extensions=b''):
     a, b = socket.inet_pton(socket.AF_INET6, src), socket.inet_pton(socket.AF_INET6, dst)
     body = body[:2] + struct.pack('!H', checksum(a + b + struct.pack('!II', len(body), 58) + body)) + body[4:]

@@ -33,6 +33,8 @@ fn a_connection_goes_directly_and_both_ends_see_the_truth() {
             app.ok("n = 0\nwhile True:\n  d = s.recv(65536)\n  n += len(d)\n  if not d: break\ns.close()");
             let ended = record(&mut records, FlowEnd::Finished).await;
             assert_eq!((ended.sent, ended.received), (1000, 333), "{ended:?}");
+            assert!((1..1_000_000).contains(&ended.rtt_us), "a round trip within one node: {ended:?}");
+            assert_eq!(opened.rtt_us, 0, "not measured yet");
             assert_eq!(IpAddr::from(ended.dialled), vip);
         }
         assert_eq!(pair.direct(), (2, 2));

@@ -48,7 +48,7 @@ pub(super) async fn tls(rig: &Rig, config: Arc<rustls::ClientConfig>) -> std::io
 }
 
 /// In TLS 1.3 a client learns only by reading that its certificate was not accepted.
-async fn is_turned_away(rig: &Rig, config: Arc<rustls::ClientConfig>, reason: &str) {
+pub(super) async fn is_turned_away(rig: &Rig, config: Arc<rustls::ClientConfig>, reason: &str) {
     let before = rig.server_seen.rejections().len();
     if let Ok(mut tls) = tls(rig, config).await {
         let mut rest = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
+use rustls::crypto::CryptoProvider;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,11 +50,17 @@ pub(super) struct Seen {
     pub(super) protocols: Mutex<Vec<Protocol>>,
     pub(super) opened: AtomicUsize,
     pub(super) closed: AtomicUsize,
+    closings: Mutex<Vec<&'static str>>,
 }
 
 impl Seen {
     pub(super) fn rejections(&self) -> Vec<&'static str> {
         self.rejected.lock().unwrap().iter().map(|(reason, _)| *reason).collect()
+    }
+
+    /// Why tunnels were closed, the latest last.
+    pub(super) fn closings(&self) -> Vec<&'static str> {
+        self.closings.lock().unwrap().clone()
     }
 }
 
@@ -63,7 +70,8 @@ impl Events for Seen {
         self.opened.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn closed(&self, _side: Side, _protocol: Protocol, _reason: Option<&TunnelError>) {
+    fn closed(&self, _side: Side, _protocol: Protocol, reason: Option<&TunnelError>) {
+        self.closings.lock().unwrap().push(reason.map_or("done", TunnelError::reason));
         self.closed.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -108,6 +116,8 @@ pub(super) struct Rig {
 pub(super) struct Plan {
     pub(super) ip: IpAddr,
     pub(super) lifetime: Duration,
+    /// What both nodes encrypt with; the mesh's own if `None`.
+    pub(super) provider: Option<Arc<CryptoProvider>>,
     pub(super) pool: PoolSettings,
     pub(super) server: ServerSettings,
     /// Bytes the server's pod may hold for slow readers.
@@ -123,6 +133,7 @@ impl Default for Plan {
         Self {
             ip: Ipv4Addr::LOCALHOST.into(),
             lifetime: Duration::from_secs(3600),
+            provider: None,
             // Generous, because the machine that runs the tests may be busy with others.
             pool: PoolSettings { budget: Duration::from_secs(15), ..PoolSettings::default() },
             server: ServerSettings::default(),
@@ -156,7 +167,8 @@ impl Rig {
     pub(super) async fn on(plan: Plan, listener: TcpListener) -> Self {
         let state = TempDir::new().unwrap();
         let ca = EmbeddedCa::open(state.path(), &TrustDomain::new("cluster.local").unwrap()).unwrap();
-        let settings = Settings { lifetime: plan.lifetime, ..Settings::default() };
+        let mut settings = Settings { lifetime: plan.lifetime, ..Settings::default() };
+        settings.provider = plan.provider.unwrap_or(settings.provider);
         let store = Identities::new(Arc::new(ca.clone()), settings);
         for name in ["client", "server"] {
             store.ensure(&identity(name));
@@ -185,8 +197,17 @@ impl Rig {
 
     /// The server node: one task per tunnel, apps dialled on loopback.
     pub(super) fn accept(&self, listener: TcpListener, settings: ServerSettings) {
-        let (store, seen, drain) = (Arc::clone(&self.store), Arc::clone(&self.server_seen), Arc::clone(&self.drain));
         let (flows, outcomes) = (self.flows.clone(), Arc::clone(&self.outcomes));
+        self.accept_for(listener, settings, move |incoming| deliver(incoming, flows.another(), Arc::clone(&outcomes)));
+    }
+
+    /// The same with apps of another kind.
+    pub(super) fn accept_for<H, F>(&self, listener: TcpListener, settings: ServerSettings, handler: H)
+    where
+        H: Fn(Incoming) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (store, seen, drain) = (Arc::clone(&self.store), Arc::clone(&self.server_seen), Arc::clone(&self.drain));
         let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
         let budget = Arc::clone(&self.budget);
         tokio::spawn(async move {
@@ -201,10 +222,7 @@ impl Rig {
                     events: Arc::clone(&seen) as Arc<dyn Events>,
                     drain: drain.lock().unwrap().clone(),
                 };
-                let (flows, outcomes) = (flows.clone(), Arc::clone(&outcomes));
-                tokio::spawn(serve(tcp, context, move |incoming| {
-                    deliver(incoming, flows.another(), Arc::clone(&outcomes))
-                }));
+                tokio::spawn(serve(tcp, context, handler.clone()));
             }
         });
     }
@@ -233,8 +251,12 @@ impl Rig {
 
     /// An ordinary socket whose other end is the app at `authority`, through the tunnel.
     pub(super) async fn connect(&self, authority: SocketAddr) -> TcpStream {
-        let stream = self.stream(authority).await.unwrap();
-        let (app, near) = socket_pair(authority.ip()).await;
+        self.relay(self.stream(authority).await.unwrap()).await
+    }
+
+    /// The same of a stream there is.
+    pub(super) async fn relay(&self, stream: Stream) -> TcpStream {
+        let (app, near) = socket_pair(Ipv4Addr::LOCALHOST.into()).await;
         let flow = self.flows.another();
         tokio::spawn(async move { tcp_to_stream(near, stream, &flow).await });
         app

@@ -92,11 +92,16 @@ pub(in crate::tunnel) struct Records {
 }
 
 impl Records {
-    /// `incoming` is what has come behind the handshake.
+    /// `incoming` is what has come behind the handshake and was not opened, `peer_closed` whether a goodbye was.
     ///
     /// # Errors
     /// When the cipher is none that is known here.
-    pub(super) fn new(extracted: ExtractedSecrets, secrets: Secrets, incoming: Buffer) -> Result<Self, Error> {
+    pub(super) fn new(
+        extracted: ExtractedSecrets,
+        secrets: Secrets,
+        incoming: Buffer,
+        peer_closed: bool,
+    ) -> Result<Self, Error> {
         let suite = match &secrets {
             Secrets::Client(connection) => connection.negotiated_cipher_suite(),
             Secrets::Server(connection) => connection.negotiated_cipher_suite(),
@@ -110,7 +115,7 @@ impl Records {
             incoming,
             message: Vec::new(),
             update_due: false,
-            peer_closed: false,
+            peer_closed,
             closed: false,
             failed: false,
         })
@@ -264,8 +269,8 @@ impl Records {
     }
 
     fn seal_as(&mut self, kind: u8, record: &mut [u8]) -> Result<(), Error> {
-        // The last sequence number is never used: `renew` comes long before.
-        if self.closed || self.failed || self.seal.sequence == u64::MAX {
+        // Nothing is sealed beyond what the key may, whoever forgot to ask `renew`, which comes long before.
+        if self.closed || self.failed || self.seal.sequence >= self.limit {
             return Err(Error::EncryptError);
         }
         let sealed = record.len().checked_sub(PREFIX).filter(|size| (SUFFIX..=SEALED_MAX).contains(size));
@@ -316,9 +321,9 @@ impl Records {
         self.limit = limit;
     }
 
-    /// Records sealed under the present key.
-    pub(super) fn sealed(&self) -> u64 {
-        self.seal.sequence
+    /// Records sealed under the present key, and opened under the peer's.
+    pub(in crate::tunnel) fn under_keys(&self) -> (u64, u64) {
+        (self.seal.sequence, self.open.sequence)
     }
 
     /// Handshake messages, or parts of them.

@@ -91,7 +91,7 @@ impl Tls {
                 (extracted, Secrets::Server(Box::new(connection)))
             }
         };
-        Records::new(extracted, secrets, self.incoming)
+        Records::new(extracted, secrets, self.incoming, self.peer_closed)
     }
 
     /// The protocol both ends have agreed on.

@@ -73,6 +73,9 @@ impl<'s, 'b> Arrivals<'s, 'b> {
         match event {
             Event::Hello(hello) => {
                 *self.claims = hello.baggage.and_then(|text| parse_baggage(&text).ok()).map(Arc::new);
+                if self.session.is_leaving() {
+                    self.link.shared.leave();
+                }
             }
             Event::Opened(stream, open) => {
                 self.session.enter(stream, Slot::default());

@@ -26,8 +26,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Moves a tunnel's frames.
 pub(super) struct Driver {
     link: Arc<Link>,
-    /// Opened in the handshake already.
-    opened: Vec<u8>,
+    /// Opened in the handshake already; `None` once it has been looked at.
+    opened: Option<Vec<u8>>,
     /// Where what was opened lies; empty between reads.
     parts: Vec<Range<usize>>,
 }
@@ -48,7 +48,7 @@ enum Written {
 impl Driver {
     pub(super) fn new(fresh: Fresh) -> (Arc<Link>, Self) {
         let link = Arc::clone(&fresh.link);
-        (fresh.link, Self { link: Arc::clone(&link), opened: fresh.opened, parts: Vec::new() })
+        (fresh.link, Self { link: Arc::clone(&link), opened: Some(fresh.opened), parts: Vec::new() })
     }
 
     /// Works until the tunnel is over: `Ok` when it ended in order or is to be closed, which [`Driver::goodbye`] does.
@@ -58,9 +58,12 @@ impl Driver {
         cx: &mut Context<'_>,
         opened: &mut dyn FnMut(u32, Open),
     ) -> Poll<Result<(), TunnelError>> {
-        if !self.opened.is_empty() {
+        if self.opened.is_some() {
             let link = Arc::clone(&self.link);
-            self.receive(link.state(), opened)?;
+            // The peer's goodbye may have come with its handshake.
+            if self.receive(link.state(), opened)? {
+                return Poll::Ready(self.ended());
+            }
         }
         for _ in 0..TURN {
             let written = self.write(cx)?;
@@ -130,7 +133,7 @@ impl Driver {
         mut guard: MutexGuard<'_, State>,
         opened: &mut dyn FnMut(u32, Open),
     ) -> Result<bool, TunnelError> {
-        let early = std::mem::take(&mut self.opened);
+        let early = self.opened.take().unwrap_or_default();
         let State { tls, session, decoder, out, claims, .. } = &mut *guard;
         let received = tls.receive(out, &mut self.parts);
         let mut arrivals = Arrivals::new(session, decoder, claims, &self.link);

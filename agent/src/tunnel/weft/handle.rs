@@ -59,6 +59,12 @@ impl Handle {
         Self { link, stream }
     }
 
+    /// See [`crate::tunnel::Stream::under_keys`].
+    #[cfg(test)]
+    pub(in crate::tunnel) fn under_keys(&self) -> (u64, u64) {
+        self.link.state().tls.under_keys()
+    }
+
     /// Has everything that arrives go to `app`, and what is sent read from it.
     pub(crate) fn attach(&self, app: Arc<dyn App>) {
         if let Some(slot) = self.link.state().session.owner(self.stream) {

@@ -41,6 +41,10 @@ impl<T> Session<T> {
         }
         if self.side == Side::Client {
             self.limit = hello.streams;
+            if hello.streams == 0 {
+                // Nothing will ever be opened in it again: no tunnel to keep.
+                self.peer_leaving = Some(self.last);
+            }
         }
         Ok(Event::Hello(hello))
     }

@@ -156,6 +156,16 @@ fn the_limit_is_the_servers() {
 }
 
 #[test]
+fn a_server_that_allows_no_streams_is_leaving() {
+    let mut client: Session<()> = Session::new(Side::Client, SMALL, hello(0));
+    assert!(client.open(&open_to(80), b"", ()).is_ok(), "before the server's HELLO");
+    client.apply(Frame::Hello(hello(0))).unwrap();
+    assert_eq!(client.open(&open_to(80), b"", ()), Err(NotOpened::Leaving));
+    assert_eq!(client.apply(Frame::Accept(1)), Ok(Some(Event::Accepted(1))), "what was under way goes on");
+    assert!(matches!(client.apply(Frame::GoAway(1, Code::Leaving)), Ok(Some(Event::GoingAway(1, Code::Leaving)))));
+}
+
+#[test]
 fn pings_are_answered_once() {
     let (mut client, mut server) = (client(), server());
     assert!(client.ping(9) && !client.ping(10));
