@@ -7,6 +7,7 @@ mod addresses;
 mod backend_policies;
 mod bad_input;
 mod balancing;
+mod check;
 mod clients;
 mod clock;
 mod conformance;
