@@ -25,6 +25,7 @@ mod settings;
 mod slots;
 mod survey;
 mod tables;
+mod trial;
 
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,7 @@ pub use events::{Events, FlowRecords};
 pub use journal::Entry;
 pub use settings::{EnrolledPod, InboundModes, PodNetwork, SteerConfig, Unclassified};
 pub use survey::GuardedPod;
+pub use trial::{Tried, trial};
 
 /// The steering of one node, owned by one agent at a time. Dropping it changes nothing in the kernel.
 #[derive(Clone)]

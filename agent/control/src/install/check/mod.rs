@@ -1,10 +1,12 @@
 //! Whether a cluster fits the mesh before it is installed, and whether an installation is well: findings, each that is not
-//! well with its remedy. It only asks; what a node's kernel lacks beyond its version, the agent says when it starts there.
+//! well with its remedy. It only asks; what a node's kernel lacks beyond its version, `weft check --host` says there.
 
 mod after;
 mod agents;
 mod before;
+pub mod kernel;
 mod marks;
+mod nodes;
 mod said;
 mod verdicts;
 
