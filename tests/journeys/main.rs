@@ -60,5 +60,6 @@ mod switching;
 mod topology;
 mod transparency;
 mod tunnel;
+mod unclassified;
 mod volume;
 mod wire;
