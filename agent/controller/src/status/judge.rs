@@ -42,7 +42,7 @@ pub(super) fn list_of(kind: Kind) -> (&'static str, &'static str) {
 pub(super) fn entries(snapshot: &Snapshot, object: &ObjectRef, seen: &Seen, now: Timestamp) -> Option<Vec<Value>> {
     let current = &seen.facts.said;
     if own::is_own(object.kind) {
-        let wanted = conditions(seen, vec![("Accepted", own::accepted(snapshot, object.kind, seen))], now);
+        let wanted = conditions(seen, own::judge(snapshot, object.kind, seen), now);
         let mut next = keep_times(json!({"conditions": wanted}), &json!({"conditions": current}));
         let Value::Array(next) = next["conditions"].take() else { return None };
         return (next != *current).then_some(next);

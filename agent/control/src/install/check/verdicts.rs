@@ -103,7 +103,7 @@ fn finding(kind: Kind, object: &Value, condition: &Value) -> Option<Finding> {
     let text = |field: &str| condition[field].as_str().unwrap_or_default();
     let wanted = match text("type") {
         "Accepted" | "ResolvedRefs" => "True",
-        "PartiallyInvalid" => "False",
+        "PartiallyInvalid" | "SettingsIgnored" => "False",
         _ => return None,
     };
     if text("status") == wanted {
@@ -130,6 +130,9 @@ fn remedy(kind: Kind, object: &Value, reason: &str) -> String {
         "TargetNotFound" | "NoMatchingParent" => "make what it is for, or take that out of it".into(),
         "BackendNotFound" => "make the Service and its port, or take the backend out".into(),
         "RefNotPermitted" => "a ReferenceGrant in the namespace of what it refers to".into(),
+        "PortProtocol" => {
+            "take the settings out, or say by appProtocol (or weft.dev/l7) that the port speaks HTTP".into()
+        }
         "Superseded" | "Conflicted" => "delete one of the two, or have them be about different ports".into(),
         _ => format!("kubectl -n {space} describe {}.{} {}", kind.plural(), kind.group().0, name(object)),
     }
