@@ -187,6 +187,17 @@ fn misfits_are_reported() -> Result<()> {
             "ports": [{"name": "tcp", "port": 8080}], "endpoints": endpoints
         })
     };
+    let policy = |name: &str, sets: Value| {
+        let mut policy = json!({
+            "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"targetRefs": [{"name": "crowd"}]}
+        });
+        policy["spec"]
+            .as_object_mut()
+            .into_iter()
+            .for_each(|spec| spec.extend(sets.as_object().cloned().unwrap_or_default()));
+        policy
+    };
     let misfits = [
         json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "twin", "namespace": NAMESPACE, "labels": {"weft.dev/mesh": "disabled"}},
@@ -196,6 +207,8 @@ fn misfits_are_reported() -> Result<()> {
         route("second", "crowd", "crowd"),
         route("lost", "nothing", "nobody"),
         slice("orphan", "nothing", &[]),
+        policy("spare", json!({"fallback": {"name": "nobody", "port": 80}})),
+        policy("idle", json!({"retryBudget": {"percent": 10}})),
     ];
     places.lab.manifests().put(json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "crowd", "namespace": NAMESPACE},
@@ -211,6 +224,8 @@ fn misfits_are_reported() -> Result<()> {
         format!("TCPRoute {NAMESPACE}/lost: is attached to Service {NAMESPACE}/nothing, which does not exist"),
         format!("TCPRoute {NAMESPACE}/lost: sends to Service {NAMESPACE}/nobody, which does not exist"),
         format!("EndpointSlice {NAMESPACE}/orphan: belongs to Service {NAMESPACE}/nothing, which does not exist"),
+        format!("TrafficPolicy {NAMESPACE}/spare: falls back to Service {NAMESPACE}/nobody, which does not exist"),
+        format!("TrafficPolicy {NAMESPACE}/idle: sets what has no effect: retryBudget on Service {NAMESPACE}/crowd"),
     ];
     let problems = || -> Result<Vec<String>> {
         let status = agent.ask("/status")?;

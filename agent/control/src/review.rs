@@ -12,6 +12,7 @@ use weft_core::model::{
     BackendRef, EndpointSlice, HttpKind, HttpRoute, ObjectName, ParentRef, TcpRoute, TrafficKind, TrafficPolicy,
     TrafficTarget,
 };
+use weft_core::route::without_effect;
 use weft_core::snapshot::{Attachment, BranchFault, PolicyAttachment, Snapshot};
 
 use crate::manifests::{ObjectRef, Problem, Severity, report};
@@ -158,6 +159,12 @@ impl Review<'_> {
         if policy.id.kind == TrafficKind::Weft {
             for target in self.snapshot.absent_targets(policy) {
                 self.note(Kind::TrafficPolicy, &policy.id.name, format!("is for {target}"));
+            }
+            if let Some(absent) = self.snapshot.absent_fallback(policy) {
+                self.note(Kind::TrafficPolicy, &policy.id.name, format!("falls back to {absent}: nobody stands in"));
+            }
+            for settings in without_effect(self.snapshot, policy) {
+                self.note(Kind::TrafficPolicy, &policy.id.name, format!("sets what has no effect: {settings}"));
             }
             return;
         }

@@ -1,18 +1,21 @@
 //! What nobody reports, and is looked for once a second.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use weft_control::kubernetes::Health;
+use weft_control::kubernetes::{Health, WatchState};
 use weft_control::manifests::{Problem, Severity};
+use weft_control::resource::Kind;
 
 use super::node::Node;
-use crate::sys;
+use crate::{config, sys};
 
 /// Every so many looks the pages of code are let go that were used since: takes some milliseconds. While everything is read
 /// for the first time, at every look. More often gains nothing: what is used is back within 10 ms.
 const LET_CODE_GO_EVERY: u32 = 15;
 /// Every so many looks series of workloads that are gone are looked for, which takes a look at all workloads.
 const SWEEP_EVERY: u32 = 30;
+/// How long the watch of pods may be broken off until the agent counts as deaf to new ones.
+const DEAF: Duration = Duration::from_secs(30);
 
 impl Node {
     /// What the source says of single objects, and the review of all of them together.
@@ -37,6 +40,7 @@ impl Node {
             self.count_problems();
         }
         self.look_at_clock();
+        self.look_for_deafness(Instant::now());
         self.parts.live.flush();
         self.looks = self.looks.wrapping_add(1);
         if self.looks.is_multiple_of(SWEEP_EVERY) {
@@ -47,6 +51,19 @@ impl Node {
         self.reconcile().await;
         self.remark_staleness();
         self.give_memory_back();
+    }
+
+    /// An agent that does not hear of new pods holds none: it would hold those that replace the cluster's DNS, too.
+    fn look_for_deafness(&mut self, now: Instant) {
+        let Some(health) = &self.cluster else { return };
+        let broken =
+            matches!(health.watches().get(&Kind::Pod), Some(watch) if matches!(watch.state, WatchState::Stale(_)));
+        self.deaf_since = broken.then(|| self.deaf_since.unwrap_or(now));
+        let deaf = self.deaf_since.is_some_and(|since| now.saturating_duration_since(since) >= DEAF);
+        let closed = self.config.unclassified == config::Unclassified::Closed;
+        if self.parts.steering.set_hearing(!deaf) && deaf && closed {
+            tracing::warn!("new pods are not heard of: none is held before it is in the mesh until they are");
+        }
     }
 
     /// Says so when this node's clock and the API server's are far apart, and when they no longer are.

@@ -133,6 +133,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         settled: false,
         trimmed: None,
         clock: None,
+        deaf_since: None,
         same_node: SameNode::new(&parts.steering, config.fast_path, known)?,
         judged_lately: BTreeSet::new(),
         waiting: Vec::new(),
@@ -300,6 +301,7 @@ fn make_parts(
     };
     Parts {
         node: config.node.as_str().into(),
+        namespace: config.namespace.clone(),
         steering,
         identities,
         outbound: Arc::new(outbound),

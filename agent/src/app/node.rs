@@ -61,6 +61,8 @@ pub(super) struct Node {
     pub(super) cleared: bool,
     /// How many pods were enrolled when memory was last given back, and how many looks ago.
     pub(super) trimmed: Option<(usize, u32)>,
+    /// Since when the watch of pods is broken off.
+    pub(super) deaf_since: Option<Instant>,
     /// What was last said of the node's clock.
     pub(super) clock: Option<String>,
     pub(super) same_node: SameNode,

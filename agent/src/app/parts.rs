@@ -12,10 +12,13 @@ use crate::sandbox::Finder;
 use crate::steer::Steering;
 use crate::telemetry::Metrics;
 use weft_control::standing::Publisher;
+use weft_core::model::Name;
 
 pub(super) struct Parts {
     /// This node's name.
     pub(super) node: Arc<str>,
+    /// The namespace the mesh itself is in.
+    pub(super) namespace: Name,
     pub(super) steering: Steering,
     pub(super) identities: Arc<Identities>,
     pub(super) outbound: Arc<Outbound>,

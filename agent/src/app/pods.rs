@@ -27,6 +27,8 @@ use weft_control::standing::{Standing, Standings};
 
 /// Tunnel ports that are looked at at once.
 const LOOKS: usize = 16;
+/// The namespace of what a cluster cannot do without.
+const SYSTEM: &str = "kube-system";
 
 /// A pod that is to be enrolled and is not yet.
 pub(super) struct Pending {
@@ -101,8 +103,11 @@ impl Pods {
         self.keep_identities(local.values().filter(|w| wanted(w)).map(|w| snapshot.identity_of(w)));
         for workload in local.values() {
             if wanted(workload) {
+                if self.is_spared(workload) && !self.enrolled.contains_key(&workload.uid) {
+                    self.classify(workload).await;
+                }
                 self.enrol_if_due(snapshot, workload).await;
-            } else if !unaddressed(workload) {
+            } else if !unaddressed(workload) || self.is_spared(workload) {
                 self.classify(workload).await;
             }
         }
@@ -201,6 +206,13 @@ impl Pods {
                 leave::begin(Arc::clone(&self.parts), enrolled.pod, enrolled.served, dead, self.events.clone());
             self.leaving.insert(uid, leaving.await);
         }
+    }
+
+    /// Whether a pod is one that everything else needs, the mesh included: the cluster's DNS, its network, the mesh's own. Such
+    /// a pod is never held because it is not enrolled yet, or what it waits for would wait for it.
+    fn is_spared(&self, workload: &Workload) -> bool {
+        let namespace = &workload.name.namespace;
+        namespace.as_str() == SYSTEM || *namespace == self.parts.namespace
     }
 
     /// Lets the kernel know a pod that is not meshed, so that it counts as classified.

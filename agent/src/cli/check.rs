@@ -1,15 +1,17 @@
-//! `weft check`: manifests (`--manifests DIR`), a cluster the mesh is to be installed in (`--pre`), or the installation there.
+//! `weft check`: manifests (`--manifests DIR`), a cluster the mesh is to be installed in (`--pre`), a machine (`--host`), or the
+//! installation in a cluster.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use weft_control::SYSTEM_NAMESPACE;
-use weft_control::install::check::{self, Grade};
+use weft_control::install::check;
 use weft_control::manifests::{self, Problem, Severity};
 use weft_core::model::TrustDomain;
 
 use super::Output;
+use super::host::{self, HostArgs, told};
 use super::install::in_cluster;
 
 #[derive(Debug, clap::Args)]
@@ -20,6 +22,11 @@ pub(super) struct CheckArgs {
     /// Whether the mesh can be installed in the cluster, in the place of how its installation is
     #[arg(long)]
     pre: bool,
+    /// Whether this machine can be a node of the mesh: as root on it, without a cluster; nothing of it is left
+    #[arg(long, conflicts_with = "pre")]
+    host: bool,
+    #[command(flatten)]
+    machine: HostArgs,
     /// A kubeconfig, whose current context says how to reach the cluster [default: $KUBECONFIG, or ~/.kube/config]
     #[arg(long, env = "WEFT_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -35,6 +42,9 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Output> {
+    if args.host {
+        return Ok(told(&host::findings(&args.machine)?, args.strict));
+    }
     let Some(directory) = &args.manifests else { return cluster(args) };
     ensure!(directory.is_dir(), "{} is not a directory", directory.display());
     let trust_domain = TrustDomain::new(&args.trust_domain).context("--trust-domain")?;
@@ -45,10 +55,7 @@ fn cluster(args: &CheckArgs) -> anyhow::Result<Output> {
     let findings = in_cluster(args.kubeconfig.as_deref(), async |client| {
         Ok(if args.pre { check::before(&client).await? } else { check::after(&client, &args.namespace).await? })
     })?;
-    let worst = if args.strict { Grade::Remark } else { Grade::Wrong };
-    let failed = findings.iter().any(|finding| finding.grade >= worst);
-    let text = findings.iter().map(|finding| format!("{finding}\n")).collect();
-    Ok(Output { text, code: if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS } })
+    Ok(told(&findings, args.strict))
 }
 
 /// One problem a line, in the form compilers use, and a last line that counts them.

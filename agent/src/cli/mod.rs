@@ -6,6 +6,7 @@ mod ca;
 mod check;
 mod controller;
 mod enrol;
+mod host;
 mod install;
 mod switch;
 mod table;
@@ -32,8 +33,8 @@ enum Verb {
     Controller(Box<controller::ControllerVerb>),
     /// Keep the agent's listening sockets open while it restarts
     Hold(HoldArgs),
-    /// Check a directory of manifests, a cluster before the mesh is installed there, or the installation; exits with 1 if
-    /// something is wrong
+    /// Check a directory of manifests, a cluster before the mesh is installed there, a machine that is to be its node, or the
+    /// installation; exits with 1 if something is wrong
     Check(check::CheckArgs),
     /// Install the mesh in a cluster, by server-side apply of the manifests of this release
     Install(install::InstallArgs),

@@ -20,6 +20,7 @@ pub use args::{
     AgentArgs, DEFAULT_ADMIN_SOCKET, DEFAULT_CA_ROOT_FILE, DEFAULT_CA_TOKEN_FILE, DEFAULT_HOLD_SOCKET, TunnelProtocols,
     Unclassified,
 };
+pub use system::cgroup as cgroup2;
 pub use weft_core::parse_duration as duration;
 
 /// Checked settings of an agent.

@@ -20,7 +20,10 @@ pub(super) fn node(given: Option<&str>) -> Result<String, String> {
 }
 
 /// The cgroup to attach to: as given, or the root of the machine's cgroup2 hierarchy.
-pub(super) fn cgroup(given: Option<&Path>) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// Why there is none, in words that say what to do.
+pub fn cgroup(given: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(given) = given {
         // Where the host's cgroup file systems are mounted as they stand, the unified one may be below.
         let path =

@@ -38,6 +38,9 @@ async fn beat(shared: Weak<Shared>, released: CancellationToken) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     while tick(&mut ticks, &released).await {
         let Some(shared) = shared.upgrade() else { return };
+        if shared.deaf.load(Ordering::Relaxed) {
+            continue;
+        }
         match now(&shared) {
             Ok(()) | Err(SteerError::Released) => {}
             Err(error) => tracing::error!(%error, "the hooks cannot be told that the agent lives"),

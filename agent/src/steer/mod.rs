@@ -25,6 +25,7 @@ mod settings;
 mod slots;
 mod survey;
 mod tables;
+mod trial;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,10 @@ use std::{
     net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio_util::sync::CancellationToken;
@@ -60,6 +64,7 @@ pub use events::{Events, FlowRecords};
 pub use journal::Entry;
 pub use settings::{EnrolledPod, InboundModes, PodNetwork, SteerConfig, Unclassified};
 pub use survey::GuardedPod;
+pub use trial::{Tried, trial};
 
 /// The steering of one node, owned by one agent at a time. Dropping it changes nothing in the kernel.
 #[derive(Clone)]
@@ -87,6 +92,8 @@ struct Shared {
     owner: Mutex<Option<Owner>>,
     /// The hooks are told that this agent lives.
     beats: AtomicBool,
+    /// It is alive and does not hear of new pods, which is no better than being dead.
+    deaf: AtomicBool,
     released: CancellationToken,
 }
 
@@ -135,6 +142,7 @@ impl Steering {
             log_level: Mutex::default(),
             owner: Mutex::new(Some(owner)),
             beats: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
             released: CancellationToken::new(),
         });
         events::forward_logs(&mut ebpf, shared.released.clone())?;
@@ -179,6 +187,12 @@ impl Steering {
         }
         drop(tables);
         self.shared.programs.pins.remove_other_versions()
+    }
+
+    /// Whether the agent hears of new pods. While it does not, it would hold every one of them for as long as that lasts, and so
+    /// holds none, as if it were dead. Yields whether that is another answer than before.
+    pub fn set_hearing(&self, hears: bool) -> bool {
+        self.shared.deaf.swap(!hears, Ordering::Relaxed) == hears
     }
 
     /// The addresses at which the mesh is: only connects to these are taken. Yields whether the kernel holds all of them; if

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
-    Handle, MulticastGroup,
+    Handle, LinkUnspec, MulticastGroup,
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
@@ -20,6 +20,7 @@ use rtnetlink::{
     },
 };
 use tokio::task::JoinHandle;
+use weft_abi::LOOPBACK_IFINDEX;
 
 use super::NetNs;
 
@@ -116,6 +117,19 @@ pub async fn own_addresses(ns: &NetNs) -> io::Result<BTreeSet<IpAddr>> {
         own.extend(address(&message).filter(|ip| !ip.is_loopback() && !link_local(ip)));
     }
     Ok(own)
+}
+
+/// Brings up the loopback device of a namespace, and gives it these addresses too. What is there already counts as done.
+pub async fn give_loopback(ns: &NetNs, addresses: &[IpAddr]) -> io::Result<()> {
+    let look = Look::open(ns)?;
+    let up = LinkUnspec::new_with_index(LOOPBACK_IFINDEX).up().build();
+    look.handle.link().set(up).execute().await.map_err(other)?;
+    for address in addresses {
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        let added = look.handle.address().add(LOOPBACK_IFINDEX, *address, prefix).replace().execute().await;
+        added.map_err(other)?;
+    }
+    Ok(())
 }
 
 /// The address itself: where there is a peer's too, that is called the address and this one local.

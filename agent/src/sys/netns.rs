@@ -10,12 +10,12 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::fs::MetadataExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process,
     sync::Arc,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::fstat;
 use socket2::{Domain, Socket, Type};
 
@@ -34,6 +34,20 @@ impl NetNs {
     /// The one this thread is in.
     pub fn current() -> io::Result<Arc<Self>> {
         Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// A new one, which nobody else is in.
+    pub fn fresh() -> io::Result<Arc<Self>> {
+        // A thread of its own, which takes the namespace it leaves for with it.
+        let made = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from).and_then(|()| Self::current())
+        });
+        made.join().unwrap_or_else(|_| Err(io::Error::other("a thread died")))
+    }
+
+    /// Where this process finds it, as long as this handle lives.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
     /// The one a socket was made in: how a namespace is found again when nothing but a held listener is left of it.

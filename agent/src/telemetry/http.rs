@@ -2,6 +2,8 @@
 //!
 //! Whoever can reach the node can reach it, so it is bounded: a number of connections, a time for each, and no bodies.
 
+mod names;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -141,6 +143,8 @@ fn respond(request: &Request<Incoming>, metrics: &Exposition, readiness: &Readin
     match request.uri().path() {
         "/metrics" => match metrics() {
             Ok(body) => {
+                let names = names::asked(request.uri().query());
+                let body = if names.is_empty() { body } else { names::only(&body, &names) };
                 let mut response = text(StatusCode::OK, body);
                 response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(OPEN_METRICS));
                 response

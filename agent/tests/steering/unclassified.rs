@@ -142,6 +142,23 @@ fn invariant_24_closed_needs_a_heartbeat_and_spares_the_host() {
 }
 
 #[test]
+fn closed_holds_nobody_while_new_pods_are_not_heard_of() {
+    isolated!(async |world: World| {
+        let steering = closed(&world);
+        let (pod, other) = (world.pod(1), world.pod(2));
+        steering.classify(other.ns.cookie()).unwrap();
+        let mut server = other.app();
+        server.ok("l = listen('0.0.0.0', 80)");
+        let (mut app, to) = (pod.app(), SocketAddr::new(other.v4, 80));
+        eventually("the agent's heartbeat", || (app.dial(to) == Err(libc::ECONNREFUSED)).then_some(())).await;
+        steering.set_hearing(false);
+        eventually("the pod to be let go", || app.dial(to).is_ok().then_some(())).await;
+        steering.set_hearing(true);
+        eventually("the pod to be held again", || (app.dial(to) == Err(libc::ECONNREFUSED)).then_some(())).await;
+    });
+}
+
+#[test]
 fn invariant_29_host_network_is_refused_by_name() {
     isolated!(async |world: World| {
         let steering = world.steer();

@@ -35,6 +35,8 @@ pub(crate) struct Target {
     /// Empty: the collection.
     pub(crate) name: String,
     pub(crate) subresource: String,
+    /// What stands behind `proxy/`.
+    pub(crate) rest: String,
 }
 
 /// Options of a request's query, the first of each name.
@@ -100,10 +102,11 @@ impl Path {
             ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
             rest => ("", rest),
         };
-        let (plural, name, subresource) = match rest {
-            [plural] => (*plural, "", ""),
-            [plural, name] => (*plural, *name, ""),
-            [plural, name, subresource] => (*plural, *name, *subresource),
+        let (plural, name, subresource, rest) = match rest {
+            [plural] => (*plural, "", "", &[][..]),
+            [plural, name] => (*plural, *name, "", &[][..]),
+            [plural, name, subresource] => (*plural, *name, *subresource, &[][..]),
+            [plural, name, "proxy", rest @ ..] => (*plural, *name, "proxy", rest),
             _ => return None,
         };
         Some(Self::Target(Target {
@@ -113,6 +116,7 @@ impl Path {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: subresource.to_owned(),
+            rest: rest.join("/"),
         }))
     }
 }
@@ -164,6 +168,8 @@ mod tests {
         assert_eq!(target("/api/v1/namespaces/a/status"), said("namespaces", "", "a", "status"));
         assert_eq!(target("/api/v1/namespaces/a/pods"), said("pods", "a", "", ""));
         assert_eq!(target("/api/v1/namespaces/a/pods/b/status"), said("pods", "a", "b", "status"));
+        assert_eq!(target("/api/v1/namespaces/a/pods/b:80/proxy/c/d"), said("pods", "a", "b:80", "proxy"));
+        assert_eq!(target("/api/v1/namespaces/a/pods/b/status/c"), None);
         assert_eq!(target("/apis/x.dev/v1/things/a"), said("things", "", "a", ""));
         assert_eq!(target("/healthz"), None);
     }

@@ -33,6 +33,8 @@ use super::traffic_settings::{
     printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Accepted')].status", "description": "whether the mesh goes by it"}"#,
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[x_kube(validation = Rule::new("self.targetRefs.all(t, t.kind == 'Service') || !(has(self.loadBalancer) || has(self.slowStart) || has(self.outlierDetection) || has(self.spillover) || has(self.fallback) || has(self.healthCheck) || has(self.retryBudget) || has(self.limits) || has(self.idleTimeout) || has(self.tcpKeepalive))")
+    .message("of a route only fault, rateLimit and retry can be set: target the Service for the rest"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrafficPolicySpec {
     /// Services of the policy's own namespace; for `fault`, `rateLimit` and `retry` also HTTPRoutes and GRPCRoutes.

@@ -1,8 +1,10 @@
 //! The few requests an installation and its judgements consist of.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode};
+use bytes::Bytes;
+use http::header::DATE;
+use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
@@ -120,6 +122,23 @@ impl Api<'_> {
         }
     }
 
+    /// An object, and the date of the answer by the server's clock.
+    pub(super) async fn dated(&self, path: &str) -> Result<(Option<Value>, Option<SystemTime>), InstallError> {
+        let (status, headers, bytes) = self.exchange(Method::GET, path, "application/json", None).await?;
+        let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        match judged(format!("GET {path}"), status, &bytes) {
+            Ok(value) => Ok((Some(value), date)),
+            Err(InstallError::Refused { status: 404, .. }) => Ok((None, date)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What stands at a path that answers in no language of the API's: the status, and the text.
+    pub(super) async fn text(&self, path: &str) -> Result<(StatusCode, String), InstallError> {
+        let (status, _, bytes) = self.exchange(Method::GET, path, "text/plain", None).await?;
+        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -127,31 +146,52 @@ impl Api<'_> {
         kind: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), InstallError> {
-        let what = format!("{method} {}", path.split('?').next().unwrap_or(path));
+        let what = named(&method, path);
+        let (status, _, bytes) = self.exchange(method, path, kind, body).await?;
+        judged(what, status, &bytes).map(|value| (status, value))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), InstallError> {
+        let what = named(&method, path);
         let lost = |cause: String| InstallError::Unreachable { what: what.clone(), cause };
         let bytes = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
         let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
         let request = request.body(Body::from(bytes)).map_err(|error| lost(error.to_string()))?;
         let exchange = async {
             let response = self.0.send(request).await.map_err(|error| causes(&error))?;
-            let status = response.status();
-            let bytes = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-            Ok::<_, String>((status, bytes))
+            let (parts, body) = response.into_parts();
+            let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+            Ok::<_, String>((parts.status, parts.headers, bytes))
         };
-        let (status, bytes) = tokio::time::timeout(ANSWER, exchange)
+        tokio::time::timeout(ANSWER, exchange)
             .await
             .map_err(|_| lost(format!("within {} s", ANSWER.as_secs())))?
-            .map_err(lost)?;
-        let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if status.is_success() {
-            return Ok((status, value));
-        }
-        let said = value["message"].as_str().map(str::to_owned);
-        let message = said.unwrap_or_else(|| String::from_utf8_lossy(&bytes).trim().to_owned());
-        Err(match status.as_u16() {
-            409 => InstallError::Conflict { what, message },
-            401 | 403 => InstallError::Forbidden { what, message },
-            status => InstallError::Refused { what, status, message },
-        })
+            .map_err(lost)
     }
+}
+
+/// A request in the words of an error.
+fn named(method: &Method, path: &str) -> String {
+    format!("{method} {}", path.split('?').next().unwrap_or(path))
+}
+
+/// What an answer says, or why there is none.
+fn judged(what: String, status: StatusCode, bytes: &[u8]) -> Result<Value, InstallError> {
+    let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    if status.is_success() {
+        return Ok(value);
+    }
+    let said = value["message"].as_str().map(str::to_owned);
+    let message = said.unwrap_or_else(|| String::from_utf8_lossy(bytes).trim().to_owned());
+    Err(match status.as_u16() {
+        409 => InstallError::Conflict { what, message },
+        401 | 403 => InstallError::Forbidden { what, message },
+        status => InstallError::Refused { what, status, message },
+    })
 }

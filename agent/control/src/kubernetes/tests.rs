@@ -17,6 +17,7 @@ use crate::standing::{Standing, Standings};
 mod kinds;
 mod marks;
 mod outages;
+mod traffic;
 
 type Tested = anyhow::Result<()>;
 

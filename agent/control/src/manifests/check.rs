@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use weft_core::model::{
-    AuthorizationPolicy, EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, TrafficPolicy,
-    TrustDomain, Workload,
+    AuthorizationPolicy, EndpointSlice, MeshLabel, Name, ObjectName, Scope, Selector, Service, TrustDomain, Workload,
 };
 use weft_core::snapshot::{Delta, Resource, Snapshot};
 
@@ -36,7 +35,6 @@ pub fn check(directory: &Path, trust_domain: &TrustDomain) -> Vec<Problem> {
             Some(Resource::Workload(pod)) => review.pod(&place, pod),
             Some(Resource::Service(service)) => review.service(&place, service),
             Some(Resource::EndpointSlice(slice)) => review.slice(&place, slice),
-            Some(Resource::TrafficPolicy(policy)) => review.traffic_policy(&place, policy),
             Some(Resource::PeerAuthentication(policy)) => {
                 review.selector(&place, &policy.name.namespace, Some(&policy.selector));
             }
@@ -151,19 +149,6 @@ impl<'a> Review<'a> {
                 port.name, port.port, slice.service
             );
             self.warn(place, reason);
-        }
-    }
-
-    fn traffic_policy(&mut self, place: &Place<'a>, policy: &TrafficPolicy) {
-        if let Some(to) = &policy.traffic.fallback {
-            let known =
-                self.services.get(&to.service).is_some_and(|known| known.ports.iter().any(|p| p.port == to.port));
-            if !known {
-                self.warn(
-                    place,
-                    format!("falls back to Service {} port {}, which does not exist", to.service, to.port),
-                );
-            }
         }
     }
 

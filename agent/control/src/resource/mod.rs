@@ -37,6 +37,8 @@ use super::crd::PodSelector;
 
 pub use findings::{Finding, Findings};
 
+/// Who says in the status of Gateway API's objects what the mesh makes of them, among other controllers.
+pub const CONTROLLER: &str = "weft.dev/controller";
 /// `weft.dev/mesh`, on a Namespace or Pod: `enabled` or `disabled`.
 pub const MESH_LABEL: &str = "weft.dev/mesh";
 /// `weft.dev/status`, on a Pod: how it stands, as its node's agent writes it.

@@ -7,13 +7,11 @@ use serde_json::{Value, json};
 use weft_control::kubernetes::Attached;
 use weft_control::manifests::ObjectRef;
 use weft_control::resource::gateway::{self, Parent};
-use weft_control::resource::{Finding, Kind};
+use weft_control::resource::{CONTROLLER, Finding, Kind};
 use weft_core::snapshot::Snapshot;
 
 use super::{Model, own, policies, routes};
 
-/// Who says so, among other controllers.
-pub(super) const CONTROLLER: &str = "weft.dev/controller";
 /// Clients are asked to keep their endpoint in two ways at once. GEP-1619 asks for a status and names no reason.
 pub(super) const INCOMPATIBLE: &str = "IncompatibleSessionAffinity";
 /// Entries of a policy's status at the most, those of all controllers together.
@@ -44,7 +42,7 @@ pub(super) fn list_of(kind: Kind) -> (&'static str, &'static str) {
 pub(super) fn entries(snapshot: &Snapshot, object: &ObjectRef, seen: &Seen, now: Timestamp) -> Option<Vec<Value>> {
     let current = &seen.facts.said;
     if own::is_own(object.kind) {
-        let wanted = conditions(seen, vec![("Accepted", own::accepted(snapshot, object.kind, seen))], now);
+        let wanted = conditions(seen, own::judge(snapshot, object.kind, seen), now);
         let mut next = keep_times(json!({"conditions": wanted}), &json!({"conditions": current}));
         let Value::Array(next) = next["conditions"].take() else { return None };
         return (next != *current).then_some(next);

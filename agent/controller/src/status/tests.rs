@@ -1,9 +1,10 @@
 //! Routes and policies, and what is said of them.
 
 use serde_json::{Value, json};
+use weft_control::resource::CONTROLLER;
 use weft_core::model::TrustDomain;
 
-use super::judge::{CONTROLLER, entries};
+use super::judge::entries;
 use super::*;
 
 fn item(kind: Kind, object: &Value) -> Item {

@@ -4,6 +4,7 @@
 //! back), addresses no connection can have, the tunnel's own port, and a port its service does not have.
 
 mod detect;
+mod effect;
 mod protocol;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ use crate::snapshot::{Family, Snapshot};
 
 pub use crate::snapshot::ServicePortKey;
 pub use detect::{LOOKED_AT, Said, said};
+pub use effect::without_effect;
 pub use protocol::{HttpBecause, OpaqueBecause, Protocol, protocol, takes_http2};
 
 /// The port HBONE is served on, at every live pod's address.

@@ -372,6 +372,12 @@ impl Snapshot {
         traffic::absent(self, policy)
     }
 
+    /// What a policy has stand in for its targets, if there is no such thing, in words.
+    #[must_use]
+    pub fn absent_fallback(&self, policy: &TrafficPolicy) -> Option<String> {
+        traffic::absent_fallback(self, policy)
+    }
+
     /// What TrafficPolicies set for a port of a service; `None` where there are none.
     #[must_use]
     pub fn traffic(&self, service: &ObjectName, port: u16) -> Option<&Arc<Traffic>> {

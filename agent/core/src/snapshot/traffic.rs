@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::{SessionClash, Snapshot, sessions};
 use crate::model::{
-    HttpRouteId, HttpRule, ObjectName, Service, ServicePort, Traffic, TrafficKind, TrafficPolicy, TrafficTarget,
+    Fallback, HttpRouteId, HttpRule, ObjectName, Service, ServicePort, Traffic, TrafficKind, TrafficPolicy,
+    TrafficTarget,
 };
 
 /// By port, for one service.
@@ -82,6 +83,14 @@ pub(super) fn absent(snapshot: &Snapshot, policy: &TrafficPolicy) -> Vec<String>
         }
     };
     policy.targets.iter().filter_map(of).collect()
+}
+
+/// What a policy has stand in, if there is no such thing, in words.
+pub(super) fn absent_fallback(snapshot: &Snapshot, policy: &TrafficPolicy) -> Option<String> {
+    let Fallback { service: name, port } = policy.traffic.fallback.as_ref()?;
+    let Some(service) = snapshot.service(name) else { return Some(format!("Service {name}, which does not exist")) };
+    let there = service.ports.iter().any(|known| known.port == *port);
+    (!there).then(|| format!("port {port} of Service {name}, which has no such TCP port"))
 }
 
 /// The policy of Gateway API that counts for a service.

@@ -33,6 +33,8 @@ async fn serves_metrics_and_probes() {
     let answer = get(&server, "/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains(OPEN_METRICS) && answer.contains("\nweft_enrolled_pods 5\n"), "{answer}");
+    let one = get(&server, "/metrics?name[]=weft_enrolled_pods").await;
+    assert!(one.contains("\nweft_enrolled_pods 5\n") && !one.contains("weft_pending_pods"), "{one}");
     assert!(get(&server, "/healthz").await.starts_with("HTTP/1.1 200"));
     let waiting = get(&server, "/readyz").await;
     assert!(waiting.starts_with("HTTP/1.1 503") && waiting.contains("waiting for: steering"), "{waiting}");

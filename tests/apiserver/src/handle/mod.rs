@@ -3,6 +3,7 @@
 mod body;
 mod delete;
 mod discovery;
+mod proxy;
 mod read;
 mod reviews;
 mod steer;
@@ -116,6 +117,9 @@ async fn route(
         return Ok(text(404, "404 page not found\n"));
     }
     authorize(shared, &user, verb, &target)?;
+    if proxy::serves(&target) && verb == "get" {
+        return proxy::get(shared, &target, request.uri().query()).await;
+    }
     let view = View::negotiate(request.headers())?;
     let (parts, body) = request.into_parts();
     if reviews::serves(&target) {

@@ -1,12 +1,17 @@
 //! After: whether what was installed is there, runs, and has made of every pod what its label asks for.
 
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::api::Api;
 use super::super::{InstallError, Object, shipped};
-use super::{Finding, all, name, some};
-use crate::resource::STATUS_ANNOTATION;
-use crate::standing::Standing;
+use super::{Finding, agents, all, marks, name, some, verdicts};
+
+/// The Lease that replicas of the controller hold in turn, and for how long one that nobody renews is somebody's.
+const LEASE: &str = "weft-controller";
+const LEASE_LASTS: Duration = Duration::from_secs(60);
 
 pub(super) async fn findings(api: &Api<'_>, namespace: &str) -> Result<Vec<Finding>, InstallError> {
     let (mut findings, mut missing, mut issues) = (Vec::new(), Vec::new(), true);
@@ -22,10 +27,34 @@ pub(super) async fn findings(api: &Api<'_>, namespace: &str) -> Result<Vec<Findi
         }
     }
     findings.extend(absent(&missing, issues));
+    if !missing.iter().any(|object| object.name() == LEASE && object.value["kind"] == "Deployment") {
+        findings.extend(led(api, namespace).await?);
+    }
     let pods = all(api, "/api/v1/pods").await?;
-    findings.extend(agents(namespace, &pods));
-    findings.extend(marks(&pods));
+    findings.extend(agents::findings(api, namespace, &pods).await);
+    findings.extend(verdicts::findings(api).await?);
+    let namespaces = all(api, "/api/v1/namespaces").await?;
+    findings.extend(marks::findings(namespace, &pods, &namespaces, SystemTime::now()));
     Ok(findings)
+}
+
+/// Whether a replica of the controller writes, by the API server's clock.
+async fn led(api: &Api<'_>, namespace: &str) -> Result<Option<Finding>, InstallError> {
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}");
+    let (lease, now) = api.dated(&path).await?;
+    let spec = lease.unwrap_or_default()["spec"].take();
+    let holder = spec["holderIdentity"].as_str().unwrap_or_default().to_owned();
+    let renewed = spec["renewTime"].as_str().and_then(|time| time.parse::<Timestamp>().ok()).map(SystemTime::from);
+    let age = renewed.and_then(|time| now.unwrap_or_else(SystemTime::now).duration_since(time).ok());
+    let what = match age {
+        _ if holder.is_empty() => "no replica of the controller writes: nodes do not learn of pods".to_owned(),
+        Some(age) if age > LEASE_LASTS => {
+            format!("no replica of the controller writes: {holder} last did {} s ago", age.as_secs())
+        }
+        _ => return Ok(None),
+    };
+    let look = format!("kubectl -n {namespace} get pods,leases; the log of deployment/{LEASE}: 403 is its Role");
+    Ok(Some(Finding::wrong(what, look)))
 }
 
 /// Whether it is a controller whose issuer is switched off, as where agents have their certificates from another one.
@@ -89,40 +118,4 @@ fn rolled_out(namespace: &str, object: &str, found: &Value) -> Option<Finding> {
     } else {
         Finding::well(format!("{object}: all {wanted} are ready"))
     })
-}
-
-/// Agents that have started again and again.
-fn agents(namespace: &str, pods: &[Value]) -> Option<Finding> {
-    const MANY: u64 = 3;
-    let restarts = |pod: &Value| -> u64 {
-        let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
-        statuses.map(|s| s["restartCount"].as_u64().unwrap_or_default()).sum()
-    };
-    let ours = pods.iter().filter(|pod| pod["metadata"]["labels"]["app.kubernetes.io/part-of"] == "weft");
-    let again: Vec<String> = ours.filter(|pod| restarts(pod) > MANY).map(|pod| name(pod).to_owned()).collect();
-    (!again.is_empty()).then(|| {
-        let what = format!("containers have started again more than {MANY} times: {}", some(&again));
-        Finding::remark(what, format!("kubectl -n {namespace} logs --previous POD"))
-    })
-}
-
-/// What agents have written on pods.
-fn marks(pods: &[Value]) -> Vec<Finding> {
-    let (mut enrolled, mut waiting) = (0, Vec::new());
-    for pod in pods {
-        match pod["metadata"]["annotations"][STATUS_ANNOTATION].as_str() {
-            Some(Standing::ENROLLED) => enrolled += 1,
-            Some(why) => {
-                let space = pod["metadata"]["namespace"].as_str().unwrap_or_default();
-                waiting.push(format!("{space}/{} ({why})", name(pod)));
-            }
-            None => {}
-        }
-    }
-    let mut findings = vec![Finding::well(format!("{enrolled} pods are meshed"))];
-    if !waiting.is_empty() {
-        let what = format!("{} pods are labelled and not meshed: {}", waiting.len(), some(&waiting));
-        findings.push(Finding::remark(what, "kubectl get events --field-selector reason=NotEnrolled -A"));
-    }
-    findings
 }

@@ -4,15 +4,12 @@ use serde_json::{Value, json};
 
 use super::super::api::Api;
 use super::super::{InstallError, NAMESPACE, shipped};
-use super::{Finding, all, name, some};
+use super::kernel::two;
+use super::{Finding, all, name, nodes, some};
 
 /// Tokens name their pod's node, without which the issuer signs nothing, and containers have an `appArmorProfile`. Sidecar
 /// containers are older.
 const KUBERNETES: (u64, u64) = (1, 30);
-/// What the programs are tested with.
-const KERNEL: (u64, u64) = (6, 1);
-/// From here on connections between pods of one node can go past the proxy.
-const FAST_PATH: (u64, u64) = (6, 6);
 /// Networks by the name of their DaemonSet.
 const NETWORKS: [&str; 8] =
     ["antrea-agent", "aws-node", "calico-node", "canal", "cilium", "kindnet", "kube-flannel-ds", "weave-net"];
@@ -23,9 +20,10 @@ pub(super) async fn findings(api: &Api<'_>) -> Result<Vec<Finding>, InstallError
     let mut findings = vec![version(&api.get("/version").await?.unwrap_or_default())];
     findings.extend(rights(api).await?);
     match all(api, "/api/v1/nodes").await {
-        Ok(found) => findings.extend(nodes(&found)),
+        Ok(found) => findings.extend(nodes::findings(&found)),
         Err(error) => findings.push(unseen("the nodes", &error)),
     }
+    findings.push(nodes::the_rest()?);
     let space = api.get(&format!("/api/v1/namespaces/{NAMESPACE}")).await.unwrap_or_default();
     findings.extend(space.as_ref().and_then(pod_security));
     match all(api, "/apis/apps/v1/daemonsets").await {
@@ -44,12 +42,6 @@ pub(super) async fn findings(api: &Api<'_>) -> Result<Vec<Finding>, InstallError
 
 fn unseen(what: &str, error: &InstallError) -> Finding {
     Finding::remark(format!("{what} cannot be looked at: {error}"), "check again with the rights of cluster-admin")
-}
-
-/// The first two numbers of a version.
-fn two(version: &str) -> Option<(u64, u64)> {
-    let mut numbers = version.trim_start_matches('v').split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn version(answer: &Value) -> Finding {
@@ -90,30 +82,6 @@ async fn rights(api: &Api<'_>) -> Result<Vec<Finding>, InstallError> {
             "install as cluster-admin: agents get rights you must have yourself",
         )
     }])
-}
-
-fn nodes(nodes: &[Value]) -> Vec<Finding> {
-    let linux = |node: &&Value| node["status"]["nodeInfo"]["operatingSystem"] != "windows";
-    let kernel = |node: &Value| node["status"]["nodeInfo"]["kernelVersion"].as_str().and_then(two);
-    let below = |least| -> Vec<String> {
-        let old = nodes.iter().filter(linux).filter(|node| kernel(node).is_some_and(|found| found < least));
-        old.map(|node| {
-            format!("{} ({})", name(node), node["status"]["nodeInfo"]["kernelVersion"].as_str().unwrap_or("?"))
-        })
-        .collect()
-    };
-    let (old, slow) = (below(KERNEL), below(FAST_PATH));
-    if !old.is_empty() {
-        let what = format!("nodes with a kernel older than {}.{}: {}", KERNEL.0, KERNEL.1, some(&old));
-        return vec![Finding::wrong(what, "upgrade them, or keep agents off them: agent.nodeSelector")];
-    }
-    let mut findings =
-        vec![Finding::well(format!("{} Linux nodes have a kernel that will do", nodes.iter().filter(linux).count()))];
-    if !slow.is_empty() {
-        let what = format!("connections between pods of one node go through the proxy on {}", some(&slow));
-        findings.push(Finding::remark(what, format!("Linux {}.{} lets them go directly", FAST_PATH.0, FAST_PATH.1)));
-    }
-    findings
 }
 
 fn pod_security(space: &Value) -> Option<Finding> {

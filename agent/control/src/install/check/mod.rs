@@ -1,8 +1,14 @@
 //! Whether a cluster fits the mesh before it is installed, and whether an installation is well: findings, each that is not
-//! well with its remedy. It only asks; what a node's kernel lacks beyond its version, the agent says when it starts there.
+//! well with its remedy. It only asks; what a node's kernel lacks beyond its version, `weft check --host` says there.
 
 mod after;
+mod agents;
 mod before;
+pub mod kernel;
+mod marks;
+mod nodes;
+mod said;
+mod verdicts;
 
 #[cfg(test)]
 mod tests;
@@ -40,15 +46,18 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn well(what: impl Into<String>) -> Self {
+    /// Something that is as it should be.
+    pub fn well(what: impl Into<String>) -> Self {
         Self { grade: Grade::Well, what: what.into(), remedy: String::new() }
     }
 
-    pub(crate) fn remark(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// Something somebody should know, and what can be done about it.
+    pub fn remark(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { grade: Grade::Remark, what: what.into(), remedy: remedy.into() }
     }
 
-    pub(crate) fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// Something that does not work so, and what to do about it.
+    pub fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { grade: Grade::Wrong, what: what.into(), remedy: remedy.into() }
     }
 }

@@ -13,7 +13,7 @@ fn wrong(findings: &[Finding]) -> Vec<&str> {
 fn node(name: &str, kernel: &str) -> Value {
     json!({"metadata": {"name": name}, "status": {"nodeInfo": {
         "kernelVersion": kernel, "operatingSystem": "linux", "architecture": "amd64", "bootID": "", "machineID": "",
-        "systemUUID": "", "osImage": "", "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": ""
+        "systemUUID": "", "osImage": "", "containerRuntimeVersion": "containerd://2.0.0", "kubeletVersion": "", "kubeProxyVersion": ""
     }}})
 }
 
