@@ -1,5 +1,6 @@
-//! The rule and the route that keep a steered SYN inside its pod: packets with the mesh's mark are looked up in a table
-//! of ours, whose only route delivers everything to lo. They exist inside the pod's namespace and nowhere else.
+//! The rules and the route that keep a steered SYN inside its pod: packets with the mesh's mark are looked up in a table
+//! of ours, whose only route delivers everything to lo, and those it does not fit go nowhere. They exist inside the pod's
+//! namespace and nowhere else.
 
 use std::{io, net::IpAddr};
 
@@ -21,16 +22,18 @@ pub const TABLE: u32 = 15_008;
 /// Before the main table's rule and most others', behind the local table's, which must keep the pod's own addresses.
 pub const PRIORITY: u32 = 98;
 
-/// Adds rule and route for each of the pod's addresses. What is there already counts as done.
+/// Adds rules and route for each of the pod's addresses. What is there already counts as done.
 pub async fn add(ns: &NetNs, addresses: &[IpAddr]) -> io::Result<()> {
     with_handle(ns, async |handle| {
         for &address in addresses {
             tolerate(handle.route().add(local_route(address)).execute().await, libc::EEXIST)?;
             // ABI 1 matched the mesh's other bit as well.
             tolerate(handle.rule().del(rule_masked(address, Marks::MASK)).execute().await, libc::ENOENT)?;
-            let mut request = handle.rule().add();
-            *request.message_mut() = rule(address);
-            tolerate(request.execute().await, libc::EEXIST)?;
+            for rule in [rule(address), end(address)] {
+                let mut request = handle.rule().add();
+                *request.message_mut() = rule;
+                tolerate(request.execute().await, libc::EEXIST)?;
+            }
         }
         Ok(())
     })
@@ -41,6 +44,7 @@ pub async fn add(ns: &NetNs, addresses: &[IpAddr]) -> io::Result<()> {
 pub async fn remove(ns: &NetNs, addresses: &[IpAddr]) -> io::Result<()> {
     with_handle(ns, async |handle| {
         for &address in addresses {
+            tolerate(handle.rule().del(end(address)).execute().await, libc::ENOENT)?;
             tolerate(handle.rule().del(rule(address)).execute().await, libc::ENOENT)?;
             tolerate(handle.rule().del(rule_masked(address, Marks::MASK)).execute().await, libc::ENOENT)?;
             tolerate(handle.route().del(local_route(address)).execute().await, libc::ESRCH)?;
@@ -92,6 +96,20 @@ fn rule_masked(address: IpAddr, mask: u32) -> RuleMessage {
         RuleAttribute::FwMark(Marks::STEERED),
         RuleAttribute::FwMask(mask),
         RuleAttribute::Table(TABLE),
+    ];
+    rule
+}
+
+/// What has the mark and no place in the table ends here. The table's route does not fit a socket that was bound to another
+/// device than lo after its connect was steered: the SYN's next try would leave the pod by the main table, past the mesh.
+fn end(address: IpAddr) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    rule.header.action = RuleAction::Prohibit;
+    rule.attributes = vec![
+        RuleAttribute::Priority(PRIORITY + 1),
+        RuleAttribute::FwMark(Marks::STEERED),
+        RuleAttribute::FwMask(Marks::STEERED),
     ];
     rule
 }

@@ -28,6 +28,40 @@ fn escape_by_binding_to_a_device_is_refused() {
     });
 }
 
+/// The SYN found the agent's queue full, and the application sends the next one elsewhere.
+#[test]
+fn escape_by_binding_to_a_device_after_the_connect_gets_nowhere() {
+    isolated!(async |world: World| {
+        let steering = world.steer();
+        let (pod, other) = (world.pod(1), world.pod(2));
+        // The shortest queue there can be, so that a few connections fill it.
+        pod.sysctl("net.core.somaxconn", "8");
+        let _enrolled = pod.enrolled(&steering).await;
+        steering.set_destinations(&[other.v4, other.v6].into()).unwrap();
+        let (mut app, mut server) = (pod.app(), other.app());
+        server.ok("l = listen('::', 80); l.settimeout(0.2)");
+        for (to, family) in [(other.v4, "AF_INET"), (other.v6, "AF_INET6")] {
+            app.ok(&format!(
+                "all = []\nfor i in range(40):\n  s = socket.socket(socket.{family})\n  s.setblocking(False)\n  \
+                 s.connect_ex(('{to}', 80))\n  all.append(s)"
+            ));
+            let waiting = "s = [s for s in all if s.getsockopt(6, 11, 1)[0] == 2][-1]";
+            app.ok(&format!("{waiting}\ns.setsockopt(1, socket.SO_BINDTODEVICE, b'eth0\\0')"));
+            eventually("the SYN to be tried again", || {
+                let info = app.ok("[b for b in s.getsockopt(6, 11, 3)]");
+                (info[0] != 2 || info[2] != 0).then_some(())
+            })
+            .await;
+            assert_eq!(
+                server.run("l.accept()[1][0]"),
+                Err(libc::ETIMEDOUT),
+                "{to}: the server was reached past the mesh"
+            );
+            app.ok("for s in all: s.close()");
+        }
+    });
+}
+
 /// A client's socket at an address and port of its own choice, connected to the service as `name`.
 fn bound(name: &str, from: IpAddr, port: u16, vip: IpAddr) -> String {
     let family = if from.is_ipv4() { "AF_INET" } else { "AF_INET6" };
