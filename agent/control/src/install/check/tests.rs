@@ -98,6 +98,58 @@ async fn an_installation_is_well_when_its_pods_are_and_says_which_pods_wait() ->
     Ok(())
 }
 
+#[tokio::test]
+async fn a_controller_that_does_not_renew_its_lease_is_missed() -> Tested {
+    let rig = Rig::start().await?;
+    rig.apply(&Settings::default()).await?;
+    let missed = async || -> anyhow::Result<Option<String>> {
+        let found = after(rig.client(), NAMESPACE).await?;
+        Ok(found.into_iter().map(|finding| finding.what).find(|what| what.starts_with("no replica of the controller")))
+    };
+    assert!(missed().await?.is_some(), "nobody has ever held it");
+    let path = "/apis/coordination.k8s.io/v1/namespaces/weft-system/leases";
+    for (renewed, says) in [("2020-01-01T00:00:00.000000Z", Some("weft-controller-0_1 last did")), ("now", None)] {
+        let now = k8s_openapi::jiff::Timestamp::now().to_string();
+        let time = if renewed == "now" { &now } else { renewed };
+        rig.send("DELETE", &format!("{path}/weft-controller"), Value::Null).await?;
+        let spec = json!({"holderIdentity": "weft-controller-0_1", "renewTime": time});
+        let (status, said) =
+            rig.send("POST", path, json!({"metadata": {"name": "weft-controller"}, "spec": spec})).await?;
+        assert_eq!(status, 201, "{said}");
+        let missed = missed().await?;
+        assert_eq!(missed.is_some(), says.is_some(), "{missed:?}");
+        assert!(missed.unwrap_or_default().contains(says.unwrap_or_default()));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_controller_says_of_routes_and_policies_is_told() -> Tested {
+    let rig = Rig::start().await?;
+    rig.apply(&Settings::default()).await?;
+    let path = "/apis/weft.dev/v1alpha1/namespaces/default/peerauthentications";
+    let policy = json!({"apiVersion": "weft.dev/v1alpha1", "kind": "PeerAuthentication", "metadata": {"name": "strict"},
+        "spec": {"mtls": {"mode": "Strict"}}});
+    let (status, mut policy) = rig.send("POST", path, policy).await?;
+    assert_eq!(status, 201, "{policy}");
+    let about = async || -> anyhow::Result<Vec<Finding>> {
+        let found = after(rig.client(), NAMESPACE).await?;
+        Ok(found.into_iter().filter(|f| f.what.contains("default/strict") || f.what.contains("in force")).collect())
+    };
+    let found = about().await?;
+    assert!(found[0].what.contains("has not said what becomes of PeerAuthentication default/strict"), "{found:?}");
+    for (status, grade) in [("False", Grade::Wrong), ("True", Grade::Well)] {
+        policy["status"] = json!({"conditions": [{"type": "Accepted", "status": status, "reason": "Invalid", "message": "m",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}]});
+        let (code, said) = rig.send("PUT", &format!("{path}/strict/status"), policy).await?;
+        assert_eq!(code, 200, "{said}");
+        policy = said;
+        let found = about().await?;
+        assert_eq!((found.len(), found[0].grade), (1, grade), "{found:?}");
+    }
+    Ok(())
+}
+
 /// The shipped objects as the chart renders them elsewhere, with an issuer of another maker and no network policy.
 #[tokio::test]
 async fn what_an_administrator_left_out_is_not_missing() -> Tested {
