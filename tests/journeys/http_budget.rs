@@ -13,7 +13,7 @@ const ROOM: u64 = 512;
 
 #[test]
 fn responses_over_budget_are_counted_as_such() -> Result<()> {
-    let web = Web::serving("overbudget", 1, "kubernetes.io/h2c")?;
+    let web = Web::serving("overbudget", 1, "http")?;
     let over = || web.counted(&[("error", "over_budget")]);
     let asked = Requests::to(web.web.v4(), Http::Two, Ask::get("/bytes/50000000"), 0).over(3, 200);
     web.steered(3, || web.app.leave_unread(asked))?;
