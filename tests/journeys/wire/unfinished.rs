@@ -118,7 +118,7 @@ fn long_response_heads_are_charged_to_their_pod() -> Result<()> {
 #[test]
 fn answers_nobody_reads_hold_little() -> Result<()> {
     let wire = Wire::new("unreadanswers")?;
-    let (_, _, plain) = plain(&wire, Behaviour::Http)?;
+    let (_server, _, plain) = plain(&wire, Behaviour::Http)?;
     let app = &wire.web.app;
     wait::until("the server to answer", wait::DEADLINE, || {
         let reply = wire.web.steered(1, || app.fetch(plain.v4(), Http::One, Ask::get("/")))?;
