@@ -66,7 +66,7 @@ pub fn expected(settings: &Settings, subjects: &[Subject]) -> usize {
         Work::Window(_) | Work::HalfOf(..) => {
             settings.rounds * subjects.iter().filter(|subject| takes_part(subject, case)).count()
         }
-        Work::Memory(_) => subjects.iter().filter(|subject| holds_memory(subject, case)).count(),
+        Work::Memory(..) => subjects.iter().filter(|subject| holds_memory(subject, case)).count(),
         Work::Shares(_) => settings.rounds * subjects.iter().filter(|subject| subject.name == WEFT).count(),
         Work::ConnectCost => settings.rounds,
     };
@@ -90,16 +90,13 @@ pub fn run(
     progress: &mut dyn FnMut(usize, &Case, &str),
 ) -> Result<Vec<Sample>> {
     let mut run = Run { start: Instant::now(), samples: Vec::new(), progress };
-    for case in settings.cases() {
-        let Work::Memory(arguments) = case.work else { continue };
-        for subject in subjects.iter().filter(|subject| holds_memory(subject, case)) {
-            run.take(0, case, subject.name, || idle(&stage.lab, subject, arguments, settings.idle, settings.watch));
-        }
+    for subject in subjects {
+        run.memory(stage, subject, settings);
     }
     for round in 1..=settings.rounds {
         for case in settings.cases() {
             match case.work {
-                Work::Memory(_) => {}
+                Work::Memory(..) => {}
                 Work::ConnectCost => run.take(round, case, KERNEL, || connect_cost(stage, settings.bursts)),
                 Work::Shares(among) => {
                     if subjects.iter().any(|subject| subject.name == WEFT) {
@@ -150,6 +147,19 @@ impl Run<'_> {
             Err(error) => (Outcome::default(), Some(format!("{error:#}"))),
         };
         self.samples.push(Sample { round, case: case.name.into(), subject: subject.into(), at, outcome, error });
+    }
+
+    /// All that is asked of a subject's memory, one after the other.
+    fn memory(&mut self, stage: &Stage, subject: &Subject, settings: &Settings) {
+        let mut clients = Vec::new();
+        for case in settings.cases().filter(|case| holds_memory(subject, case)) {
+            let Work::Memory(arguments, fewer) = case.work else { continue };
+            self.take(0, case, subject.name, || {
+                let (held, outcome) = idle(&stage.lab, subject, arguments, settings.idle / fewer, settings.watch)?;
+                clients.push(held);
+                Ok(outcome)
+            });
+        }
     }
 
     fn windows(

@@ -106,7 +106,7 @@ fn internal_traffic_policy_local() -> Result<()> {
 }
 
 #[test]
-fn topology_spill_over() -> Result<()> {
+fn locality_spills_over() -> Result<()> {
     let backends = [("near1", "a"), ("near2", "b"), ("far1", "c"), ("far2", "c")];
     let places = Places::new(Lab::new("spill")?, &backends)?;
     for (node, zone) in [("a", "east"), ("b", "east"), ("c", "west")] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 use weft_bench::load::echo::{Echo, Pace};
-use weft_bench::load::http::{Requests, Speaks};
+use weft_bench::load::http::{At, Requests, Speaks};
 use weft_bench::load::{Outcome, Watch, Window, bulk, connect, echo, hook, http, idle, mixed, rtt, serve};
 
 /// Puts a load on a subject, or serves one.
@@ -85,9 +85,9 @@ enum Arguments {
         to: SocketAddr,
         #[arg(long)]
         count: usize,
-        /// Of HTTP
+        /// http1, http2 or grpc; without it bytes
         #[arg(long)]
-        http: bool,
+        speaks: Option<Speaks>,
     },
     /// The cost of `connect()` in two cgroups in turn
     Hook {
@@ -130,15 +130,21 @@ fn main() -> anyhow::Result<()> {
             }
             Ok(serve::run(listen)?)
         }
-        Arguments::Idle { to, count, http } => {
-            let (held, outcome) = idle::open(to, count, http)?;
-            say(&outcome)?;
+        Arguments::Idle { to, count: connections, speaks: Some(speaks) } => {
+            match http::hold(At { to, speaks, connections }, say)? {}
+        }
+        Arguments::Idle { to, count, speaks: None } => {
+            let (held, outcome) = idle::open(to, count)?;
+            say(&outcome);
             loop {
                 std::thread::park();
                 assert!(!held.is_empty(), "nothing to hold");
             }
         }
-        window => say(&measure(window)?),
+        window => {
+            say(&measure(window)?);
+            Ok(())
+        }
     }
 }
 
@@ -152,7 +158,8 @@ fn measure(arguments: Arguments) -> std::io::Result<Outcome> {
         }
         Arguments::Http { common, speaks, connections, streams, rate } => {
             let pace = rate.map_or(Pace::Closed, Pace::Open);
-            let requests = Requests { to: common.to, speaks, connections, streams, pace, window: common.window() };
+            let at = At { to: common.to, speaks, connections };
+            let requests = Requests { at, streams, pace, window: common.window() };
             http::run(&requests, &common.watch)
         }
         Arguments::Connect { common, concurrency } => {
@@ -165,7 +172,7 @@ fn measure(arguments: Arguments) -> std::io::Result<Outcome> {
     }
 }
 
-fn say(outcome: &Outcome) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(outcome)?);
-    Ok(())
+/// An outcome is told by a line.
+fn say(outcome: &Outcome) {
+    println!("{}", serde_json::to_string(outcome).expect("names and numbers"));
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::echo::{self, Echo, Pace};
-use super::http::{self, Requests, Speaks};
+use super::http::{self, At, Requests, Speaks};
 use super::pace::Schedule;
 use super::protocol::{Ask, HEADER};
 use super::{Outcome, Window, bulk, connect, idle, rtt, serve};
@@ -156,9 +156,16 @@ fn flows_are_counted_and_compared() {
 
 #[test]
 fn idle_connections_are_held() {
-    for (to, http) in [(server(), false), (serving(http::serve), true)] {
-        let (held, outcome) = idle::open(to, 50, http).expect("connections");
-        assert!(held.len() == 50 && outcome.failed() == 0, "{outcome:?}");
+    let (held, outcome) = idle::open(server(), 50).expect("connections");
+    assert!(held.len() == 50 && outcome.failed() == 0, "{outcome:?}");
+    let to = serving(http::serve);
+    for speaks in [Speaks::Http1, Speaks::Http2, Speaks::Grpc] {
+        let (opened, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            http::hold(At { to, speaks, connections: 50 }, |outcome| opened.send(outcome.clone()).expect("a listener"))
+        });
+        let outcome = told.recv_timeout(Duration::from_secs(10)).expect("connections");
+        assert!(outcome.values["open"] == 50.0 && outcome.failed() == 0, "{speaks:?}: {outcome:?}");
     }
 }
 
@@ -166,7 +173,8 @@ fn idle_connections_are_held() {
 fn requests_are_answered_in_every_version() {
     let to = serving(http::serve);
     for speaks in [Speaks::Http1, Speaks::Http2, Speaks::Grpc] {
-        let requests = Requests { to, speaks, connections: 2, streams: 4, pace: Pace::Closed, window: WINDOW };
+        let at = At { to, speaks, connections: 2 };
+        let requests = Requests { at, streams: 4, pace: Pace::Closed, window: WINDOW };
         let outcome = http::run(&requests, &[]).expect("connections");
         assert!(outcome.values["per_second"] > 100.0 && outcome.failed() == 0, "{speaks:?}: {outcome:?}");
         let outcome = http::run(&Requests { pace: Pace::Open(200), ..requests }, &[]).expect("connections");
@@ -191,11 +199,12 @@ fn requests_that_wait_for_a_lane_count_from_when_they_were_due() {
         }
     });
     let (speaks, pace) = (Speaks::Http1, Pace::Open(100));
-    let requests = Requests { to, speaks, connections: 1, streams: 1, pace, window: WINDOW };
+    let at = At { to, speaks, connections: 1 };
+    let requests = Requests { at, streams: 1, pace, window: WINDOW };
     let outcome = http::run(&requests, &[]).expect("a connection");
     assert!(outcome.values["max_us"] > 100_000.0, "{outcome:?}");
     let dead = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-    assert!(http::run(&Requests { to: dead, ..requests }, &[]).is_err());
+    assert!(http::run(&Requests { at: At { to: dead, ..at }, ..requests }, &[]).is_err());
 }
 
 #[test]

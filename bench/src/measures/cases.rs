@@ -10,7 +10,7 @@ use crate::subjects::Layer;
 
 /// Everything that is run, in this order.
 pub const CASES: &[Case] = &[
-    case("memory", "memory", "memory of both proxies together", Work::Memory(&[]), true),
+    case("memory", "memory", "memory of both proxies together", Work::Memory(&[], 1), true),
     case("rtt", "rtt", "round trip of 64 B on one connection, one after the other", Work::Window(&["rtt"]), true),
     case(
         "latency-64-1",
@@ -77,7 +77,21 @@ pub const CASES: &[Case] = &[
         "http-memory",
         "http",
         "memory of both proxies together, connections of HTTP/1",
-        Work::Memory(&["--http"]),
+        Work::Memory(&["--speaks", "http1"], 1),
+        false,
+    ),
+    requests(
+        "http2-memory",
+        "http2",
+        "memory of both proxies together, connections of HTTP/2",
+        Work::Memory(&["--speaks", "http2"], 4),
+        false,
+    ),
+    requests(
+        "grpc-memory",
+        "grpc",
+        "memory of both proxies together, connections of gRPC",
+        Work::Memory(&["--speaks", "grpc"], 4),
         false,
     ),
     requests(
@@ -143,7 +157,7 @@ pub const METRICS: &[Metric] = &[
         better: Lower,
         of: |o| value(o, "rest_largest_mb"),
     },
-    Metric { case: "memory", name: "idle", unit: "kB/connection", better: Lower, of: |o| value(o, "idle_kb") },
+    held("memory"),
     p50("rtt"),
     p50("latency-64-1"),
     p99("latency-64-1"),
@@ -196,7 +210,9 @@ pub const METRICS: &[Metric] = &[
     share("fairness-pods", "pod of one flow / pod of four"),
     speed("fairness-tunnels"),
     share("fairness-tunnels", "one tunnel / the other"),
-    Metric { case: "http-memory", name: "idle", unit: "kB/connection", better: Lower, of: |o| value(o, "idle_kb") },
+    held("http-memory"),
+    held("http2-memory"),
+    held("grpc-memory"),
     rate("http1-rate"),
     each("http1-rate"),
     all("http1-rate"),
@@ -236,6 +252,10 @@ const fn p99(case: &'static str) -> Metric {
 
 const fn p999(case: &'static str) -> Metric {
     Metric { case, name: "p99.9", unit: "us", better: Lower, of: |o| value(o, "p999_us") }
+}
+
+const fn held(case: &'static str) -> Metric {
+    Metric { case, name: "idle", unit: "kB/connection", better: Lower, of: |o| value(o, "idle_kb") }
 }
 
 const fn rate(case: &'static str) -> Metric {

@@ -70,27 +70,35 @@ fn at_rest(cgroups: &[impl AsRef<Path>], watch: usize) -> Result<Vec<Resident>> 
         .collect())
 }
 
+/// A client with its connections open: it ends when this goes.
+pub struct Held(Process);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // One that has ended by itself is noticed by the lab.
+        let _ = self.0.kill();
+    }
+}
+
 /// Opens `count` connections, and yields what they add to heap and stacks at rest, which is looked at `watch` times.
 ///
 /// # Errors
 /// When the client does not open them.
-pub fn idle(lab: &Lab, subject: &Subject, arguments: &[&str], count: usize, watch: usize) -> Result<Outcome> {
+pub fn idle(lab: &Lab, subject: &Subject, arguments: &[&str], count: usize, watch: usize) -> Result<(Held, Outcome)> {
     let sum = |of: fn(&Resident) -> u64, resident: &[Resident]| resident.iter().map(of).sum::<u64>() as f64;
     let rest = at_rest(&subject.proxies, watch)?;
     let largest = rest.iter().map(|one| one.all).max().unwrap_or_default();
     let command =
         load(&[&["idle", "--to", &subject.to.to_string(), "--count", &count.to_string()], arguments].concat())?;
     let (process, _) = subject.client.spawn_apart(lab, "load", &command)?;
-    let measured = opened(&process).and_then(|mut outcome| {
-        let open = outcome.values.get("open").copied().unwrap_or_default();
-        let with = resident_in(&subject.proxies)?;
-        outcome.set("rest_mb", sum(|one| one.all, &rest) / 1e6);
-        outcome.set("rest_largest_mb", largest as f64 / 1e6);
-        outcome.set("idle_kb", (sum(|one| one.own, &with) - sum(|one| one.own, &rest)) / open / 1000.0);
-        Ok(outcome)
-    });
-    process.kill()?;
-    measured
+    let held = Held(process);
+    let mut outcome = opened(&held.0)?;
+    let open = outcome.values.get("open").copied().unwrap_or_default();
+    let with = resident_in(&subject.proxies)?;
+    outcome.set("rest_mb", sum(|one| one.all, &rest) / 1e6);
+    outcome.set("rest_largest_mb", largest as f64 / 1e6);
+    outcome.set("idle_kb", (sum(|one| one.own, &with) - sum(|one| one.own, &rest)) / open / 1000.0);
+    Ok((held, outcome))
 }
 
 fn opened(process: &Process) -> Result<Outcome> {

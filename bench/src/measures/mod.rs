@@ -38,9 +38,10 @@ pub enum Work {
     /// The same at a fixed rate: half of the median that [`YARDSTICK`] reached as fast as it could in this run so far, in the
     /// case named first.
     HalfOf(&'static str, &'static [&'static str]),
-    /// Memory at rest and with idle connections, which `weft-load idle` opens with these arguments; once a run, before anything
-    /// else has been through the proxies.
-    Memory(&'static [&'static str]),
+    /// Memory at rest and with idle connections, which `weft-load idle` opens with these arguments, so many times fewer than
+    /// the run says; once a run, before anything else has been through the proxies. Those of a subject's earlier cases stay
+    /// open meanwhile: what they gave back would be used again, and not be seen.
+    Memory(&'static [&'static str], usize),
     /// How two who want all there is share it; once a round, of Weft alone.
     Shares(Among),
     /// The cost of `connect()` outside the mesh; once a round, for the kernel and not for a subject.

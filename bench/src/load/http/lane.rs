@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use super::pacer::Queue;
-use super::{Requests, Speaks};
+use super::{At, Speaks};
 
 /// What a gRPC call carries each way, in bytes.
 pub(super) const MESSAGE: usize = 64;
@@ -37,12 +37,12 @@ impl Lane {
     ///
     /// # Errors
     /// When one of them is not.
-    pub(super) async fn open(requests: &Requests) -> io::Result<Vec<Self>> {
+    pub(super) async fn open(at: At, streams: usize) -> io::Result<Vec<Self>> {
         let mut lanes = Vec::new();
-        for _ in 0..requests.connections.max(1) {
-            let tcp = TcpStream::connect(requests.to).await?;
+        for _ in 0..at.connections.max(1) {
+            let tcp = TcpStream::connect(at.to).await?;
             tcp.set_nodelay(true)?;
-            let (io, speaks, host) = (TokioIo::new(tcp), requests.speaks, requests.to.to_string());
+            let (io, speaks, host) = (TokioIo::new(tcp), at.speaks, at.to.to_string());
             if speaks == Speaks::Http1 {
                 let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
                 tokio::spawn(connection);
@@ -52,7 +52,7 @@ impl Lane {
                     http2::handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)?;
                 tokio::spawn(connection);
                 let lane = || Self { sender: Sender::Many(sender.clone()), speaks, host: host.clone() };
-                lanes.extend((0..requests.streams.max(1)).map(|_| lane()));
+                lanes.extend((0..streams.max(1)).map(|_| lane()));
             }
         }
         for lane in &mut lanes {

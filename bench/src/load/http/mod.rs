@@ -7,18 +7,20 @@ mod lane;
 mod pacer;
 mod serve;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
 use super::echo::Pace;
 use super::pace::Schedule;
 use super::watch::Used;
-use super::{Outcome, Watch, Window};
+use super::{Outcome, Watch, Window, socket};
 use lane::Lane;
 use pacer::Queue;
 pub use serve::{PAGE, serve, serve_on};
@@ -50,15 +52,22 @@ impl FromStr for Speaks {
     }
 }
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Requests {
+/// Connections of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
     /// Where to connect.
     pub to: SocketAddr,
     /// What is spoken there.
     pub speaks: Speaks,
-    /// Connections at once.
+    /// How many at once.
     pub connections: usize,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    /// Over which connections.
+    pub at: At,
     /// Requests at once on each, of HTTP/2.
     pub streams: usize,
     /// How requests follow each other.
@@ -74,12 +83,30 @@ pub struct Requests {
 pub fn run(requests: &Requests, watches: &[Watch]) -> io::Result<Outcome> {
     // The kernel groups timers of ordinary processes within 50 us of each other.
     let _ = nix::sys::prctl::set_timerslack(1);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, load(requests, watches))
+    LocalSet::new().block_on(&runtime()?, load(requests, watches))
+}
+
+/// Opens connections, each proven by one request, tells `opened` of them, and holds them until the process is ended.
+///
+/// # Errors
+/// When one of them cannot be opened.
+pub fn hold(at: At, opened: impl FnOnce(&Outcome)) -> io::Result<Infallible> {
+    socket::make_room(at.connections as u64 + 256)?;
+    LocalSet::new().block_on(&runtime()?, async {
+        let held = Lane::open(at, 1).await?;
+        let mut outcome = Outcome::default();
+        outcome.set("open", held.len() as f64);
+        opened(&outcome);
+        std::future::pending().await
+    })
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn load(requests: &Requests, watches: &[Watch]) -> io::Result<Outcome> {
-    let lanes = Lane::open(requests).await?;
+    let lanes = Lane::open(requests.at, requests.streams).await?;
     let begin = Instant::now();
     let from = begin + requests.window.warmup;
     let end = from + requests.window.length;
