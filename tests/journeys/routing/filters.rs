@@ -127,6 +127,8 @@ fn redirect() -> Result<()> {
         ]),
     )?;
     let at = routes.web.v4();
+    let seen = || -> Result<u64> { routes.servers.iter().map(|(server, of)| Ok(server.seen(*of)?.requests)).sum() };
+    let before = seen()?;
     for http in [Http::One, Http::Two] {
         for _ in 0..ROW {
             for (asked, status, location) in [
@@ -141,9 +143,7 @@ fn redirect() -> Result<()> {
         }
     }
     // Nobody but the mesh had anything to do with it.
-    for (server, listener) in &routes.servers {
-        ensure!(server.seen(*listener)?.requests == 0);
-    }
+    ensure!(seen()? == before);
     routes.lab.finish()
 }
 

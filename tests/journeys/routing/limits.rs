@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use weft_tests::app::Ask;
+use weft_tests::app::{Ask, Http};
 use weft_tests::lab::NAMESPACE;
 use weft_tests::wait;
 
@@ -20,14 +20,17 @@ fn timeout() -> Result<()> {
     ]);
     routes.route("HTTPRoute", NAMESPACE, "web", rules)?;
     routes.in_force()?;
-    ensure!(routes.get(&Ask::get("/wait/10"))?.status == 200);
-    let begun = Instant::now();
-    let late = routes.get(&Ask::get("/wait/20000"))?;
-    ensure!((late.status, late.header("weft-error")) == (504, Some("timeout")), "{late:?}");
-    let took = begun.elapsed();
-    ensure!((Duration::from_millis(500)..Duration::from_secs(10)).contains(&took), "given up after {took:?}");
+    for http in [Http::One, Http::Two] {
+        ensure!(routes.app.fetch(routes.web.v4(), http, Ask::get("/wait/10"))?.status == 200);
+        let begun = Instant::now();
+        let late = routes.app.fetch(routes.web.v4(), http, Ask::get("/wait/20000"))?;
+        ensure!((late.status, late.header("weft-error")) == (504, Some("timeout")), "{late:?}");
+        let took = begun.elapsed();
+        ensure!((Duration::from_millis(500)..Duration::from_secs(10)).contains(&took), "given up after {took:?}");
+    }
+    // Who is asked over HTTP/2 is told.
     let (server, listener) = &routes.servers[0];
-    wait::until("the endpoint to be told that nobody waits any more", wait::DEADLINE, || {
+    wait::until("the endpoint to stop working for nobody", wait::DEADLINE, || {
         ensure!(server.seen(*listener)?.cancelled == 1);
         Ok(())
     })?;
