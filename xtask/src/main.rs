@@ -54,7 +54,7 @@ enum Verb {
     },
     /// Break one line per scenario and see that its test notices
     Sabotage {
-        /// Only the scenarios whose name contains one of these
+        /// Only these scenarios, or those whose names contain what is no name
         filters: Vec<String>,
     },
     /// Run the fuzz targets of agent/fuzz, each for a while

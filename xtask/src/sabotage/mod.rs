@@ -33,12 +33,11 @@ struct Built {
     _running: Sender<()>,
 }
 
-/// Tries the break of every scenario whose name contains one of `filters`, or of all.
+/// Tries the break of every scenario that `filters` choose.
 pub(crate) fn run(filters: &[String]) -> Result<()> {
     privileges::demand()?;
     ensure(&[Need::Ebpf, Need::Lab, Need::Clients])?;
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
-    let breaks: Vec<Break> = table::read()?.into_iter().filter(|broken| wanted(&broken.scenario)).collect();
+    let breaks = table::chosen(table::read()?, filters);
     if breaks.is_empty() {
         bail!("no scenario's name contains any of {filters:?}");
     }

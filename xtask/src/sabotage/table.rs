@@ -90,6 +90,17 @@ pub(super) fn by_line(breaks: Vec<Break>) -> Vec<(Line, Vec<Break>)> {
     groups.into_iter().collect()
 }
 
+/// The breaks of the scenarios a filter names, or, where it names none, of those whose name contains it; all without a
+/// filter.
+pub(super) fn chosen(breaks: Vec<Break>, filters: &[String]) -> Vec<Break> {
+    let names: Vec<String> = breaks.iter().map(|broken| broken.scenario.clone()).collect();
+    let takes = |filter: &String, name: &str| {
+        if names.contains(filter) { filter == name } else { name.contains(filter.as_str()) }
+    };
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| takes(filter, name));
+    breaks.into_iter().filter(|broken| wanted(&broken.scenario)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +110,23 @@ mod tests {
         if let Err(problem) = read() {
             panic!("{problem:#}");
         }
+    }
+
+    #[test]
+    fn a_name_chooses_itself_and_a_part_of_names_all_of_them() {
+        let named = |name: &str| {
+            let nothing = String::new;
+            let line = Line { file: nothing(), old: nothing(), new: nothing() };
+            Break { scenario: name.into(), line, says: nothing() }
+        };
+        let of = |filters: &[&str]| -> Vec<String> {
+            let breaks = ["path", "rewrite_path", "query"].map(named).into();
+            let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
+            chosen(breaks, &filters).into_iter().map(|broken| broken.scenario).collect()
+        };
+        assert_eq!(of(&[]), ["path", "rewrite_path", "query"]);
+        assert_eq!(of(&["path"]), ["path"]);
+        assert_eq!(of(&["pat", "query"]), ["path", "rewrite_path", "query"]);
+        assert!(of(&["elsewhere"]).is_empty());
     }
 }
