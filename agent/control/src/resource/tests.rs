@@ -1,6 +1,8 @@
 //! One test per kind and per way it can be wrong. Objects are written as a person writes them.
 
 mod http;
+mod pods;
+mod policies;
 mod routes;
 mod traffic;
 
@@ -36,107 +38,6 @@ fn good<T: DeserializeOwned, R>(yaml: &str, with: fn(&T, &mut Findings) -> Optio
     let (result, errors, warnings) = convert(yaml, with);
     assert_eq!((errors, warnings), (vec![], vec![]));
     result.unwrap()
-}
-
-#[test]
-fn a_pod_in_full() {
-    let pod = good::<core::Pod, _>(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata:
-  name: cart-7c9f-x2
-  namespace: shop
-  uid: 0b8f
-  labels: {app: cart, pod-template-hash: 7c9f, weft.dev/mesh: disabled}
-  annotations: {weft.dev/weight: "90", weft.dev/netns: /run/netns/cart}
-  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: cart-7c9f, uid: u, controller: true}]
-spec:
-  nodeName: node-1
-  serviceAccountName: cart
-  initContainers: [{name: proxy, ports: [{containerPort: 9000}]}]
-  containers:
-  - name: a
-    ports: [{containerPort: 8080, name: web}, {containerPort: 53, protocol: UDP}]
-    readinessProbe: {httpGet: {port: web, path: /}}
-    livenessProbe: {tcpSocket: {port: 8081}}
-  - name: b
-    ports: [{containerPort: 8080}]
-    startupProbe: {grpc: {port: 9090}}
-    readinessProbe: {httpGet: {port: 7070, host: 192.0.2.1}}
-    livenessProbe: {exec: {command: ["true"]}}
-status:
-  podIP: 10.0.0.7
-  podIPs: [{ip: 10.0.0.7}, {ip: "fd00::7"}]
-"#,
-        pod::convert,
-    );
-    assert_eq!((pod.name.to_string().as_str(), &*pod.uid, &*pod.node), ("shop/cart-7c9f-x2", "0b8f", "node-1"));
-    assert_eq!(pod.addresses, ["10.0.0.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
-    assert_eq!((pod.service_account.as_str(), pod.weight), ("cart", Weight(90)));
-    assert_eq!((pod.mesh, &*pod.owner), (Some(MeshLabel::Disabled), "cart"));
-    assert_eq!(pod.netns.as_deref(), Some(std::path::Path::new("/run/netns/cart")));
-    assert_eq!((pod.declared_ports, pod.host_network), (vec![8080, 9000], false));
-    assert_eq!(pod.probe_ports, [8080, 8081, 9090]);
-}
-
-#[test]
-fn a_pod_of_defaults() {
-    let yaml = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [], hostNetwork: true}}";
-    let pod = good::<core::Pod, _>(yaml, pod::convert);
-    assert_eq!((pod.name.to_string().as_str(), &*pod.uid, &*pod.owner), ("default/p", "default/p", "p"));
-    assert_eq!((pod.service_account.as_str(), pod.weight, pod.mesh), ("default", Weight(1), None));
-    assert!(pod.addresses.is_empty() && pod.host_network);
-}
-
-#[test]
-fn a_pod_that_has_ended_has_no_address() {
-    let yaml = "{apiVersion: v1, kind: Pod, metadata: {name: p}, status: {phase: Succeeded, podIP: 10.0.0.1}}";
-    assert!(good::<core::Pod, _>(yaml, pod::convert).addresses.is_empty());
-}
-
-#[test]
-fn a_pod_wrong_in_every_place() {
-    let (_, errors, _) = convert::<core::Pod, _>(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata:
-  name: Cart
-  labels: {weft.dev/mesh: "on"}
-  annotations: {weft.dev/weight: "1000001", weft.dev/netns: relative/path}
-spec:
-  serviceAccountName: a_b
-  containers: [{name: a, ports: [{containerPort: 70000}]}]
-status: {podIP: 10.0.0.256}
-"#,
-        pod::convert,
-    );
-    assert_eq!(
-        errors,
-        [
-            "metadata.name",
-            "spec.serviceAccountName",
-            "metadata.annotations[weft.dev/weight]",
-            "metadata.annotations[weft.dev/netns]",
-            "metadata.labels[weft.dev/mesh]",
-            "status.podIP",
-            "spec.containers[0].ports[0].containerPort",
-        ]
-    );
-}
-
-#[test]
-fn the_owner_falls_back_from_controller_to_labels_to_the_pod() {
-    let owner = |metadata: &str| {
-        let yaml = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: p, {metadata}}}}}");
-        good::<core::Pod, _>(&yaml, pod::convert).owner.to_string()
-    };
-    let set = "ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: u, controller: true}]";
-    assert_eq!(owner(set), "db");
-    assert_eq!(owner("labels: {app.kubernetes.io/name: web, app: x}"), "web");
-    assert_eq!(owner("labels: {app: x}"), "x");
-    assert_eq!(owner("labels: {}"), "p");
 }
 
 #[test]
@@ -310,75 +211,6 @@ fn reference_grants_never_grant_more_than_they_say() {
         let (none, errors, _) = convert(&grant(&format!("{from}, {to}")), reference_grant::convert);
         assert_eq!((none, errors), (None, vec![]), "{to} is no leave to name Services");
     }
-}
-
-fn policy(spec: &str) -> String {
-    format!(
-        "{{apiVersion: weft.dev/v1alpha1, kind: AuthorizationPolicy, metadata: {{name: p, namespace: shop}}, spec: {{{spec}}}}}"
-    )
-}
-
-#[test]
-fn authorization_policies() {
-    let found = good(
-        &policy(
-            "selector: {matchLabels: {app: cart}}, action: Deny, audit: true, rules: [{from: [{principals: \
-             ['spiffe://cluster.local/ns/a/sa/b'], notNamespaces: [c], serviceAccounts: [d, e/f], ipBlocks: [10.0.0.0/8, \
-             'fd00::1']}], to: [{ports: [80], notPorts: [81]}]}]",
-        ),
-        authorization_policy::convert,
-    );
-    assert_eq!((found.action, found.audit, found.valid), (Action::Deny, true, true));
-    assert!(matches!(&found.scope, Scope::Workloads(selector) if selector.0.len() == 1));
-    let from = &found.rules[0].from[0];
-    assert_eq!(from.principals.any[0].to_string(), "spiffe://cluster.local/ns/a/sa/b");
-    assert_eq!(from.namespaces.none[0].as_str(), "c");
-    let accounts: Vec<_> = from.service_accounts.any.iter().map(ToString::to_string).collect();
-    assert_eq!(accounts, ["shop/d", "e/f"]);
-    let blocks: Vec<_> = from.ip_blocks.any.iter().map(ToString::to_string).collect();
-    assert_eq!(blocks, ["10.0.0.0/8", "fd00::1/128"]);
-    assert_eq!((&found.rules[0].to[0].ports.any, &found.rules[0].to[0].ports.none), (&vec![80], &vec![81]));
-
-    let nobody = good(&policy("action: Allow"), authorization_policy::convert);
-    assert_eq!((nobody.scope, nobody.rules.len()), (Scope::Namespace, 0));
-}
-
-#[test]
-fn a_wrong_authorization_policy_refuses_what_it_selects() {
-    let from =
-        |clause: &str| policy(&format!("selector: {{matchLabels: {{app: a}}}}, action: Allow, rules: [{{{clause}}}]"));
-    for (clause, path) in [
-        ("from: []", "spec.rules[0].from"),
-        ("from: [{}]", "spec.rules[0].from[0]"),
-        ("from: [{principals: []}]", "spec.rules[0].from[0].principals"),
-        ("from: [{principals: [cluster.local/ns/a/sa/b]}]", "spec.rules[0].from[0].principals[0]"),
-        ("from: [{namespaces: ['*']}]", "spec.rules[0].from[0].namespaces[0]"),
-        ("from: [{serviceAccounts: [a/b/c]}]", "spec.rules[0].from[0].serviceAccounts[0]"),
-        ("from: [{ipBlocks: [10.0.0.0/33]}]", "spec.rules[0].from[0].ipBlocks[0]"),
-        ("from: [{notIpBlocks: [10.0.0.1/8]}]", "spec.rules[0].from[0].notIpBlocks[0]"),
-        ("to: [{}]", "spec.rules[0].to[0]"),
-        ("to: [{ports: [80, 0]}]", "spec.rules[0].to[0].ports[1]"),
-    ] {
-        let (found, errors, _) = convert(&from(clause), authorization_policy::convert);
-        assert_eq!(errors, [path], "{clause}");
-        let found = found.unwrap();
-        assert!(!found.valid && matches!(found.scope, Scope::Workloads(_)), "{clause}");
-    }
-}
-
-#[test]
-fn peer_authentications() {
-    let peer = |spec: &str| {
-        format!("{{apiVersion: weft.dev/v1alpha1, kind: PeerAuthentication, metadata: {{name: p}}, spec: {{{spec}}}}}")
-    };
-    let found =
-        good(&peer("mtls: {mode: Strict}, portLevelMtls: {'8080': {mode: Permissive}}"), peer_authentication::convert);
-    assert_eq!((found.mode, found.ports[&8080]), (Some(MtlsMode::Strict), MtlsMode::Permissive));
-    let (_, errors, _) =
-        convert(&peer("portLevelMtls: {http: {mode: Strict}, '0': {mode: Strict}}"), peer_authentication::convert);
-    assert_eq!(errors, ["spec.portLevelMtls[0]", "spec.portLevelMtls[http]"]);
-    let (_, _, warnings) = convert(&peer(""), peer_authentication::convert);
-    assert_eq!(warnings, ["spec"]);
 }
 
 #[test]

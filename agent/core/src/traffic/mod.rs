@@ -69,7 +69,10 @@ impl Ledgers {
     /// Forgets the service ports and routes that are gone.
     pub fn sync(&self, snapshot: &Snapshot) {
         self.ports.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| snapshot.has_port(key));
-        self.rules.write().unwrap_or_else(PoisonError::into_inner).retain(|(id, _), _| snapshot.has_http_route(id));
+        self.rules
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(id, _), _| snapshot.http_route(id).is_some());
     }
 }
 
