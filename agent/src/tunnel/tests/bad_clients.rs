@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
+use super::apps::{echo_app, ping_pong, stuck_app};
 use super::hand::{Hand, hello, open, wire};
-use super::rig::{Plan, Rig, echo_app, ping_pong, stuck_app, until};
+use super::rig::{Plan, Rig, until};
 use crate::tunnel::mux::{Code, Frame};
 use crate::tunnel::{Keepalive, ServerSettings};
 

@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::apps::{echo_app, ping_pong};
 use super::hand::{Hand, hello, open, wire};
-use super::rig::{Plan, Rig, echo_app, ping_pong, until, within};
+use super::rig::{Plan, Rig, until, within};
 use crate::tunnel::mux::{Code, Frame, Hello};
 use crate::tunnel::{Budget, Keepalive, PoolSettings, Stream, TunnelError};
 

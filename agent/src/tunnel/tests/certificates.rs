@@ -11,8 +11,9 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::apps::{echo_app, ping_pong};
 use super::hostile::is_turned_away;
-use super::rig::{Rig, echo_app, identity, ping_pong, within};
+use super::rig::{Rig, identity, within};
 
 /// A leaf as the authority would sign it, but for what `spoil` does to it; with the key that goes with it.
 fn signed(rig: &Rig, spoil: impl FnOnce(&mut CertificateParams)) -> Arc<SingleCertAndKey> {

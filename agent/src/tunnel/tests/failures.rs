@@ -8,7 +8,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::rig::{Cable, Plan, Rig, echo_app, over_both, ping_pong, socket_pair, until, within};
+use super::apps::{Cable, echo_app, ping_pong, socket_pair};
+use super::rig::{Plan, Rig, over_both, until, within};
 use crate::tunnel::{Keepalive, PoolSettings, Protocol};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -13,7 +13,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use weft_core::model::{Identity, TrustDomain};
 
-use super::rig::{HANDSHAKES, Plan, Rig, echo_app, identity, ping_pong, until, within};
+use super::apps::{echo_app, ping_pong};
+use super::rig::{HANDSHAKES, Plan, Rig, identity, until, within};
 use crate::identity::Credentials;
 use crate::identity::ca::EmbeddedCa;
 use crate::tunnel::ServerSettings;

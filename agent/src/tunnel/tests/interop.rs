@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::rig::{Plan, Rig, echo_app, identity, ping_pong, until, within};
+use super::apps::{echo_app, ping_pong};
+use super::rig::{Plan, Rig, identity, until, within};
 use crate::tunnel::{Keepalive, Pool, PoolSettings, ServerSettings};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -141,7 +142,7 @@ async fn bad_handshakes_are_turned_away_within_the_deadline() {
 async fn resets_and_broken_tunnels_reach_the_app() {
     let rig = Rig::new().await;
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let app = super::rig::app(V4, move |mut tcp| {
+    let app = super::apps::app(V4, move |mut tcp| {
         let tell = tell.clone();
         async move {
             let mut all = Vec::new();
@@ -161,7 +162,7 @@ async fn resets_and_broken_tunnels_reach_the_app() {
 #[tokio::test]
 async fn clients_that_never_open_their_window_hold_one_window() {
     let rig = Rig::with(eager()).await;
-    let flood = super::rig::app(V4, |mut tcp| async move { while tcp.write_all(&[0; 65536]).await.is_ok() {} }).await;
+    let flood = super::apps::app(V4, |mut tcp| async move { while tcp.write_all(&[0; 65536]).await.is_ok() {} }).await;
     let greedy = client(&rig, V4, "no-window-update", &flood.to_string(), &["--linger", "3", "--bytes", "0"]);
     let mut beside = rig.connect(echo_app(V4).await).await;
     ping_pong(&mut beside, 100).await;
@@ -195,7 +196,7 @@ async fn good_servers_are_used() {
         }
         if mode == "forward" {
             // Apps that speak first and hang up first.
-            let banner = super::rig::app(V4, |mut tcp| async move { tcp.write_all(b"hello").await.unwrap() }).await;
+            let banner = super::apps::app(V4, |mut tcp| async move { tcp.write_all(b"hello").await.unwrap() }).await;
             for _ in 0..10 {
                 let mut text = String::new();
                 rig.connect(banner).await.read_to_string(&mut text).await.unwrap();

@@ -8,7 +8,8 @@ use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::{CipherSuiteCommon, SupportedCipherSuite, Tls13CipherSuite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::rig::{Plan, Rig, echo_app, ping_pong, within};
+use super::apps::{echo_app, ping_pong};
+use super::rig::{Plan, Rig, within};
 use crate::tunnel::Protocol;
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -1,5 +1,6 @@
 //! Tunnels over loopback with real TLS, real HTTP/2 and real sockets at both ends.
 
+mod apps;
 mod bad_clients;
 mod bad_servers;
 mod certificates;

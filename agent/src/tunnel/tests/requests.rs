@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use http::{Method, Request};
 
+use super::apps::{echo_app, ping_pong};
 use super::hostile::tls;
-use super::rig::{Rig, echo_app, identity, ping_pong, until, within};
+use super::rig::{Rig, identity, until, within};
 use crate::tunnel::{Pool, PoolSettings, RESERVED_PORTS, ServerSettings};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

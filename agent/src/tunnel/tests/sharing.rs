@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::rig::{Plan, Rig, echo_app, identity, over_both, ping_pong, stuck_app, until, within};
+use super::apps::{echo_app, ping_pong, stuck_app};
+use super::rig::{Plan, Rig, identity, over_both, until, within};
 use crate::tunnel::{PoolSettings, Protocol};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -201,7 +202,7 @@ async fn goaway_moves_new_connections_and_keeps_old_ones(protocol: Protocol) {
 
 async fn closing_the_pool_delivers_what_is_under_way(protocol: Protocol) {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let server = super::rig::app(V4, move |mut tcp| {
+    let server = super::apps::app(V4, move |mut tcp| {
         let tell = tell.clone();
         async move {
             let mut all = Vec::new();

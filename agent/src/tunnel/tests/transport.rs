@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::rig::{Rig, app, echo_app, identity, over_both, ping_pong, until, within};
+use super::apps::{app, echo_app, ping_pong};
+use super::rig::{Rig, identity, over_both, until, within};
 use crate::relay::{End, Side};
 use crate::tunnel::Protocol;
 
@@ -238,7 +239,7 @@ async fn killed_connections_are_reset_on_both_sides(protocol: Protocol) {
 async fn refused_apps_are_told_apart(protocol: Protocol) {
     let rig = Rig::speaking(protocol).await;
     let closed = {
-        let (socket, _) = super::rig::socket_pair(V4).await;
+        let (socket, _) = super::apps::socket_pair(V4).await;
         SocketAddr::new(V4, socket.local_addr().unwrap().port())
     };
     let error = rig.stream(closed).await.unwrap_err();

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::rig::{Cable, Plan, Rig, app, echo_app, ping_pong, stuck_app, until, within};
+use super::apps::{Cable, app, echo_app, ping_pong, stuck_app};
+use super::rig::{Plan, Rig, until, within};
 use crate::tunnel::{Budget, Keepalive, PoolSettings, Protocol, Protocols, ServerSettings};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
