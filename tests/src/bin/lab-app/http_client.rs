@@ -328,11 +328,14 @@ pub(crate) async fn unread(table: &Table, requests: &Requests) -> Result<u64> {
     Ok(table.add_unread(kept))
 }
 
+/// How long the rest of a response takes at most that nobody has read: there are megabytes of it.
+const REST: Duration = Duration::from_secs(60);
+
 /// Reads them to their ends.
 pub(crate) async fn read(table: &Table, number: u64) -> Result<u64> {
     let mut bytes = 0;
     for (_, response) in table.take_unread(number)? {
-        bytes += reply(response).await?.sum.length;
+        bytes += timeout(REST, reply(response)).await.context("TimedOut")??.sum.length;
     }
     Ok(bytes)
 }
