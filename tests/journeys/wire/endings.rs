@@ -6,7 +6,7 @@ use weft_tests::app::frames::{self, PREFACE, flag, kind};
 use weft_tests::app::{App, Behaviour, Frame, Frames, Until};
 use weft_tests::wait;
 
-use super::http2::{CLOSED, PROTOCOL, data, get, headers, post, settings};
+use super::http2::{CLOSED, PROTOCOL, WHOLE, data, get, headers, post, settings};
 use crate::http::Web;
 
 /// Codes (RFC 9113, 7).
@@ -124,6 +124,12 @@ fn rst(stream: u32, code: u32) -> Frame {
     Frame::new(kind::RST_STREAM, 0, stream, code.to_be_bytes())
 }
 
+/// A whole request that has no body, and may not be made twice.
+fn once(stream: u32) -> Frame {
+    let fields = [(":method", "POST"), (":scheme", "http"), (":authority", "web"), (":path", "/case")];
+    headers(WHOLE, stream, frames::fields(&fields))
+}
+
 /// The streams up to `last` are seen to.
 fn goaway(last: u32, code: u32) -> Frame {
     Frame::new(kind::GOAWAY, 0, 0, [last.to_be_bytes(), code.to_be_bytes()].concat())
@@ -227,7 +233,8 @@ fn half_a_message_is_never_a_whole_one() -> Result<()> {
 fn who_goes_away_finishes_what_it_has() -> Result<()> {
     let mut ends = Ends::new("goaway")?;
     let streams = [ends.next(), ends.next(), ends.next()];
-    ends.say(&streams.map(get))?;
+    // The third asks for what nobody may repeat, unless it is known that it has not been done.
+    ends.say(&[get(streams[0]), get(streams[1]), once(streams[2])])?;
     let old = ends.accept()?;
     streams.iter().try_for_each(|stream| ends.arrives(old, *stream))?;
     // The server has two of them and goes: the third is made again elsewhere, and so is what is asked from now on.
