@@ -2,6 +2,7 @@
 //! are tried again.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -211,5 +212,39 @@ fn calls_of_a_grpc_route_are_tried_again() -> Result<()> {
         let found = made(&ask)?;
         ensure!(found == (times, Some(said.to_owned())), "{ask:?} was made {} times: {:?}", found.0, found.1);
     }
+    web.lab.finish()
+}
+
+#[test]
+fn grpc_rules_have_limits_and_faults_of_their_own() -> Result<()> {
+    let web = calls("grpcpolicies")?;
+    let rule = |name: &str, method: &str| json!({"name": name, "matches": [{"method": {"service": "lab.Echo", "method": method}}], "backendRefs": to("v1")});
+    route(&web, NAMESPACE, &json!([rule("limited", "Limited"), rule("failing", "Failing"), rule("free", "Say")]))?;
+    for (name, settings) in [
+        ("limited", json!({"rateLimit": {"requests": 1, "interval": "1m", "burst": 10}})),
+        ("failing", json!({"fault": {"abort": {"percent": 100, "status": 504}}})),
+    ] {
+        let target =
+            json!([{"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": "web", "sectionName": name}]);
+        policy(&web.lab, name, &target, &settings)?;
+    }
+    // In words of gRPC, and for which reason it is.
+    let says = |method: &str, status: &str, error: &str| {
+        wait::until(&format!("{method} to be {error}"), wait::DEADLINE, || {
+            let reply = answer(&web, &web.app, &call(&format!("/lab.Echo/{method}")))?;
+            ensure!((reply.status, reply.header("grpc-status")) == (200, Some(status)), "{reply:?}");
+            ensure!(reply.header("weft-error") == Some(error) && reply.header("x-name").is_none(), "{reply:?}");
+            ensure!(reply.header("grpc-message").is_some_and(|said| said.starts_with("weft: ")), "{reply:?}");
+            Ok(())
+        })
+    };
+    says("Failing", "4", "fault_injected")?;
+    says("Limited", "14", "rate_limited")?;
+    let begun = Instant::now();
+    let limited = Requests::to(web.web.v4(), Http::Two, call("/lab.Echo/Limited"), ROW).over(1, 5);
+    let answers = web.steered(1, || web.app.request(limited))?;
+    let let_in = 1 + begun.elapsed().as_secs() / 60;
+    ensure!(answers.grpc.get("14").is_some_and(|refused| refused + let_in >= ROW), "{answers:?}");
+    all_by(&web, &web.app, "v1", &call("/lab.Echo/Say"))?;
     web.lab.finish()
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::claim::{Claim, settle};
+use super::claim::{Claim, is_cut, settle};
 use super::ends::Answering;
 use super::held::Held;
 
@@ -17,6 +17,9 @@ pub(super) enum Broken {
     /// At the endpoint's end.
     #[error(transparent)]
     Endpoint(#[from] hyper::Error),
+    /// The same, by a code that is no failure's.
+    #[error("the endpoint reset the response before its end")]
+    Cut,
     /// It took longer than its route allows.
     #[error("the response took longer than its route allows")]
     Late,
@@ -89,13 +92,15 @@ impl Body for Download {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let cut = is_cut(this.claim.as_ref(), &polled, incoming);
         if settle(&mut this.claim, &polled).is_err() {
             if let Some(mut held) = this.held.take() {
                 held.broke("over_budget", &Broken::Budget);
             }
             return Poll::Ready(Some(Err(Broken::Budget)));
         }
-        let frame = ready!(polled);
+        let frame = ready!(polled).map(|frame| frame.map_err(Broken::Endpoint));
+        let frame = if cut { Some(Err(Broken::Cut)) } else { frame };
         let ended = incoming.is_end_stream();
         match (&frame, &mut this.held) {
             (Some(Ok(frame)), Some(held)) => held.received(frame),
@@ -105,7 +110,7 @@ impl Body for Download {
         if frame.is_none() || ended {
             this.end();
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Broken::Endpoint)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::task::Poll;
 
+use hyper::body::{Body, Incoming};
+
 use crate::tunnel::Budget;
 
 /// What a stream's reader may leave unread, in bytes: at the app's side, and at the endpoint's.
@@ -60,6 +62,12 @@ pub(super) fn settle<T, E>(claim: &mut Option<Claim>, polled: &Poll<Option<Resul
         Poll::Ready(_) => *claim = None,
     }
     Ok(())
+}
+
+/// Whether a body that seems to be over, over HTTP/2 if there is a claim for it, was cut short: hyper takes a reset with NO_ERROR for
+/// an end, which it is behind END_STREAM only (RFC 9113, 8.1). To be asked before the claim is settled.
+pub(super) fn is_cut<T, E>(claim: Option<&Claim>, polled: &Poll<Option<Result<T, E>>>, body: &Incoming) -> bool {
+    claim.is_some() && matches!(polled, Poll::Ready(None)) && !body.is_end_stream()
 }
 
 #[cfg(test)]

@@ -50,7 +50,8 @@ pub(super) fn after(
     let idempotent = again.as_ref().is_some_and(|again| again.is_whole() && (refused || again.is_idempotent()));
     match (request, again) {
         (Some(request), _) if unseen => return Ok(Next::AtOnce(*request)),
-        (None, Some(again)) if unseen && idempotent && (refused || lent.is_used()) => {
+        // An endpoint that resets the stream has seen the request, unless it says otherwise: its connection is not gone.
+        (None, Some(again)) if unseen && idempotent && (refused || (reset.is_none() && lent.is_used())) => {
             return Ok(Next::AtOnce(again.request()));
         }
         (_, Some(again)) if retries.left() => {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 
 use super::ahead::Full;
-use super::claim::{Claim, settle};
+use super::claim::{Claim, is_cut, settle};
 use super::replay::{Reader, Reel};
 use crate::tunnel::Budget;
 
@@ -88,6 +88,9 @@ pub(super) enum Broken {
     /// At the app's end.
     #[error(transparent)]
     App(#[from] hyper::Error),
+    /// The same, by a code that is no failure's.
+    #[error("the app reset the request before its end")]
+    Cut,
     /// The copy could not keep up.
     #[error("the copy of the request fell behind")]
     Behind,
@@ -136,11 +139,14 @@ impl Intake {
     /// The next frame, and whether it is the last.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Broken>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let cut = is_cut(self.claim.as_ref(), &polled, &self.incoming);
         if settle(&mut self.claim, &polled).is_err() {
             self.progress.breaks(Break::Budget);
             return Poll::Ready(Err(Broken::Budget));
         }
-        let frame = ready!(polled).transpose().inspect_err(|_| self.progress.breaks(Break::App))?;
+        let frame = ready!(polled).transpose().map_err(Broken::App);
+        let frame = if cut { Err(Broken::Cut) } else { frame };
+        let frame = frame.inspect_err(|_| self.progress.breaks(Break::App))?;
         if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
             self.progress.bytes.fetch_add(data.remaining() as u64, Ordering::Relaxed);
             if !self.copies.is_empty() {

@@ -1,6 +1,7 @@
 //! HTTP as hostile or careless clients write it, byte by byte and frame by frame: each case by the section of its RFC, sent by
 //! an ordinary process that dials a VIP, while another client of the same agent is served as ever.
 
+mod endings;
 mod floods;
 mod floods1;
 mod frame_cases;

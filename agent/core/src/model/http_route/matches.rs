@@ -90,8 +90,9 @@ impl Pattern {
     /// # Errors
     /// When it is none, or too large.
     pub fn new(text: &str) -> Result<Self, String> {
-        let whole = format!("^(?:{text})$");
-        let compiled = RegexBuilder::new(&whole).size_limit(Self::SIZE).dfa_size_limit(Self::SIZE).build();
+        let compile = |text: &str| RegexBuilder::new(text).size_limit(Self::SIZE).dfa_size_limit(Self::SIZE).build();
+        // By itself first: `a)|(?:b` is an expression between the brackets only, and would match parts there.
+        let compiled = compile(text).and_then(|_| compile(&format!("^(?:{text})$")));
         let regex = compiled.map_err(|error| match error {
             regex::Error::CompiledTooBig(limit) => format!("{text:?} takes more than {limit} bytes when compiled"),
             // Of several lines, the last says what is wrong.
