@@ -5,6 +5,8 @@
 //! room says what it will do before it does it, and never takes a field from another manager unless told to.
 
 pub(crate) mod api;
+#[cfg(test)]
+mod charts;
 pub mod check;
 mod objects;
 mod remove;
