@@ -22,7 +22,7 @@ use serde_json::Value;
 pub use api::InstallError;
 pub use objects::{Object, shipped};
 pub use remove::{Left, uninstall};
-pub use switch::{enrolled, switch};
+pub use switch::{Extent, enrolled, switch};
 
 use api::Api;
 
