@@ -40,6 +40,7 @@ mod http_routes;
 mod http_sessions;
 mod http_timeouts;
 mod http_wire;
+mod installation;
 mod interop;
 mod issuer;
 mod judged;
