@@ -99,7 +99,13 @@ impl Node {
                 }
                 Some(_) = self.hook_events.next() => self.reconcile().await,
                 () = self.addresses.changed() => self.addresses.read(&self.parts.steering).await,
-                () = self.same_node.links_changed() => self.sync_same_node().await,
+                () = self.same_node.links_changed() => match self.pods.seek.begin(Instant::now()) {
+                    true => self.reconcile().await,
+                    false => self.sync_same_node().await,
+                },
+                () = until(self.pods.seek.due()) => if self.pods.seek.look(&self.parts.finder, Instant::now()) {
+                    self.reconcile().await;
+                },
                 _ = look.tick() => self.look().await,
                 () = until(self.pods.next_retry()) => self.reconcile().await,
                 request = self.requests.recv() => match request {
@@ -135,6 +141,7 @@ impl Node {
         self.tell_destinations(&before, &after);
         if own {
             self.pods.changes += 1;
+            self.pods.seek.begin(Instant::now());
             self.reconcile().await;
         } else if near {
             self.sync_same_node().await;
