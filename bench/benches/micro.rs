@@ -20,11 +20,13 @@ use weft_core::model::{
     Name, NodeLiveness, ObjectName, PeerMatch, Preference, Scope, Service, ServicePort, SlicePort, Traffic,
     TrafficKind, TrafficPolicy, TrafficPolicyId, TrafficTarget, TrustDomain, Weight, Workload,
 };
-use weft_core::policy::{ConnectionFacts, authorize};
+use weft_core::policy::{Admissions, ConnectionFacts, authorize};
 use weft_core::route::plan;
 use weft_core::snapshot::{Delta, Family, Resource, ServicePortKey, Snapshot};
 
 const SIZES: [u32; 3] = [2, 100, 10_000];
+/// What kubelet takes on a large node.
+const PODS_OF_A_NODE: u32 = 250;
 /// Bytes of a DATA frame of a bulk transfer.
 const PAYLOAD: usize = PAYLOAD_MAX;
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
@@ -183,6 +185,24 @@ fn judging(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What the kernel is told of who may connect to whom, of a node full of pods, by policies that name accounts.
+fn admitting(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("admissions");
+    let pods: Vec<Workload> = (0..PODS_OF_A_NODE).map(pod).collect();
+    for policies in [1, 10, 100] {
+        let snapshot = domain_only().apply((0..policies).map(allowing).map(Delta::Put));
+        group.bench_function(BenchmarkId::new("node", policies), |bencher| {
+            bencher.iter(|| {
+                let mut admissions = Admissions::of(&snapshot, (0..).zip(&pods));
+                for pod in &pods {
+                    black_box(admissions.to(pod));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 /// The text of an HBONE request.
 fn headers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec");
@@ -242,5 +262,5 @@ fn frames(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(decisions, picking, planning, judging, headers, frames);
+criterion_group!(decisions, picking, planning, judging, admitting, headers, frames);
 criterion_main!(decisions);

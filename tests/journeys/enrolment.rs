@@ -110,7 +110,16 @@ fn enrol_keeps_existing_connections() -> Result<()> {
 
 #[test]
 fn pod_ip_reuse() -> Result<()> {
-    let (mesh, _) = Mesh::serving("reuse-ip", Behaviour::Identify)?;
+    reuse_addresses(Mesh::serving("reuse-ip", Behaviour::Identify)?.0)
+}
+
+/// The same where other nodes hear of pods by slices, and of their end by what is no longer in one.
+#[test]
+fn cluster_pod_ip_reuse() -> Result<()> {
+    reuse_addresses(Mesh::serving_in_cluster("cluster-reuse-ip")?)
+}
+
+fn reuse_addresses(mesh: Mesh) -> Result<()> {
     mesh.steered(1, || mesh.app.call_once(mesh.server.v4(8080)?))?;
     let addresses = mesh.server.addresses().to_vec();
     mesh.lab.delete_pod(&mesh.server)?;
@@ -172,6 +181,19 @@ fn netns_recreated() -> Result<()> {
 #[test]
 fn two_pods_same_service_account() -> Result<()> {
     let (mesh, listener) = Mesh::serving("same-account", Behaviour::Identify)?;
+    twins(mesh, listener)
+}
+
+/// The same in a cluster, where pods are found by their processes.
+#[test]
+fn cluster_two_pods_same_service_account() -> Result<()> {
+    let mesh = Mesh::in_cluster("cluster-twins")?;
+    let (listener, _) = mesh.peer.listen(anywhere(8080), "server", Behaviour::Identify)?;
+    mesh.lab.mesh()?;
+    twins(mesh, listener)
+}
+
+fn twins(mesh: Mesh, listener: u64) -> Result<()> {
     let twins = ["one", "two"].map(|name| mesh.lab.pod(&mesh.a, name).service_account("twin").create());
     for twin in twins {
         let twin = twin?;

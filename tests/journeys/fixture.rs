@@ -65,7 +65,12 @@ impl Mesh {
 
     /// As [`Mesh::in_cluster`], of the shipped manifests: controllers, agents and holders in containers.
     pub(crate) fn installed(name: &str) -> Result<(Self, Vec<ControllerPod>, Vec<AgentPod>)> {
-        let mesh = Self::without_agents(Lab::installed(name)?)?;
+        Self::of_installation(Lab::installed(name)?)
+    }
+
+    /// The same in a lab whose API server has the shipped manifests by other means.
+    pub(crate) fn of_installation(lab: Lab) -> Result<(Self, Vec<ControllerPod>, Vec<AgentPod>)> {
+        let mesh = Self::without_agents(lab)?;
         let controllers = mesh.lab.start_deployment()?;
         let agents = mesh.lab.start_daemonset()?;
         Ok((mesh, controllers, agents))

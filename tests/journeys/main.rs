@@ -41,6 +41,7 @@ mod http_sessions;
 mod http_slow_start;
 mod http_timeouts;
 mod http_wire;
+mod installation;
 mod interop;
 mod issuer;
 mod judged;

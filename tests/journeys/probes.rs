@@ -19,7 +19,16 @@ fn probe(node: &Node, to: SocketAddr) -> Result<bool> {
 
 #[test]
 fn probe_ports_only() -> Result<()> {
-    let mesh = Mesh::up("probes")?;
+    only_probed_ports(Mesh::up("probes")?)
+}
+
+/// The same where the probes are those of Pods that an API server tells of.
+#[test]
+fn cluster_probe_ports_only() -> Result<()> {
+    only_probed_ports(Mesh::serving_in_cluster("cluster-probes")?)
+}
+
+fn only_probed_ports(mesh: Mesh) -> Result<()> {
     let probed = mesh.lab.pod(&mesh.b, "probed").ports(&[8080, 8081]).probe(8080).create()?;
     let app = probed.app(&mesh.lab)?;
     for port in [8080, 8081] {

@@ -11,6 +11,9 @@ use weft_tests::wait;
 use crate::fixture::{moves, running_agent};
 use crate::places::Places;
 
+/// Where nodes are.
+const ZONES: [(&str, &str); 3] = [("a", "east"), ("b", "east"), ("c", "west")];
+
 /// Writes into both slices of `echo` what the EndpointSlice controller would for zones; `None` leaves out the hint.
 fn hint(places: &Places, zones: &BTreeMap<&str, &str>, hinted: impl Fn(&str) -> bool) -> Result<()> {
     for family in ["ipv4", "ipv6"] {
@@ -32,7 +35,7 @@ fn hint(places: &Places, zones: &BTreeMap<&str, &str>, hinted: impl Fn(&str) -> 
 fn prefer_same_zone() -> Result<()> {
     let lab = Lab::cluster("same-zone")?;
     let places = Places::new(lab, &[("near", "b"), ("far", "c")])?;
-    let zones = BTreeMap::from([("a", "east"), ("b", "east"), ("c", "west")]);
+    let zones = BTreeMap::from(ZONES);
     for (node, zone) in &zones {
         places.lab.zone(&places.nodes[node], zone)?;
     }
@@ -57,7 +60,16 @@ fn prefer_same_zone() -> Result<()> {
 
 #[test]
 fn prefer_same_node() -> Result<()> {
-    let places = Places::new(Lab::new("same-node-first")?, &[("here", "a"), ("there", "b")])?;
+    same_node_first(Lab::new("same-node-first")?)
+}
+
+#[test]
+fn cluster_prefer_same_node() -> Result<()> {
+    same_node_first(Lab::cluster("cluster-same-node")?)
+}
+
+fn same_node_first(lab: Lab) -> Result<()> {
+    let places = Places::new(lab, &[("here", "a"), ("there", "b")])?;
     places.only("both to get connections", &["here", "there"])?;
     places.spec(&json!({"trafficDistribution": "PreferSameNode"}))?;
     places.only("the endpoint of the node to get all", &["here"])?;
@@ -79,7 +91,16 @@ fn prefer_same_node() -> Result<()> {
 
 #[test]
 fn internal_traffic_policy_local() -> Result<()> {
-    let places = Places::new(Lab::new("local-policy")?, &[("here", "a"), ("there", "b")])?;
+    this_node_only(Lab::new("local-policy")?)
+}
+
+#[test]
+fn cluster_internal_traffic_policy_local() -> Result<()> {
+    this_node_only(Lab::cluster("cluster-local-policy")?)
+}
+
+fn this_node_only(lab: Lab) -> Result<()> {
+    let places = Places::new(lab, &[("here", "a"), ("there", "b")])?;
     places.only("both to get connections", &["here", "there"])?;
     places.spec(&json!({"internalTrafficPolicy": "Local"}))?;
     places.only("the endpoint of the node to get all", &["here"])?;
@@ -107,15 +128,28 @@ fn internal_traffic_policy_local() -> Result<()> {
 
 #[test]
 fn locality_spills_over() -> Result<()> {
+    spill_over(Lab::new("spill")?, |_| Ok(()))
+}
+
+#[test]
+fn cluster_locality_spills_over() -> Result<()> {
+    // An agent knows no other node's Node: where endpoints are, their slices say.
+    spill_over(Lab::cluster("cluster-spill")?, |places| hint(places, &ZONES.into(), |_| true))
+}
+
+/// `told` is done whenever endpoints are named anew, as by the EndpointSlice controller.
+fn spill_over(lab: Lab, told: impl Fn(&Places) -> Result<()>) -> Result<()> {
     let backends = [("near1", "a"), ("near2", "b"), ("far1", "c"), ("far2", "c")];
-    let places = Places::new(Lab::new("spill")?, &backends)?;
-    for (node, zone) in [("a", "east"), ("b", "east"), ("c", "west")] {
+    let places = Places::new(lab, &backends)?;
+    for (node, zone) in ZONES {
         places.lab.zone(&places.nodes[node], zone)?;
     }
+    told(&places)?;
     places.spec(&json!({"trafficDistribution": "PreferSameZone"}))?;
     places.only("the endpoints of the zone to get all", &["near1", "near2"])?;
     // Half of the zone is well: it takes 7/5 of a half, of which the kernel draws its own node's part.
     places.lab.set_endpoints(&places.echo, places.endpoints(&["near2"]))?;
+    told(&places)?;
     places.only("the other zone to take what this one cannot", &["far1", "far2", "near1"])?;
     let spread = moves(&places.lab, &places.nodes["a"], "connect_same_node", 600, || places.spread(1000))?;
     let near = spread.get("near1").copied().unwrap_or_default();
@@ -124,6 +158,7 @@ fn locality_spills_over() -> Result<()> {
     ensure!(spread["far1"].abs_diff(150) <= 46 && spread["far2"].abs_diff(150) <= 46, "{spread:?}");
     // An endpoint that refuses is out after a while, and with it the zone is: nobody's connection fails on the way.
     places.lab.set_endpoints(&places.echo, places.endpoints(&[]))?;
+    told(&places)?;
     places.only("the endpoints of the zone to get all again", &["near1", "near2"])?;
     places.lab.manifests().change("Service", NAMESPACE, "echo", |service| {
         service["metadata"]["annotations"]["weft.dev/fast-path"] = "disabled".into();

@@ -37,7 +37,7 @@ const AT_ONCE: usize = 2;
 /// Runs the tests whose name contains `filter`, or all of them and everything around them.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     privileges::demand()?;
-    ensure(&[Need::Lab, Need::Clients, Need::Kubectl])?;
+    ensure(&[Need::Lab, Need::Clients, Need::Kubectl, Need::Helm])?;
     build::everything()?;
     let listed = scenarios::listed()?;
     let mut tally = Tally::default();

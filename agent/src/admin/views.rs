@@ -21,6 +21,9 @@ pub struct Status {
     pub waiting_for: Vec<String>,
     /// Whether the mesh is switched off on this node.
     pub disabled: bool,
+    /// If it is: how, and what switches it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_because: Option<String>,
     /// Whether it is stopping and only lets connections end.
     pub draining: bool,
     /// How many changes of the configuration it has applied.

@@ -11,6 +11,7 @@ mod parts;
 mod pods;
 mod reach;
 mod same_node;
+mod seek;
 mod serve;
 mod stop;
 mod views;
@@ -119,12 +120,13 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         tokio::spawn(report(parts.steering.flow_records()?, Arc::clone(&parts.direct), pods_known));
     }
     let (pod_events, pod_events_received) = mpsc::unbounded_channel();
+    let holds = config.unclassified == config::Unclassified::Closed;
     let mut node = Node {
         source,
         cluster,
         hook_events: parts.steering.events()?,
         addresses: NodeAddresses::new(&parts.steering).await?,
-        pods: Pods::new(Arc::clone(&parts), pod_events),
+        pods: Pods::new(Arc::clone(&parts), holds, pod_events),
         pod_events: pod_events_received,
         disabled: orders::marker(&config).exists(),
         told: false,
@@ -134,7 +136,7 @@ async fn agent(config: Config, levels: logging::LevelHandle) -> anyhow::Result<(
         trimmed: None,
         clock: None,
         deaf_since: None,
-        same_node: SameNode::new(&parts.steering, config.fast_path, known)?,
+        same_node: SameNode::new(&parts.steering, config.fast_path, holds, known)?,
         judged_lately: BTreeSet::new(),
         waiting: Vec::new(),
         requests: received,

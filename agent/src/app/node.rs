@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use weft_core::snapshot::{Delta, Key, Resource, Snapshot};
 
 use super::addresses::NodeAddresses;
+use super::orders::Waiting;
 use super::parts::Parts;
 use super::pods::Pods;
 use super::same_node::SameNode;
@@ -70,7 +71,7 @@ pub(super) struct Node {
     /// were under way have become connections by then.
     pub(super) judged_lately: BTreeSet<Arc<str>>,
     /// Who waits for the last pod to have left.
-    pub(super) waiting: Vec<Reply<Transition>>,
+    pub(super) waiting: Vec<Waiting>,
     pub(super) started: Instant,
 }
 
@@ -98,7 +99,13 @@ impl Node {
                 }
                 Some(_) = self.hook_events.next() => self.reconcile().await,
                 () = self.addresses.changed() => self.addresses.read(&self.parts.steering).await,
-                () = self.same_node.links_changed() => self.sync_same_node().await,
+                () = self.same_node.links_changed() => match self.pods.seek.begin(Instant::now()) {
+                    true => self.reconcile().await,
+                    false => self.sync_same_node().await,
+                },
+                () = until(self.pods.seek.due()) => if self.pods.seek.look(&self.parts.finder, Instant::now()) {
+                    self.reconcile().await;
+                },
                 _ = look.tick() => self.look().await,
                 () = until(self.pods.next_retry()) => self.reconcile().await,
                 request = self.requests.recv() => match request {
@@ -134,6 +141,7 @@ impl Node {
         self.tell_destinations(&before, &after);
         if own {
             self.pods.changes += 1;
+            self.pods.seek.begin(Instant::now());
             self.reconcile().await;
         } else if near {
             self.sync_same_node().await;
@@ -188,7 +196,7 @@ impl Node {
             // Nothing is known yet: what a predecessor enrolled and published holds, unless the mesh is switched off.
             if self.disabled {
                 self.pods.settle().await;
-                self.answer_waiting();
+                self.answer_waiting(Instant::now());
             }
             return;
         }
@@ -205,9 +213,7 @@ impl Node {
             }
         }
         self.readiness.set("enrolment", !self.pods.hold_up());
-        if self.is_off() && self.pods.enrolled.is_empty() && self.pods.all_left() {
-            self.answer_waiting();
-        }
+        self.answer_waiting(Instant::now());
     }
 
     /// Has the kernel follow what concerns connections past the proxy, once what a predecessor left is dealt with.
@@ -224,12 +230,14 @@ fn concerns(delta: &Delta, known: &Snapshot, node: &str) -> bool {
     match delta {
         Delta::Put(Resource::Workload(workload)) => *workload.node == *node || was_here(&workload.name),
         Delta::Remove(Key::Workload(name)) => was_here(name),
+        // Whether the mesh is on there.
+        Delta::Put(Resource::Node(changed)) => *changed.name == *node,
+        Delta::Remove(Key::Node(name)) => **name == *node,
         Delta::Put(Resource::Namespace(_) | Resource::AuthorizationPolicy(_) | Resource::PeerAuthentication(_))
         | Delta::Remove(Key::Namespace(_) | Key::AuthorizationPolicy(_) | Key::PeerAuthentication(_)) => true,
         // Where connections may go, which is looked up when they begin.
         Delta::Put(
-            Resource::Node(_)
-            | Resource::Liveness(_)
+            Resource::Liveness(_)
             | Resource::Peers(_)
             | Resource::Service(_)
             | Resource::EndpointSlice(_)
@@ -239,8 +247,7 @@ fn concerns(delta: &Delta, known: &Snapshot, node: &str) -> bool {
             | Resource::TrafficPolicy(_),
         )
         | Delta::Remove(
-            Key::Node(_)
-            | Key::Liveness(_)
+            Key::Liveness(_)
             | Key::Peers(_)
             | Key::Service(_)
             | Key::EndpointSlice(_)

@@ -17,6 +17,7 @@ use weft_core::snapshot::Snapshot;
 use super::leave::{self, Leaving};
 use super::parts::Parts;
 use super::reach::{Reach, Reached};
+use super::seek::Seek;
 use super::serve::{PodEvent, Served};
 use crate::pod::Pod;
 use crate::sandbox::is_other;
@@ -60,6 +61,8 @@ pub(super) struct Pods {
     /// Those that were asked into it and have no address yet, and since when. The kernel is told nothing of them: were they
     /// known as outside the mesh, nothing would hold what they dial before they are in it.
     unaddressed: HashMap<Arc<str>, Instant>,
+    /// Those that are known and not found.
+    pub(super) seek: Seek,
     /// Changes of the configuration so far that may concern them.
     pub(super) changes: u64,
     published: Option<Standings>,
@@ -71,7 +74,8 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    pub(super) fn new(parts: Arc<Parts>, events: mpsc::UnboundedSender<PodEvent>) -> Self {
+    /// Of nobody yet; `holds` says whether the kernel holds who is not known.
+    pub(super) fn new(parts: Arc<Parts>, holds: bool, events: mpsc::UnboundedSender<PodEvent>) -> Self {
         Self {
             parts,
             enrolled: HashMap::new(),
@@ -80,6 +84,7 @@ impl Pods {
             classified: HashMap::new(),
             refused: BTreeSet::new(),
             unaddressed: HashMap::new(),
+            seek: Seek::new(holds, Instant::now()),
             changes: 0,
             published: None,
             modes_of: None,
@@ -101,6 +106,7 @@ impl Pods {
         self.withdraw_unwanted(&local, wanted).await;
         self.pending.retain(|uid, _| local.get(uid).is_some_and(|w| wanted(w)));
         self.keep_identities(local.values().filter(|w| wanted(w)).map(|w| snapshot.identity_of(w)));
+        self.seek.clear();
         for workload in local.values() {
             if wanted(workload) {
                 if self.is_spared(workload) && !self.enrolled.contains_key(&workload.uid) {
@@ -216,11 +222,11 @@ impl Pods {
     }
 
     /// Lets the kernel know a pod that is not meshed, so that it counts as classified.
-    async fn classify(&mut self, workload: &Workload) {
+    async fn classify(&mut self, workload: &Arc<Workload>) {
         if self.leaving.contains_key(&workload.uid) {
             return;
         }
-        let Ok(path) = self.parts.finder.path(workload) else { return };
+        let Ok(path) = self.parts.finder.path(workload) else { return self.seek.missed(workload) };
         let Ok(netns) = NetNs::open(&path) else { return };
         let cookie = netns.cookie();
         let known = self.classified.insert(workload.uid.clone(), cookie);
@@ -230,8 +236,11 @@ impl Pods {
         if let Some(old) = known {
             self.parts.forget(old).await;
         }
-        if let Err(error) = self.parts.steering.classify(cookie) {
-            tracing::warn!(pod = %workload.name, %error, "cannot tell the kernel that the pod is not meshed");
+        match self.parts.steering.classify(cookie) {
+            Ok(()) => tracing::debug!(pod = %workload.name, "known to the kernel as not meshed"),
+            Err(error) => {
+                tracing::warn!(pod = %workload.name, %error, "cannot tell the kernel that the pod is not meshed");
+            }
         }
     }
 

@@ -43,7 +43,7 @@ type Basis = (u64, u64, BTreeSet<u64>, u64, bool);
 /// The same-node fast path of this node.
 pub(super) struct SameNode {
     wanted: bool,
-    /// Tells when devices of the node come and go, where it is wanted.
+    /// Tells when devices of the node come and go, where it is wanted or somebody else asks.
     links: Option<Changes>,
     /// Numbers of pods, by cookie.
     numbers: BTreeMap<u64, u32>,
@@ -69,9 +69,15 @@ enum Guard {
 }
 
 impl SameNode {
-    /// Nothing is decided before the first [`Self::sync`]; `report` hears of it.
-    pub(super) fn new(steering: &Steering, wanted: bool, report: oneshot::Sender<()>) -> std::io::Result<Self> {
-        let links = if wanted { Some(steering.link_changes()?) } else { None };
+    /// Nothing is decided before the first [`Self::sync`]; `report` hears of it. Links are watched where it is `wanted`, or for
+    /// others (`watched`).
+    pub(super) fn new(
+        steering: &Steering,
+        wanted: bool,
+        watched: bool,
+        report: oneshot::Sender<()>,
+    ) -> std::io::Result<Self> {
+        let links = if wanted || watched { Some(steering.link_changes()?) } else { None };
         let off = Some("the agent is starting".into());
         Ok(Self {
             wanted,

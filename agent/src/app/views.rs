@@ -35,6 +35,7 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
             waiting_for: self.readiness.missing().into_iter().map(String::from).collect(),
             disabled: self.is_off(),
+            disabled_because: self.off_because(),
             draining: self.parts.inbound.drain.draining().is_cancelled(),
             generation: self.store.snapshot().generation(),
             enrolled: counts.enrolled,

@@ -48,14 +48,14 @@ fn show_status(status: &Status) -> String {
         missing => format!("no, waiting for {}", missing.join(", ")),
     };
     let state = match (status.disabled, status.draining) {
-        (_, true) => "stopping: lets connections end",
-        (true, _) => "disabled: no pod of this node is in the mesh",
-        _ => "running",
+        (_, true) => "stopping: lets connections end".to_owned(),
+        (true, _) => format!("disabled {}", status.disabled_because.as_deref().unwrap_or("on this node: weft enable")),
+        _ => "running".to_owned(),
     };
     let mut lines = vec![
         ("agent", format!("weft {} (pid {}), up {}", status.version, status.pid, age(status.uptime_seconds))),
         ("node", format!("{}, instance {}, trust domain {}", status.node, status.instance, status.trust_domain)),
-        ("state", state.to_owned()),
+        ("state", state),
         ("ready", ready),
         ("pods", format!("{} enrolled, {} pending", status.enrolled, status.pending)),
         ("fast path", status.fast_path.clone()),

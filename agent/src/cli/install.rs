@@ -106,6 +106,7 @@ fn remains(left: &Left) -> String {
     say(&left.agents, "agents that have not ended, whose nodes may still be steered (run weft disable there)");
     say(&left.marked, "pods still marked as meshed by an agent that could not say goodbye; nothing steers them");
     say(&left.labelled, "namespaces still labelled weft.dev/mesh=enabled, which join when the mesh is installed again");
+    say(&left.off, "nodes still labelled weft.dev/disabled, whose pods stay out when the mesh is installed again");
     say(&left.kinds, "kinds that stay, with what was written in them (--crds deletes them)");
     text
 }

@@ -3,7 +3,9 @@
 //! Kubelet names a pod's cgroup after its UID: `pod<uid>` with the cgroupfs driver, and with systemd's the last part of a
 //! slice's name, where a dash would be another level and so stands as `_`. What is above (`kubepods`, a QoS class, the
 //! node's own cgroup in kind) and below (`cri-containerd-<id>.scope`, `crio-<id>.scope`, a bare id) differs; in a cgroup
-//! namespace what is above may be missing. So only the part with the UID is looked for, and its form is checked.
+//! namespace what is above may be missing. Where kubelet has systemd's driver and the runtime cgroupfs, what kubelet means for
+//! systemd (`slice:prefix:id`) becomes the name of one cgroup, below the runtime's own (kubernetes/kubernetes#106514). So only
+//! the part with the UID is looked for, and its form is checked.
 
 /// The UID of the pod that a process with this `/proc/<pid>/cgroup` belongs to, written as Kubernetes does.
 pub(super) fn pod_uid(contents: &str) -> Option<String> {
@@ -15,9 +17,12 @@ pub(super) fn pod_uid(contents: &str) -> Option<String> {
 }
 
 fn of_part(part: &str) -> Option<String> {
-    let name = match part.strip_suffix(".slice") {
+    let (unit, apart) = part.split_once(':').map_or((part, false), |(unit, _)| (unit, true));
+    let name = match unit.strip_suffix(".slice") {
         Some(slice) => slice.rsplit('-').next().unwrap_or(slice),
-        None => part,
+        // Without the suffix where the runtime's driver has taken it off.
+        None if apart => unit.rsplit('-').next().unwrap_or(unit),
+        None => unit,
     };
     uid(name.strip_prefix("pod")?)
 }
@@ -47,6 +52,9 @@ mod tests {
             "/kubepods/pod0b8f3c5e-7f0a-4c1b-9d2e-5a6b7c8d9e0f/4c9a",
             "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod0b8f3c5e_7f0a_4c1b_9d2e_5a6b7c8d9e0f.slice/cri-containerd-4c9a.scope",
             "/docker/1f2e/kubelet/kubepods/burstable/pod0b8f3c5e-7f0a-4c1b-9d2e-5a6b7c8d9e0f/4c9a",
+            // Two drivers at once.
+            "/system.slice/containerd.service/kubepods-burstable-pod0b8f3c5e_7f0a_4c1b_9d2e_5a6b7c8d9e0f.slice:cri-containerd:4c9a",
+            "/kuberuntime/containerd/kubepods-pod0b8f3c5e_7f0a_4c1b_9d2e_5a6b7c8d9e0f:cri-containerd:4c9a",
             // Seen from another container's cgroup namespace.
             "/../../kubepods-besteffort-pod0b8f3c5e_7f0a_4c1b_9d2e_5a6b7c8d9e0f.slice/cri-containerd-4c9a.scope",
             "/../../besteffort/pod0b8f3c5e-7f0a-4c1b-9d2e-5a6b7c8d9e0f/4c9a",
@@ -80,6 +88,7 @@ mod tests {
             "/user.slice/user-1000.slice/session-2.scope",
             "/machine.slice/libpod-4c9a.scope",
             "/podracer/pod/pod-x/podinfo.slice",
+            "/system.slice/containerd.service/kubepods-burstable.slice:cri-containerd:4c9a",
             "/kubepods.slice/kubepods-burstable.slice",
             "/kubepods/podZZ8f3c5e-7f0a-4c1b-9d2e-5a6b7c8d9e0f/1",
         ] {

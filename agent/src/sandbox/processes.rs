@@ -162,7 +162,9 @@ mod tests {
             ("containerd, systemd driver, v2", include_str!("fixtures/containerd-systemd-v2.txt")),
             ("containerd, cgroupfs driver, v1", include_str!("fixtures/containerd-cgroupfs-v1.txt")),
             ("containerd, hybrid", include_str!("fixtures/containerd-hybrid.txt")),
+            ("containerd without, kubelet with systemd", include_str!("fixtures/containerd-mixed-drivers-v1.txt")),
             ("CRI-O, systemd driver, v2", include_str!("fixtures/crio-systemd-v2.txt")),
+            ("CRI-O, cgroupfs driver, hybrid", include_str!("fixtures/crio-cgroupfs-hybrid.txt")),
             ("kind, v2", include_str!("fixtures/kind-v2.txt")),
             ("kind, v1", include_str!("fixtures/kind-v1.txt")),
         ] {

@@ -74,7 +74,19 @@ impl Lab {
         )?;
         let lab = Self::bare_cluster(name, &Origin::Double(None))?;
         lab.install_kinds()?;
-        lab.install()?;
+        lab.install_manifests()?;
+        lab.namespace(super::NAMESPACE)?;
+        Ok(lab)
+    }
+
+    /// As [`Lab::cluster`], but nothing of the mesh is in it yet: whoever installs it does so by the program's own verbs.
+    ///
+    /// # Errors
+    /// As [`Self::restored_cluster`].
+    pub fn uninstalled(name: &str) -> Result<Self> {
+        demand_double("begins without the mesh, and ends without it")?;
+        let lab = Self::bare_cluster(name, &Origin::Double(None))?;
+        lab.install(gateway_kinds()?)?;
         lab.namespace(super::NAMESPACE)?;
         Ok(lab)
     }
@@ -123,11 +135,11 @@ impl Lab {
     }
 
     fn install_kinds(&self) -> Result<()> {
+        self.install([definitions()?, gateway_kinds()?].concat())
+    }
+
+    fn install(&self, definitions: Vec<Value>) -> Result<()> {
         let Some(api) = self.api() else { return Ok(()) };
-        let mut definitions = definitions()?;
-        for kind in [TcpRoute::crd(), HttpRoute::crd(), GrpcRoute::crd(), ReferenceGrant::crd()] {
-            definitions.push(acceptable(serde_json::to_value(kind)?));
-        }
         for definition in &definitions {
             if !api.has_of_others(definition)? {
                 api.put(definition)?;
@@ -143,6 +155,12 @@ fn definitions() -> Result<Vec<Value>> {
     let definitions: Vec<Value> = serde_saphyr::from_multiple(&crds).context("the output of weft crds")?;
     ensure!(!definitions.is_empty(), "weft crds prints nothing");
     Ok(definitions)
+}
+
+/// Gateway API's kinds of routes and grants.
+fn gateway_kinds() -> Result<Vec<Value>> {
+    let kinds = [TcpRoute::crd(), HttpRoute::crd(), GrpcRoute::crd(), ReferenceGrant::crd()];
+    kinds.into_iter().map(|kind| Ok(acceptable(serde_json::to_value(kind)?))).collect()
 }
 
 /// A kind of Gateway API as its Rust types describe it, with what API servers demand of a definition beside that: a schema,

@@ -5,6 +5,8 @@
 //! room says what it will do before it does it, and never takes a field from another manager unless told to.
 
 pub(crate) mod api;
+#[cfg(test)]
+mod charts;
 pub mod check;
 mod objects;
 mod remove;
@@ -20,7 +22,7 @@ use serde_json::Value;
 pub use api::InstallError;
 pub use objects::{Object, shipped};
 pub use remove::{Left, uninstall};
-pub use switch::{enrolled, switch};
+pub use switch::{Extent, enrolled, switch};
 
 use api::Api;
 

@@ -49,7 +49,7 @@ pub struct Object {
 }
 
 impl Object {
-    fn new(value: Value) -> Result<Self, InstallError> {
+    pub(super) fn new(value: Value) -> Result<Self, InstallError> {
         let known = |kind: &Kind| value["kind"] == kind.name && value["apiVersion"] == kind.api_version;
         match KINDS.iter().position(known) {
             Some(rank) => Ok(Self { rank, value }),

@@ -7,8 +7,9 @@ use kube::Client;
 use serde_json::Value;
 
 use super::api::Api;
-use super::{InstallError, NAMESPACE, Object, Outcome, enrolled, shipped};
+use super::{Extent, InstallError, NAMESPACE, Object, Outcome, enrolled, shipped};
 use crate::resource::MESH_LABEL;
+use weft_core::model::OFF_LABEL;
 
 /// How often is looked whether the agents have gone.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -22,6 +23,8 @@ pub struct Left {
     pub marked: Vec<String>,
     /// Namespaces that are still labelled into the mesh: they join it when it is installed again.
     pub labelled: Vec<String>,
+    /// Nodes on which the mesh is switched off: it stays off there when it is installed again.
+    pub off: Vec<String>,
     /// Kinds that stay, with what people wrote in them.
     pub kinds: Vec<String>,
 }
@@ -84,7 +87,8 @@ async fn survey(api: &Api<'_>, left: &mut Left) -> Result<(), InstallError> {
         }
     };
     api.each("/api/v1/namespaces", look).await?;
-    left.marked = enrolled(api.0).await?;
+    api.each(&format!("/api/v1/nodes?labelSelector={OFF_LABEL}"), |node| left.off.push(name(&node))).await?;
+    left.marked = enrolled(api.0, Extent::All(NAMESPACE)).await?;
     Ok(())
 }
 

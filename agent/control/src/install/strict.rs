@@ -3,8 +3,9 @@
 
 use k8s_openapi::api::{apps, coordination, core, networking, policy, rbac};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use serde::Serialize;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What is wrong with an object: its type does not take it, or does not know a field.
@@ -41,8 +42,75 @@ fn reader(kind: &str) -> Option<Reader> {
         "DaemonSet" => through::<apps::v1::DaemonSet>,
         "Lease" => through::<coordination::v1::Lease>,
         "CustomResourceDefinition" => through::<CustomResourceDefinition>,
+        "ServiceMonitor" => through::<Operated<monitoring::ServiceMonitor>>,
+        "PrometheusRule" => through::<Operated<monitoring::Rules>>,
         _ => return None,
     })
+}
+
+/// An object of the Prometheus operator.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Operated<S> {
+    api_version: String,
+    kind: String,
+    metadata: ObjectMeta,
+    spec: S,
+}
+
+/// Of the Prometheus operator's kinds what the chart uses, as its API reference (v0.80) has it; a field that is not here is
+/// unknown, whether the operator knows it or not.
+mod monitoring {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    pub(super) struct ServiceMonitor {
+        job_label: String,
+        selector: LabelSelector,
+        endpoints: Vec<Endpoint>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Endpoint {
+        port: String,
+        interval: String,
+        relabelings: Vec<Relabeling>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Relabeling {
+        source_labels: Vec<String>,
+        target_label: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Rules {
+        groups: Vec<Group>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Group {
+        name: String,
+        rules: Vec<Rule>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Rule {
+        alert: String,
+        expr: String,
+        #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+        lasting: Option<String>,
+        annotations: BTreeMap<String, String>,
+    }
 }
 
 fn through<T: Serialize + DeserializeOwned>(object: &Value) -> Result<Value, String> {

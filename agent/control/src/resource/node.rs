@@ -1,7 +1,7 @@
-//! `v1 Node`: the zone it is in.
+//! `v1 Node`: the zone it is in, and whether the mesh is switched off on it.
 
 use k8s_openapi::api::core::v1 as api;
-use weft_core::model::{Name, Node};
+use weft_core::model::{Name, Node, OFF_LABEL};
 
 use super::Findings;
 
@@ -12,6 +12,7 @@ pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 pub fn convert(object: &api::Node, findings: &mut Findings) -> Option<Node> {
     let metadata = &object.metadata;
     let name = findings.keep("metadata.name", Name::new(metadata.name.as_deref().unwrap_or_default()))?;
-    let zone = metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).filter(|zone| !zone.is_empty());
-    Some(Node { name: name.as_str().into(), zone: zone.map(|zone| zone.as_str().into()) })
+    let label = |key| metadata.labels.as_ref().and_then(|labels| labels.get(key));
+    let zone = label(ZONE_LABEL).filter(|zone| !zone.is_empty()).map(|zone| zone.as_str().into());
+    Some(Node { name: name.as_str().into(), zone, off: label(OFF_LABEL).is_some_and(|value| value == "true") })
 }

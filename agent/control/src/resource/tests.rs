@@ -97,7 +97,10 @@ fn what_a_service_says_of_its_endpoints() {
 fn nodes() {
     let yaml = "{apiVersion: v1, kind: Node, metadata: {name: n1.example, labels: {topology.kubernetes.io/zone: z}}}";
     let node = good::<core::Node, _>(yaml, node::convert);
-    assert_eq!((&*node.name, node.zone.as_deref()), ("n1.example", Some("z")));
+    assert_eq!((&*node.name, node.zone.as_deref(), node.off), ("n1.example", Some("z"), false));
+    let off = yaml.replace("zone: z", "zone: z, weft.dev/disabled: 'true'");
+    assert!(good::<core::Node, _>(&off, node::convert).off);
+    assert!(!good::<core::Node, _>(&off.replace("'true'", "'no'"), node::convert).off);
     let nowhere = "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {topology.kubernetes.io/zone: ''}}}";
     assert_eq!(good::<core::Node, _>(nowhere, node::convert).zone, None);
 }

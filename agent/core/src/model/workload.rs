@@ -32,16 +32,18 @@ pub struct Namespace {
     pub detect: Option<bool>,
 }
 
-/// On the namespace the mesh itself is in: `true` takes every pod of the cluster out of the mesh.
+/// `true` on the namespace the mesh itself is in takes every pod of the cluster out of the mesh, on a Node those of that node.
 pub const OFF_LABEL: &str = "weft.dev/disabled";
 
-/// A node, as far as choosing endpoints cares.
+/// A node, as far as its agent cares.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
     /// Its name, as in the pods' `spec.nodeName`.
     pub name: Arc<str>,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<Arc<str>>,
+    /// Label [`OFF_LABEL`]: its pods stay out of the mesh.
+    pub off: bool,
 }
 
 /// A share of traffic relative to the other endpoints of a backend (`weft.dev/weight` on a Pod; 1 where absent, 0 gets nothing).

@@ -15,7 +15,7 @@ use crate::model::{Action, AuthorizationRule, Identity, MtlsMode, ObjectName, Pe
 use crate::reason::reasons;
 use crate::snapshot::{Facet, NamespacePolicies, Site, Snapshot, selects};
 
-pub use attested::{Admission, Sources, admission};
+pub use attested::{Admission, Admissions, Sources};
 pub use changes::{Changes, changes};
 pub use modes::{PlaintextMode, PlaintextModes, plaintext_modes};
 pub use mtls::mtls_mode;

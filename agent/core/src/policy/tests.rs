@@ -164,7 +164,7 @@ proptest! {
     ) {
         let s = snapshot(all.clone());
         let numbered: Vec<(u32, &Workload)> = (0..).step_by(step as usize).zip(&sources).collect();
-        let Some(compiled) = admission(&s, &w, numbered.iter().copied()) else {
+        let Some(compiled) = Admissions::of(&s, numbered.iter().copied()).to(&w) else {
             let selecting = Naive::new(&all, &w).authorization;
             prop_assert!(selecting.iter().any(|policy| policy.audit), "{selecting:?}");
             return Ok(());
@@ -188,6 +188,31 @@ proptest! {
                 }
                 prop_assert_eq!(kernel, decision.is_allowed());
                 prop_assert!(decision.audited.is_empty(), "an audit that nobody writes");
+            }
+        }
+    }
+
+    /// Judged in groups, and once for all destinations that the same policies select, it is what each source's judgement by
+    /// itself comes to.
+    #[test]
+    fn what_is_judged_together_is_judged_as_one_by_one(
+        all in policies(), destinations in vec(workloads(), 1..5), sources in vec(workloads(), 1..8),
+    ) {
+        let s = snapshot(all.clone());
+        let numbered: Vec<(u32, &Workload)> = (0..).zip(&sources).collect();
+        let mut admissions = Admissions::of(&s, numbered.iter().copied());
+        for w in &destinations {
+            let Some(together) = admissions.to(w) else {
+                prop_assert!(Naive::new(&all, w).authorization.iter().any(|policy| policy.audit));
+                continue;
+            };
+            if Naive::new(&all, w).authorization.is_empty() {
+                prop_assert_eq!(together, Admission { default: Sources::ALL, ports: [].into() });
+                continue;
+            }
+            for port in [8080, 8081, 9090] {
+                let set = together.ports.get(&port).unwrap_or(&together.default);
+                prop_assert_eq!(*set.words(), one_by_one(&s, w, &numbered, port));
             }
         }
     }
@@ -216,6 +241,23 @@ proptest! {
         }
         prop_assert!(changes(&second, &second).is_empty());
     }
+}
+
+/// A set of sources as it is told the kernel, each of them judged by itself.
+fn one_by_one(s: &Snapshot, destination: &Workload, sources: &[(u32, &Workload)], port: u16) -> [u64; 16] {
+    let mut words = [0; 16];
+    for (number, pod) in sources {
+        let identity = s.identity_of(pod);
+        for source in &pod.addresses {
+            let alone = pod.addresses.iter().filter(|ip| ip.is_ipv4() == source.is_ipv4()).count() == 1;
+            let facts = ConnectionFacts { destination, port, peer: Some(&identity), source: *source };
+            if alone && authorize(s, &facts).is_allowed() {
+                let place = number * 2 + u32::from(source.is_ipv6());
+                words[place as usize / 64] |= 1 << (place % 64);
+            }
+        }
+    }
+    words
 }
 
 fn allow(named: &str, rules: Vec<AuthorizationRule>) -> AuthorizationPolicy {

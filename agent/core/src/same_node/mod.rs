@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use crate::balance::Balancers;
 use crate::model::{Algorithm, ObjectName, Service, Workload};
-use crate::policy::{Admission, admission};
+use crate::policy::{Admission, Admissions};
 use crate::reason::reasons;
 use crate::route::{HBONE_PORT, Protocol, protocol, service_port_at};
 use crate::snapshot::{Family, ServicePortKey, Snapshot};
@@ -118,9 +118,10 @@ pub fn same_node(snapshot: &Snapshot, pods: &[Local], balancers: &Balancers, cho
         sources: pods.iter().filter(allows).filter_map(|pod| Some((pod.cookie, pod.number?))).collect(),
         ..SameNode::default()
     };
+    let mut admissions = Admissions::of(snapshot, sources);
     let mut reachable: HashMap<&str, u64> = HashMap::new();
     for pod in pods.iter().filter(allows) {
-        if let Some(admission) = admission(snapshot, &pod.workload, sources.clone()) {
+        if let Some(admission) = admissions.to(&pod.workload) {
             plan.admissions.insert(pod.cookie, admission);
             reachable.insert(&pod.workload.uid, pod.cookie);
         }

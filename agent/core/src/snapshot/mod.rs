@@ -203,6 +203,12 @@ impl Snapshot {
             .is_some_and(|value| &**value == "true")
     }
 
+    /// Whether the mesh is switched off on a node, by [`OFF_LABEL`] on its Node.
+    #[must_use]
+    pub fn is_node_off(&self, node: &str) -> bool {
+        self.primary.nodes.get(node).is_some_and(|node| node.off)
+    }
+
     /// The addresses the mesh takes connections to: services' virtual ones and those of live pods, in order.
     pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
         self.derived.destinations.iter()

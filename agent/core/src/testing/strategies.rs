@@ -134,8 +134,11 @@ pub(crate) fn endpoints() -> impl Strategy<Value = EndpointAddress> {
 }
 
 fn nodes() -> impl Strategy<Value = Node> {
-    (select(vec!["n1", "n2"]), option::of(select(vec!["z1", "z2"])))
-        .prop_map(|(name, zone)| Node { name: name.into(), zone: zone.map(Into::into) })
+    (select(vec!["n1", "n2"]), option::of(select(vec!["z1", "z2"]))).prop_map(|(name, zone)| Node {
+        name: name.into(),
+        zone: zone.map(Into::into),
+        off: false,
+    })
 }
 
 fn slices() -> impl Strategy<Value = EndpointSlice> {

@@ -77,7 +77,7 @@ fn find(kind: &str, name: &str) -> Result<Value> {
 
 impl Lab {
     /// Puts what is shipped into the API server, all but the kinds, the DaemonSet and the Deployment.
-    pub(super) fn install(&self) -> Result<()> {
+    pub(super) fn install_manifests(&self) -> Result<()> {
         let api = self.api().context("a lab without an API server")?;
         let apart = ["CustomResourceDefinition", "DaemonSet", "Deployment"];
         let objects = shipped()?.into_iter().filter(|object| !apart.iter().any(|kind| object["kind"] == *kind));

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
+use weft_core::model::OFF_LABEL;
 
 use super::super::api::Api;
 use super::super::{InstallError, Object, shipped};
@@ -34,8 +35,18 @@ pub(super) async fn findings(api: &Api<'_>, namespace: &str) -> Result<Vec<Findi
     findings.extend(agents::findings(api, namespace, &pods).await);
     findings.extend(verdicts::findings(api).await?);
     let namespaces = all(api, "/api/v1/namespaces").await?;
-    findings.extend(marks::findings(namespace, &pods, &namespaces, SystemTime::now()));
+    let off = switched_off(api).await?;
+    findings.extend(marks::findings(namespace, &pods, &namespaces, &off, SystemTime::now()));
     Ok(findings)
+}
+
+/// The nodes on which the mesh is switched off, as far as nodes may be looked at.
+async fn switched_off(api: &Api<'_>) -> Result<Vec<String>, InstallError> {
+    match all(api, &format!("/api/v1/nodes?labelSelector={OFF_LABEL}%3Dtrue")).await {
+        Ok(nodes) => Ok(nodes.iter().map(|node| name(node).to_owned()).collect()),
+        Err(InstallError::Forbidden { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a replica of the controller writes, by the API server's clock.

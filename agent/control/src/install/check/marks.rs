@@ -15,7 +15,13 @@ use crate::standing::Standing;
 /// How long a pod may run before an agent says something of it.
 const SOON: Duration = Duration::from_secs(60);
 
-pub(super) fn findings(namespace: &str, pods: &[Value], namespaces: &[Value], now: SystemTime) -> Vec<Finding> {
+pub(super) fn findings(
+    namespace: &str,
+    pods: &[Value],
+    namespaces: &[Value],
+    off_nodes: &[String],
+    now: SystemTime,
+) -> Vec<Finding> {
     let off =
         namespaces.iter().find(|space| name(space) == namespace && space["metadata"]["labels"][OFF_LABEL] == "true");
     let (mut enrolled, mut waiting, mut refused) = (0, Vec::new(), Vec::new());
@@ -39,24 +45,30 @@ pub(super) fn findings(namespace: &str, pods: &[Value], namespaces: &[Value], no
     if off.is_some() {
         findings.push(Finding::remark("the mesh is switched off on every node", "weft enable --all"));
     } else {
-        findings.extend(unmarked(namespace, pods, namespaces, now));
+        if !off_nodes.is_empty() {
+            let what = format!("the mesh is switched off on nodes: {}", some(off_nodes));
+            findings.push(Finding::remark(what, "weft enable --node NAME"));
+        }
+        let pods: Vec<&Value> =
+            pods.iter().filter(|pod| !node(pod).is_some_and(|on| off_nodes.iter().any(|off| off == on))).collect();
+        findings.extend(unmarked(namespace, &pods, namespaces, now));
     }
     findings
 }
 
 /// Pods that run, are labelled, and of which nobody says anything: what an agent that is not there looks like, or one that
 /// does not follow the API server.
-fn unmarked(namespace: &str, pods: &[Value], namespaces: &[Value], now: SystemTime) -> Vec<Finding> {
+fn unmarked(namespace: &str, pods: &[&Value], namespaces: &[Value], now: SystemTime) -> Vec<Finding> {
     let labels: BTreeMap<&str, &Value> =
         namespaces.iter().map(|space| (name(space), &space["metadata"]["labels"][MESH_LABEL])).collect();
     let served: BTreeSet<&str> =
-        pods.iter().filter(|pod| is_agent(namespace, pod) && is_ready(pod)).filter_map(node).collect();
+        pods.iter().filter(|pod| is_agent(namespace, pod) && is_ready(pod)).filter_map(|pod| node(pod)).collect();
     let wanted = |pod: &&Value| {
         let own = &pod["metadata"]["labels"][MESH_LABEL];
         let space = pod["metadata"]["namespace"].as_str().and_then(|space| labels.get(space));
         if own.is_null() { space.is_some_and(|label| *label == "enabled") } else { own == "enabled" }
     };
-    let silent = pods.iter().filter(wanted).filter(|pod| {
+    let silent = pods.iter().copied().filter(wanted).filter(|pod| {
         pod["metadata"]["annotations"][STATUS_ANNOTATION].is_null()
             && pod["status"]["phase"] == "Running"
             && !fresh(pod, now)
@@ -107,8 +119,15 @@ mod tests {
     }
 
     fn said(pods: &[Value], namespaces: &[Value]) -> String {
+        said_with(pods, namespaces, &[])
+    }
+
+    fn said_with(pods: &[Value], namespaces: &[Value], off: &[String]) -> String {
         let now = "2026-01-01T00:02:00Z".parse::<Timestamp>().unwrap();
-        findings("weft-system", pods, namespaces, now.into()).iter().map(|finding| format!("{finding}\n")).collect()
+        findings("weft-system", pods, namespaces, off, now.into())
+            .iter()
+            .map(|finding| format!("{finding}\n"))
+            .collect()
     }
 
     #[test]
@@ -142,6 +161,9 @@ mod tests {
             assert!(text.contains(line), "{line}{text}");
         }
         // Where the mesh is switched off, nobody is missed.
+        let text = said_with(&pods, std::slice::from_ref(&space), &["b".into()]);
+        assert!(text.contains("switched off on nodes: b") && !text.contains("demo/alone"), "{text}");
+        assert!(text.contains("demo/silent"), "another node's: {text}");
         let off = json!({"metadata": {"name": "weft-system", "labels": {"weft.dev/disabled": "true"}}});
         let text = said(&pods, &[space, off]);
         assert!(text.contains("switched off") && !text.contains("demo/silent"), "{text}");

@@ -16,7 +16,7 @@ use crate::testing::{domain, here, key, ready, service, slice};
 
 /// Where the tests' connections begin.
 fn mesh(zone: Option<&str>, service: Service, endpoints: Vec<EndpointAddress>) -> Snapshot {
-    let node = Node { name: "n1".into(), zone: zone.map(Into::into) };
+    let node = Node { name: "n1".into(), zone: zone.map(Into::into), off: false };
     Snapshot::on(domain(), here()).apply(
         [
             Resource::Node(node),
@@ -143,13 +143,14 @@ fn the_zone_is_the_one_that_was_set_or_that_of_the_node() {
         |snapshot: &Snapshot| preferred(&set(snapshot)).into_iter().map(|at| at.ip().to_string()).collect::<Vec<_>>();
     let by_node = mesh(Some("z2"), service("a/s", "10.9.0.1", 80), endpoints.clone());
     assert_eq!(nearest(&by_node), ["10.0.0.2"]);
-    let moved = by_node.apply([Delta::Put(Resource::Node(Node { name: "n1".into(), zone: Some("z1".into()) }))]);
+    let moved =
+        by_node.apply([Delta::Put(Resource::Node(Node { name: "n1".into(), zone: Some("z1".into()), off: false }))]);
     assert_eq!(nearest(&moved), ["10.0.0.1"], "the node's label has changed");
     let gone = by_node.apply([Delta::Remove(crate::snapshot::Key::Node("n1".into()))]);
     assert_eq!(nearest(&gone).len(), 2, "in no zone, none is near");
     let set = Snapshot::on(domain(), Here { node: "n1".into(), zone: Some("z1".into()) }).apply(
         [
-            Resource::Node(Node { name: "n1".into(), zone: Some("z2".into()) }),
+            Resource::Node(Node { name: "n1".into(), zone: Some("z2".into()), off: false }),
             Resource::Service(service("a/s", "10.9.0.1", 80)),
             Resource::EndpointSlice(EndpointSlice { endpoints, ..slice("a/s", &[]) }),
         ]

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// What makes such a lab.
-const MAKES: [&str; 4] = ["Lab::cluster(", "Lab::cluster_of(", "Lab::installed(", "Lab::restored_cluster("];
+const MAKES: [&str; 5] =
+    ["Lab::cluster(", "Lab::cluster_of(", "Lab::installed(", "Lab::uninstalled(", "Lab::restored_cluster("];
 
 struct Function {
     file: String,
