@@ -180,7 +180,7 @@ impl Told {
         self.meets(Ok("second"))
     }
 
-    fn all(self) -> Result<()> {
+    fn every_status(self) -> Result<()> {
         self.meets(Ok("server"))?;
         self.every_fate()?;
         self.grants()?;
@@ -209,10 +209,10 @@ fn conditions(entry: &Value, generation: &Value) -> Result<String> {
 
 #[test]
 fn http_route_status_is_written() -> Result<()> {
-    Told::new("httpstatus", "HTTPRoute", "httproutes")?.all()
+    Told::new("httpstatus", "HTTPRoute", "httproutes")?.every_status()
 }
 
 #[test]
 fn grpc_route_status_is_written() -> Result<()> {
-    Told::new("grpcstatus", "GRPCRoute", "grpcroutes")?.all()
+    Told::new("grpcstatus", "GRPCRoute", "grpcroutes")?.every_status()
 }

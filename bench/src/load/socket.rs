@@ -33,15 +33,18 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Makes room for this many descriptors, or for as many as the machine lets this process have; yields how many.
+/// Makes room for at least this many descriptors, or for as many as the machine lets this process have; yields how many.
 ///
 /// # Errors
 /// When the kernel refuses even that.
 pub fn make_room(descriptors: u64) -> io::Result<u64> {
-    if setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors).is_ok() {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft >= descriptors {
+        return Ok(soft);
+    }
+    if setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors.max(hard)).is_ok() {
         return Ok(descriptors);
     }
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let room = hard.min(descriptors);
     setrlimit(Resource::RLIMIT_NOFILE, room, hard)?;
     Ok(room)
