@@ -154,7 +154,6 @@ fn finds_a_left_map_entry() -> Result<()> {
     Ok(())
 }
 
-/// A journey that forgets to finish its lab would pass whatever the mesh left behind.
 /// Journeys of which only the last has no end.
 const SAMPLE: &str = "
 #[test]
@@ -191,7 +190,7 @@ fn without_end(text: &str) -> Vec<&str> {
         }
         is_test = line == "#[test]";
     }
-    let mut ends = Vec::new();
+    let mut ends: Vec<&str> = Vec::new();
     let calls = |body: &str, name: &str| {
         let inside = |c: char| c.is_alphanumeric() || c == '_';
         body.match_indices(&format!("{name}(")).any(|(at, _)| !body[..at].ends_with(inside))
@@ -207,6 +206,7 @@ fn without_end(text: &str) -> Vec<&str> {
     }
 }
 
+/// A journey that forgets to finish its lab would pass whatever the mesh left behind.
 #[test]
 fn lab_is_finished_by_every_journey() -> Result<()> {
     // What is looked for is found.
@@ -220,7 +220,11 @@ fn lab_is_finished_by_every_journey() -> Result<()> {
                 continue;
             }
             let text = std::fs::read_to_string(&path)?;
-            let left = without_end(&text);
+            let mut left = without_end(&text);
+            if path.ends_with("lab_itself.rs") {
+                // The sample above, and this one, which has no lab.
+                left.retain(|name| !["c", "lab_is_finished_by_every_journey"].contains(name));
+            }
             ensure!(left.is_empty(), "{}: these do not finish their labs: {left:?}", path.display());
         }
     }

@@ -1,6 +1,6 @@
 //! Pods the agent does not know of, where those are held (`--unclassified closed`): who is not held for all that.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use weft_tests::app::{App, Behaviour};
@@ -14,9 +14,10 @@ const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/weft-agent";
 /// After half a minute an agent counts as deaf, three seconds later its heartbeat as gone.
 const DEAF: Duration = Duration::from_secs(60);
 
-/// How many sandboxes are made, and how soon they are to be found on the average: looks a second apart take half a second.
-const SANDBOXES: u32 = 10;
-const SOON: Duration = Duration::from_millis(250);
+/// How many sandboxes are made, and how many of them the search is to find: on a busy machine a change or the look that is due every
+/// second may be sooner.
+const SANDBOXES: usize = 10;
+const SOUGHT: usize = 5;
 
 /// What everything else needs is not held, whatever is not known of it or still to come; and an agent that hears of no new pod
 /// holds none.
@@ -72,20 +73,20 @@ fn cluster_closed_finds_sandboxes_before_they_connect() -> Result<()> {
     mesh.peer.listen(anywhere(8080), "server", Behaviour::Identify)?;
     let (to, agent) = (mesh.server.v4(8080)?, mesh.agent(&mesh.a)?);
     let found = || agent.process().log().matches("known to the kernel as not meshed pod=kube-system/dns").count();
+    let sought = || agent.process().log().matches("its sandbox stands, where it was looked for").count();
     let refused = || -> Result<u64> { Ok(agent.verdicts()?["connect_refuse_unclassified"]) };
     let mut dns = mesh.lab.pod(&mesh.a, "dns").namespace("kube-system").create()?;
     wait::holds("the pod to be known", || found() > 0)?;
-    let (before, mut took) = (refused()?, Duration::ZERO);
+    let (before, sought_before) = (refused()?, sought());
     for _ in 0..SANDBOXES {
         let known = found();
         mesh.lab.delete_sandbox(&dns)?;
         dns = mesh.lab.pod(&mesh.a, "dns").namespace("kube-system").anew(&dns).create()?;
-        let standing = Instant::now();
         wait::holds("the new sandbox to be known", || found() > known)?;
-        took += standing.elapsed();
         ensure!(dns.app(&mesh.lab)?.call_once(to)? == "server");
     }
     ensure!(refused()? == before, "first connects were refused");
-    ensure!(took < SOON * SANDBOXES, "{SANDBOXES} sandboxes were found {took:?} after they stood, all together");
+    let soon = sought() - sought_before;
+    ensure!(soon >= SOUGHT, "only {soon} of {SANDBOXES} sandboxes were found by the search for them");
     mesh.lab.finish()
 }

@@ -58,7 +58,11 @@ impl Seek {
     /// Whether a pod is there that was missed.
     pub(super) fn look(&mut self, finder: &Finder, now: Instant) -> bool {
         self.next = now + EVERY;
-        self.unfound.values().any(|pod| finder.path(pod).is_ok())
+        let found = self.unfound.values().find(|pod| finder.path(pod).is_ok());
+        if let Some(pod) = found {
+            tracing::debug!(pod = %pod.name, "its sandbox stands, where it was looked for");
+        }
+        found.is_some()
     }
 }
 
