@@ -13,8 +13,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::awaited::{Awaited, Unfinished};
-use super::heads::FREE;
+use super::awaited::{Awaited, Coming};
+use super::room::FREE;
 use crate::tunnel::Budget;
 
 /// The largest piece, in bytes.
@@ -97,13 +97,13 @@ pub(super) struct Paced<T> {
     io: T,
     ahead: Ahead,
     full: Full,
-    unfinished: Unfinished,
+    coming: Coming,
 }
 
 impl<T> Paced<T> {
     /// Of the pod whose budget this is.
     pub(super) fn new(io: T, budget: &Arc<Budget>, (full, awaited): (Full, Awaited)) -> Self {
-        Self { io, ahead: Ahead::new(budget), full, unfinished: Unfinished::new(budget, awaited) }
+        Self { io, ahead: Ahead::new(budget), full, coming: Coming::new(budget, awaited) }
     }
 }
 
@@ -113,7 +113,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         let before = buf.filled().len();
         let read = ready!(poll_read(&mut this.io, cx, buf, this.ahead.size()))?;
         this.ahead.read(read);
-        let fits = this.unfinished.read(&buf.filled()[before..]);
+        let fits = this.coming.read(&buf.filled()[before..]);
         Poll::Ready(if fits { Ok(()) } else { Err(io::Error::other("its pod has no room for the response's head")) })
     }
 }

@@ -1,5 +1,6 @@
-//! What is held of an endpoint's response over HTTP/1 whose head is not complete: charged to the pod that waits for it, beyond a
-//! free share.
+//! What a connection to an endpoint holds of the heads of responses over HTTP/1: charged to the pod that waits for them, beyond a free
+//! share. A long one keeps the connection's buffer long, for as long as that lives; where its pod is short of room, it carries no
+//! other request.
 //!
 //! The head's end is found here, in the bytes that hyper is about to read: it alone knows when a head is read, and does not tell.
 //! Whether what came is a head at all is its affair.
@@ -7,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::heads::{FREE, WHOLE};
+use super::room::Room;
 use crate::tunnel::Budget;
 
 /// Nothing is asked of the endpoint.
@@ -16,6 +17,8 @@ const IDLE: u8 = 0;
 const ASKED: u8 = 1;
 /// A response was not read on: its pod has no room for its head.
 const OVER: u8 = 2;
+/// A response with a long head has come, and its pod is short of room.
+const LAST: u8 = 3;
 
 /// Whether a connection's next byte begins a response. Who sends requests and who reads the connection share it.
 #[derive(Clone, Debug, Default)]
@@ -31,15 +34,19 @@ impl Awaited {
     pub(super) fn is_over(&self) -> bool {
         self.0.load(Ordering::Relaxed) == OVER
     }
+
+    /// Whether the connection is to carry no other request.
+    pub(super) fn is_last(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == LAST
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Unfinished {
-    budget: Arc<Budget>,
+pub(super) struct Coming {
+    room: Room,
     awaited: Awaited,
     head: Option<Head>,
-    charged: bool,
 }
 
 /// A head as far as it has come.
@@ -57,42 +64,34 @@ struct Head {
 /// Where the first digit of `HTTP/1.1 200` stands, and its last.
 const STATUS: (usize, usize) = (9, 11);
 
-impl Unfinished {
+impl Coming {
     /// Of a connection made for the pod whose budget this is.
     pub(super) fn new(budget: &Arc<Budget>, awaited: Awaited) -> Self {
-        Self { budget: Arc::clone(budget), awaited, head: None, charged: false }
+        Self { room: Room::new(budget), awaited, head: None }
     }
 
-    /// Those bytes have come. `false` if its pod has no room for what is begun.
+    /// Those bytes have come. `false` if its pod has no room for what they belong to.
     pub(super) fn read(&mut self, came: &[u8]) -> bool {
         let taken = self.awaited.0.compare_exchange(ASKED, IDLE, Ordering::Relaxed, Ordering::Relaxed);
         if taken.is_ok() {
             self.head = Some(Head::default());
+            self.room.over();
         }
-        let Some(head) = &mut self.head else { return true };
-        if head.ends_in(came) {
-            self.head = None;
-            self.free();
-        } else if head.bytes > FREE && !self.charged {
-            self.charged = self.budget.claim(WHOLE);
-            if !self.charged {
-                self.awaited.0.store(OVER, Ordering::Relaxed);
-                return false;
-            }
+        let Some(mut head) = self.head.take() else { return true };
+        let fits = if head.ends_in(came) {
+            // Buffers double as they grow.
+            self.room.complete(head.bytes.next_power_of_two())
+        } else {
+            let bytes = head.bytes;
+            self.head = Some(head);
+            self.room.begun(bytes)
+        };
+        if !fits {
+            self.awaited.0.store(OVER, Ordering::Relaxed);
+        } else if self.head.is_none() && self.room.is_in_the_way() {
+            self.awaited.0.store(LAST, Ordering::Relaxed);
         }
-        true
-    }
-
-    fn free(&mut self) {
-        if std::mem::take(&mut self.charged) {
-            self.budget.disclaim(WHOLE);
-        }
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        self.free();
+        fits
     }
 }
 
@@ -127,6 +126,7 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
+    use super::super::room::{FREE, WHOLE};
     use super::*;
 
     /// An eighth of its budget is for such: two whole heads.
@@ -134,10 +134,10 @@ mod tests {
         Arc::new(Budget::new(8 * 2 * WHOLE))
     }
 
-    fn asked(budget: &Arc<Budget>) -> (Unfinished, Awaited) {
+    fn asked(budget: &Arc<Budget>) -> (Coming, Awaited) {
         let awaited = Awaited::default();
         awaited.asked();
-        (Unfinished::new(budget, awaited.clone()), awaited)
+        (Coming::new(budget, awaited.clone()), awaited)
     }
 
     fn long() -> Vec<u8> {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn long_heads_are_charged_until_they_are_complete() {
+    fn long_heads_are_charged_whole_until_they_are_complete() {
         let budget = pod();
         let ((mut first, _), (mut second, _), (mut third, awaited)) = (asked(&budget), asked(&budget), asked(&budget));
         assert!(first.read(&long()[..FREE]) && budget.claimed() == 0, "the free share");
@@ -153,9 +153,25 @@ mod tests {
         assert!(second.read(&long()) && !awaited.is_over());
         assert!(!third.read(&long()) && awaited.is_over(), "no room for a third");
         assert!(first.read(b"\r\n\r") && budget.claimed() == 2 * WHOLE);
-        assert!(first.read(b"\nbody") && budget.claimed() == WHOLE, "complete");
+        assert!(first.read(b"\nbody") && budget.claimed() == WHOLE + 2 * FREE, "complete");
         drop((second, third));
+        assert_eq!(budget.claimed(), 2 * FREE, "as long as the connection lives");
+        drop(first);
         assert_eq!(budget.claimed(), 0);
+    }
+
+    #[test]
+    fn connections_with_long_buffers_are_let_go_where_the_pod_is_short_of_room() {
+        let budget = pod();
+        let (mut first, awaited) = asked(&budget);
+        let whole = [long(), b"\r\n\r\n".to_vec()].concat();
+        assert!(first.read(&whole) && !awaited.is_last());
+        assert!(budget.claim(WHOLE));
+        awaited.asked();
+        assert!(first.read(b"HTTP/1.1 204 No Content\r\n\r\n") && awaited.is_last(), "the buffer is as long as it was");
+        let (mut usual, awaited) = asked(&budget);
+        assert!(usual.read(b"HTTP/1.1 204 No Content\r\n\r\n") && !awaited.is_last());
+        budget.disclaim(WHOLE);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::body::Download;
 use super::bounds::Bounds;
 use super::claim::Claim;
 use super::endpoint::{Reached, Tries};
-use super::ends::Answering;
+use super::ends::{Answering, Ends};
 use super::going::Going;
 use super::held::{Held, judge};
 use super::hop::BadRequest;
@@ -45,6 +45,8 @@ pub(super) struct Session {
     last: AtomicBool,
     /// What was found out for the metrics, by endpoint.
     known: Mutex<HashMap<SocketAddr, Known>>,
+    /// Shared with the app's end of it.
+    ends: Arc<Ends>,
     /// Why its requests are not read on, once that is so.
     stopped: Stopped,
 }
@@ -78,8 +80,8 @@ struct Switched;
 struct Final;
 
 impl Session {
-    pub(super) fn new(http: Arc<Http>, client: Client, stopped: Stopped) -> Self {
-        Self { http, client, last: AtomicBool::new(false), known: Mutex::default(), stopped }
+    pub(super) fn new(http: Arc<Http>, client: Client, (ends, stopped): (Arc<Ends>, Stopped)) -> Self {
+        Self { http, client, last: AtomicBool::new(false), known: Mutex::default(), ends, stopped }
     }
 
     /// From now on each answer over HTTP/1 is the connection's last.
@@ -265,6 +267,9 @@ impl Session {
         let (mut head, incoming) = response.into_parts();
         if hop::response(&mut head).is_err() {
             return Err(instead(held, Fault::Framing));
+        }
+        if !self.ends.tell(head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()) {
+            return Err(instead(held, Fault::Budget));
         }
         let body = match (near, far) {
             (Some(near), Some(far)) => {

@@ -13,72 +13,60 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use super::framing::HEAD_MAX;
+use super::room::{FREE, Room};
 use crate::tunnel::Budget;
-
-/// What a head costs nobody, in bytes: hyper's first buffer.
-pub(super) const FREE: usize = 8 * 1024;
-
-/// What a head may cost that is not complete, in bytes: buffers double as they grow.
-pub(super) const WHOLE: usize = 2 * HEAD_MAX;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Heads {
-    budget: Arc<Budget>,
-    claimed: usize,
-    /// Of the head that is not complete.
+    /// For long ones, until their requests are answered.
+    room: Room,
+    /// Bytes of the head that is not complete.
     unfinished: usize,
-    /// Of the long ones that are, and whose requests are not answered.
-    complete: usize,
-    /// The longest of those that were too long to be free.
-    longest: usize,
     patience: Duration,
     late: Option<Pin<Box<Sleep>>>,
 }
 
 impl Heads {
     /// Of a connection of the pod whose budget this is. A head has `patience` to become complete, or what is left of it.
-    pub(super) fn new(budget: Arc<Budget>, patience: Duration, late: Option<Pin<Box<Sleep>>>) -> Self {
-        Self { budget, claimed: 0, unfinished: 0, complete: 0, longest: 0, patience, late }
+    pub(super) fn new(budget: &Arc<Budget>, patience: Duration, late: Option<Pin<Box<Sleep>>>) -> Self {
+        Self { room: Room::new(budget), unfinished: 0, patience, late }
     }
 
     /// After `came` more bytes a head is `unfinished` bytes long. `false` if its pod has no room for it.
     pub(super) fn hold(&mut self, came: usize, unfinished: usize) -> bool {
+        let mut fits = true;
         if unfinished < self.unfinished + came {
-            // One is complete.
+            // One is complete. What came at once costs nothing.
             if self.unfinished > FREE {
-                let size = self.unfinished + came - unfinished;
-                self.complete += size;
-                self.longest = self.longest.max(size);
+                fits = self.room.complete(self.unfinished + came - unfinished);
             }
             self.late = None;
         }
         self.unfinished = unfinished;
-        self.settle()
+        self.room.begun(unfinished) && fits
     }
 
     /// Whether there is anything to be told of requests that are answered.
     pub(super) fn has_complete(&self) -> bool {
-        self.complete > 0
+        self.room.has_complete()
     }
 
     /// Whether the connection keeps what others may need.
     pub(super) fn is_in_the_way(&self) -> bool {
-        self.longest > 0 && self.budget.is_short()
+        self.room.is_in_the_way()
     }
 
     /// All requests are answered.
     pub(super) fn answered(&mut self) {
-        self.complete = 0;
-        self.settle();
+        self.room.over();
     }
 
     /// No head is read any more.
     pub(super) fn close(&mut self) {
         self.unfinished = 0;
         self.late = None;
-        self.settle();
+        self.room.begun(0);
     }
 
     /// Ready once what is begun has had its time, which is this.
@@ -86,34 +74,17 @@ impl Heads {
         let patience = self.patience;
         self.late.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx).map(|()| patience)
     }
-
-    fn settle(&mut self) -> bool {
-        let wanted = self.complete.max(self.longest) + if self.unfinished > FREE { WHOLE } else { 0 };
-        if wanted > self.claimed && !self.budget.claim(wanted - self.claimed) {
-            return false;
-        }
-        if wanted < self.claimed {
-            self.budget.disclaim(self.claimed - wanted);
-        }
-        self.claimed = wanted;
-        true
-    }
-}
-
-impl Drop for Heads {
-    fn drop(&mut self) {
-        self.budget.disclaim(self.claimed);
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::room::WHOLE;
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
     fn heads(budget: &Arc<Budget>) -> Heads {
-        Heads::new(Arc::clone(budget), PATIENCE, None)
+        Heads::new(budget, PATIENCE, None)
     }
 
     #[test]

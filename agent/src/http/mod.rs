@@ -26,6 +26,7 @@ mod near;
 mod record;
 mod replay;
 mod retries;
+mod room;
 mod routing;
 mod serve;
 mod session;

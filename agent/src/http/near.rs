@@ -273,6 +273,8 @@ impl AsyncWrite for Near {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Asked for when all there was is written.
+        self.ends.written(self.framing.is_some());
         Poll::Ready(Ok(()))
     }
 

@@ -56,12 +56,12 @@ pub(super) async fn serve(http: Arc<Http>, client: Client, app: TcpStream) {
         opening = detect::read(&app, http.patience) => opening,
     };
     let Ok(Some((version, opening, late))) = opening else { return };
-    let (ends, stopped) = (Arc::new(Ends::default()), Stopped::default());
     let budget = &client.pod.budget;
-    let held = (Heads::new(Arc::clone(budget), http.patience, late), Ahead::new(budget));
+    let (ends, stopped) = (Arc::new(Ends::new(budget)), Stopped::default());
+    let held = (Heads::new(budget, http.patience, late), Ahead::new(budget));
     let told = (Arc::clone(&ends), stopped.clone());
     let near = Near::new(app, (version, opening), Arc::clone(&client.flow), held, told);
-    let session = Arc::new(Session::new(http, client, stopped));
+    let session = Arc::new(Session::new(http, client, (Arc::clone(&ends), stopped)));
     match version {
         Version::Http1 => serve_http1(&session, near, &ends).await,
         Version::Http2 => serve_http2(&session, near, &ends).await,

@@ -141,7 +141,7 @@ impl Exclusive {
     /// Whether it is good for another request, as soon as the last one is over.
     pub(super) fn is_good(&self, now: Instant) -> bool {
         let tunnel = self.standing.as_ref().is_none_or(Standing::is_open);
-        tunnel && !self.sender.is_closed() && now.saturating_duration_since(self.born) < AGE
+        tunnel && !self.sender.is_closed() && !self.awaited.is_last() && now.saturating_duration_since(self.born) < AGE
     }
 
     /// Whether that is so now.
