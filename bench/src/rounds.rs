@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::Outcome;
 use crate::measures::{CASES, Case, USUAL_RATE, Work, YARDSTICK, connect_cost, idle, shares, window};
-use crate::subjects::{Kind, Stage, Subject, kind, known};
+use crate::subjects::{Kind, Layer, Stage, Subject, kind, known};
 
 /// The pseudo-subject of what is measured of the kernel alone.
 pub const KERNEL: &str = "kernel";
@@ -154,8 +154,10 @@ impl Run<'_> {
         let mut clients = Vec::new();
         for case in settings.cases().filter(|case| holds_memory(subject, case)) {
             let Work::Memory(arguments, fewer) = case.work else { continue };
+            // Memory at rest is a figure of connections: the proxies of requests are the same programs.
+            let watch = if case.layer == Layer::Connections { settings.watch } else { 0 };
             self.take(0, case, subject.name, || {
-                let (held, outcome) = idle(&stage.lab, subject, arguments, settings.idle / fewer, settings.watch)?;
+                let (held, outcome) = idle(&stage.lab, subject, arguments, settings.idle / fewer, watch)?;
                 clients.push(held);
                 Ok(outcome)
             });

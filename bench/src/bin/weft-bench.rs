@@ -30,7 +30,7 @@ struct Arguments {
     /// Rounds [default: 5, quick 3]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Length of a window in milliseconds [default: 2000, quick 250]
+    /// Length of a window in milliseconds [default: 2000, quick 200]
     #[arg(long)]
     window: Option<u64>,
     /// Only these subjects, by name and commas
@@ -134,7 +134,7 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
     let quick = arguments.quick;
     Ok(Settings {
         rounds: arguments.rounds.unwrap_or(if quick { 3 } else { 5 }),
-        window: Duration::from_millis(arguments.window.unwrap_or(if quick { 250 } else { 2000 })),
+        window: Duration::from_millis(arguments.window.unwrap_or(if quick { 200 } else { 2000 })),
         idle: if quick { 2_000 } else { 10_000 },
         watch: if quick { 0 } else { 30 },
         bursts: if quick { 40 } else { 200 },

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::time::ClockId;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use weft_tests::lab::{Agent, AgentOptions, Lab, Node, Pod, Process, Service, binary};
 use weft_tests::wait;
@@ -231,13 +233,8 @@ pub(super) fn memory(agent: &Agent, line: &str) -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// Seconds of CPU time of all threads of a process, in user space and in the kernel.
+/// Seconds of CPU time of a process, in user space and in the kernel, of threads that have ended too.
 fn cpu_seconds(process: &Process) -> Result<f64> {
-    let mut nanos = 0_u64;
-    for thread in std::fs::read_dir(format!("/proc/{}/task", process.pid()))? {
-        // Nanoseconds on a CPU: `stat` counts in hundredths of a second.
-        let Ok(stat) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-        nanos += stat.split(' ').next().unwrap_or_default().parse::<u64>()?;
-    }
-    Ok(nanos as f64 / 1e9)
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.pid())).context("the agent has ended")?;
+    Ok(Duration::from(clock.now().context("the agent has ended")?).as_secs_f64())
 }

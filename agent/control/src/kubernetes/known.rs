@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use weft_core::snapshot::{Delta, Key};
+use foldhash::quality::RandomState;
+use weft_core::snapshot::{Delta, Key, Resource};
 
 use super::read::Item;
 use crate::manifests::{ObjectRef, Problem, REFUSING_ROUTE, Severity};
@@ -14,12 +15,14 @@ use crate::resource::{Finding, Kind};
 /// What stands for a file in problems of objects that come from the API server.
 pub(super) const PLACE: &str = "kubernetes";
 
+type Keys = HashSet<Key, RandomState>;
+
 /// The objects of one kind that are in force.
 #[derive(Debug, Default)]
 pub struct Known {
-    keys: HashSet<Key>,
+    keys: Keys,
     /// Of those, the ones that never were right: a later version takes their place, right or wrong.
-    wrong: HashSet<Key>,
+    wrong: Keys,
     problems: BTreeMap<ObjectRef, Vec<Problem>>,
 }
 
@@ -27,7 +30,8 @@ impl Known {
     /// An object is there and looks like this.
     pub fn put(&mut self, item: Item, deltas: &mut Vec<Delta>) {
         let Item { object, resource, valid, findings, .. } = item;
-        let Some(key) = key_of(&object) else { return };
+        // That of the resource shares its names with it.
+        let Some(key) = resource.as_ref().map(Resource::key).or_else(|| key_of(&object)) else { return };
         let stays = !valid && self.keys.contains(&key) && !self.wrong.contains(&key);
         // A Pod with a wrong label or annotation is a pod all the same: to leave it out would send it plaintext.
         let usable = valid || object.kind.fails_closed() || matches!(object.kind, Kind::Pod | Kind::Namespace);
@@ -36,13 +40,12 @@ impl Known {
         match resource {
             _ if stays => {}
             Some(resource) => {
-                // Not `key`: this one shares its names with the resource.
-                self.keys.insert(resource.key());
                 if valid {
-                    self.wrong.remove(&key)
+                    self.wrong.remove(&key);
                 } else {
-                    self.wrong.insert(key)
-                };
+                    self.wrong.insert(key.clone());
+                }
+                self.keys.insert(key);
                 deltas.push(Delta::Put(resource));
             }
             None => {
@@ -162,7 +165,6 @@ fn key_of(object: &ObjectRef) -> Option<Key> {
 mod tests {
     use super::*;
     use crate::kubernetes::read::Reader;
-    use weft_core::snapshot::Resource;
 
     fn items(kind: Kind, objects: &[&str]) -> Vec<Item> {
         let list = format!(r#"{{"metadata": {{"resourceVersion": "7"}}, "items": [{}]}}"#, objects.join(","));

@@ -40,7 +40,7 @@ impl Lines {
     /// The next line without its end; `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<BytesMut>, End> {
         loop {
-            if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+            if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
                 let line = self.buffer.split_to(self.searched + at);
                 self.buffer.advance(1);
                 self.searched = 0;

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 use super::name::Name;
 use super::service::{EndpointSlice, Place, Service};
 use super::workload::Workload;
@@ -11,11 +13,11 @@ use super::workload::Workload;
 /// Texts held once. Those nobody else holds any more are let go now and then.
 #[derive(Debug, Default)]
 pub struct Pool {
-    held: HashSet<Arc<str>>,
+    held: HashSet<Arc<str>, RandomState>,
     /// How many there may be before it is looked for those to be let go.
     limit: usize,
     /// Where endpoints are: a few for each node.
-    places: HashSet<Arc<Place>>,
+    places: HashSet<Arc<Place>, RandomState>,
     /// As `limit`, of places.
     places_limit: usize,
 }
