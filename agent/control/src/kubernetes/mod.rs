@@ -17,6 +17,7 @@ mod merge;
 mod meta;
 mod peers;
 mod read;
+mod text;
 mod trim;
 mod watch;
 mod write;

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use kube::core::Status;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -293,7 +292,7 @@ impl Readable for trim::EndpointSlice {
 
     fn item(self, object: ObjectRef) -> Item {
         let mut findings = Findings::default();
-        let slice = resource::endpoint_slice::convert(&discovery::EndpointSlice::from(self), &mut findings);
+        let slice = self.convert(&mut findings);
         item(object, slice.map(Resource::EndpointSlice), findings, Facts::None)
     }
 }

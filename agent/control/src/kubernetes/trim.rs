@@ -7,11 +7,13 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use serde::Deserialize;
 use serde_json::Value;
+use weft_core::model::{self, Place};
 
 pub(super) use super::meta::Meta;
 use super::meta::unselected;
+use super::text::{First, Text};
 use crate::crd::WorkloadSliceSpec;
-use crate::resource::gateway;
+use crate::resource::{Findings, endpoint_slice, gateway};
 
 /// `v1 Pod`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -159,33 +161,43 @@ pub(super) struct EndpointSlice {
     ports: Option<Vec<discovery::EndpointPort>>,
 }
 
-/// An endpoint without its `targetRef`.
+/// An endpoint without its `targetRef`, with few pieces of memory: most of what a big cluster tells is changed slices.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Endpoint {
-    addresses: Option<Vec<String>>,
+    addresses: Option<First>,
     conditions: Option<discovery::EndpointConditions>,
-    node_name: Option<String>,
-    zone: Option<String>,
+    node_name: Option<Text>,
+    zone: Option<Text>,
     hints: Option<discovery::EndpointHints>,
 }
 
-impl From<EndpointSlice> for discovery::EndpointSlice {
-    fn from(slice: EndpointSlice) -> Self {
-        let endpoint = |endpoint: Endpoint| discovery::Endpoint {
-            addresses: endpoint.addresses.unwrap_or_default(),
-            conditions: endpoint.conditions,
-            node_name: endpoint.node_name,
-            zone: endpoint.zone,
-            hints: endpoint.hints,
-            ..discovery::Endpoint::default()
-        };
-        Self {
-            metadata: slice.metadata.whole(),
-            address_type: slice.address_type,
-            endpoints: slice.endpoints.map(|all| all.into_iter().map(endpoint).collect()),
-            ports: slice.ports,
+impl endpoint_slice::Endpoint for Endpoint {
+    fn address(&self) -> Option<&str> {
+        self.addresses.as_ref()?.0.as_deref()
+    }
+
+    fn conditions(&self) -> Option<&discovery::EndpointConditions> {
+        self.conditions.as_ref()
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            node: self.node_name.as_ref().map(|node| node.0.clone()),
+            zone: self.zone.as_ref().map(|zone| zone.0.clone()),
+            hints: self.hints.as_ref().and_then(endpoint_slice::hints),
         }
+    }
+}
+
+impl EndpointSlice {
+    pub(super) fn convert(self, findings: &mut Findings) -> Option<model::EndpointSlice> {
+        let content = endpoint_slice::Content {
+            address_type: &self.address_type,
+            ports: self.ports.as_deref(),
+            endpoints: self.endpoints.as_deref(),
+        };
+        endpoint_slice::convert_content(&self.metadata.whole(), &content, findings)
     }
 }
 

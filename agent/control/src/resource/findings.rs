@@ -73,18 +73,18 @@ impl Findings {
     }
 
     /// `value`, or `None` and a finding.
-    pub(crate) fn keep<T, E: fmt::Display>(&mut self, path: &str, value: Result<T, E>) -> Option<T> {
-        value.map_err(|error| self.error(path, error)).ok()
+    pub(crate) fn keep<T, E: fmt::Display>(&mut self, path: impl fmt::Display, value: Result<T, E>) -> Option<T> {
+        value.map_err(|error| self.error(path.to_string(), error)).ok()
     }
 
     /// An IP address. An IPv4-mapped one is understood as the IPv4 address it stands for.
-    pub(crate) fn address(&mut self, path: &str, text: &str) -> Option<IpAddr> {
+    pub(crate) fn address(&mut self, path: impl fmt::Display, text: &str) -> Option<IpAddr> {
         let parsed = text.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address"));
         self.keep(path, parsed).map(|address| address.to_canonical())
     }
 
     /// A port number a Kubernetes object holds as a signed integer.
-    pub(crate) fn port(&mut self, path: &str, number: i32) -> Option<u16> {
+    pub(crate) fn port(&mut self, path: impl fmt::Display, number: i32) -> Option<u16> {
         let port = u16::try_from(number).ok().filter(|port| *port != 0);
         self.keep(path, port.ok_or_else(|| format!("{number} is not a port: use 1 to 65535")))
     }
