@@ -90,9 +90,10 @@ fn endpoint(index: usize, endpoint: &impl Endpoint, findings: &mut Findings) -> 
     };
     let address = findings.address(format_args!("endpoints[{index}].addresses[0]"), first)?;
     let conditions = endpoint.conditions();
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     Some(EndpointAddress {
         address,
-        ready: conditions.and_then(|c| c.ready).unwrap_or(true),
+        ready,
         serving: conditions.and_then(|c| c.serving).unwrap_or(true),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         place: Arc::new(endpoint.place()),
