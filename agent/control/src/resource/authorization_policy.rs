@@ -106,7 +106,7 @@ impl Values<'_> {
     ) -> Vec<T> {
         let path = format!("{}.{field}", self.path);
         let values = present(&path, given, self.findings).iter().enumerate();
-        values.filter_map(|(i, text)| self.findings.keep(&format!("{path}[{i}]"), parse(text))).collect()
+        values.filter_map(|(i, text)| self.findings.keep(format!("{path}[{i}]"), parse(text))).collect()
     }
 }
 

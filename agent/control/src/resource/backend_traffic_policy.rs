@@ -21,7 +21,7 @@ pub fn convert(object: &api::XBackendTrafficPolicy, findings: &mut Findings) -> 
             findings.warning(path, "is not a Service (group \"\"): this target is left to its own controller");
             continue;
         }
-        let target = findings.keep(&format!("{path}.name"), ObjectName::new(namespace, &given.name));
+        let target = findings.keep(format!("{path}.name"), ObjectName::new(namespace, &given.name));
         targets.extend(target.map(|service| TrafficTarget::Service(service, None)));
     }
     let retry_budget = object.spec.retry_constraint.as_ref().map(|given| budget(given, findings));

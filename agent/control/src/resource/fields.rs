@@ -56,7 +56,7 @@ fn alone<T: DeserializeOwned>(name: &str, value: &Value) -> Result<(), serde_jso
 fn elements<T: DeserializeOwned>(path: &str, name: &str, list: &[Value], findings: &mut Findings) -> Vec<Value> {
     let readable = |(index, element): (usize, &Value)| {
         let read = alone::<T>(name, &json!([element]));
-        findings.keep(&format!("{path}[{index}]"), read).map(|()| element.clone())
+        findings.keep(format!("{path}[{index}]"), read).map(|()| element.clone())
     };
     list.iter().enumerate().filter_map(readable).collect()
 }

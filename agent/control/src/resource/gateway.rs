@@ -80,8 +80,8 @@ fn parent(path: &str, raw: &Value, namespace: &str, findings: &mut Findings) -> 
     }
     let _: Option<Parent> = fields::whole(path, raw, findings);
     let service = ObjectName::new(parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
-    let service = findings.keep(&format!("{path}.name"), service)?;
-    let port = parent.port.and_then(|port| findings.port(&format!("{path}.port"), port));
+    let service = findings.keep(format!("{path}.name"), service)?;
+    let port = parent.port.and_then(|port| findings.port(format!("{path}.port"), port));
     Some(ParentRef { service, port, section: parent.section_name.map(Into::into) })
 }
 
@@ -106,9 +106,9 @@ pub(super) fn backend(
         return None;
     }
     let service = ObjectName::new(backend.namespace.as_deref().unwrap_or(namespace), &backend.name);
-    let service = findings.keep(&at(".name"), service);
+    let service = findings.keep(at(".name"), service);
     let port = match backend.port {
-        Some(port) => findings.port(&at(".port"), port),
+        Some(port) => findings.port(at(".port"), port),
         None => {
             findings.error(at(""), "has no port: a Service as backend needs one");
             None
@@ -125,5 +125,5 @@ pub(super) fn weight(path: &str, backend: &HttpRouteRulesBackendRefs, findings: 
         .ok()
         .filter(|weight| *weight <= Weight::MAX)
         .ok_or_else(|| format!("{weight} is not a weight: use 0 to {}", Weight::MAX));
-    findings.keep(&format!("{path}.weight"), weight).map(Weight)
+    findings.keep(format!("{path}.weight"), weight).map(Weight)
 }

@@ -157,9 +157,9 @@ fn redirect(
         301 | 302 | 303 | 307 | 308 => u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok()),
         _ => None,
     };
-    let status = findings.keep(&format!("{at}.statusCode"), status.ok_or(format!("{code} redirects nobody")));
+    let status = findings.keep(format!("{at}.statusCode"), status.ok_or(format!("{code} redirects nobody")));
     let port = match given.port {
-        Some(port) => Some(findings.port(&format!("{at}.port"), port)?),
+        Some(port) => Some(findings.port(format!("{at}.port"), port)?),
         None => None,
     };
     let path = match &given.path {
@@ -245,6 +245,6 @@ fn cors(at: &str, given: &api::HttpRouteRulesFiltersCors, findings: &mut Finding
         methods: texts(&given.allow_methods),
         headers: texts(&given.allow_headers),
         exposed: texts(&given.expose_headers),
-        max_age: findings.keep(&format!("{at}.cors.maxAge"), max_age).unwrap_or_default(),
+        max_age: findings.keep(format!("{at}.cors.maxAge"), max_age).unwrap_or_default(),
     }
 }

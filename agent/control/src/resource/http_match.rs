@@ -92,7 +92,7 @@ fn path(at: &str, given: Option<&http::HttpRouteRulesMatchesPath>, findings: &mu
 
 fn header(at: &str, name: &str, like: bool, value: &str, findings: &mut Findings) -> Option<HeaderMatch> {
     let named = HeaderName::try_from(name).map_err(|_| format!("{name:?} is not the name of a header"));
-    let name = findings.keep(&format!("{at}.name"), named);
+    let name = findings.keep(format!("{at}.name"), named);
     let value = text(&format!("{at}.value"), like, value, findings);
     Some(HeaderMatch { name: name?, value: value? })
 }

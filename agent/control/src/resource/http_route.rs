@@ -103,13 +103,13 @@ fn timeouts(path: &str, given: Option<&api::HttpRouteRulesTimeouts>, findings: &
 fn retry(path: &str, given: &api::HttpRouteRulesRetry, findings: &mut Findings) -> Option<Retry> {
     let attempts = given.attempts.unwrap_or(1);
     let attempts = u32::try_from(attempts).map_err(|_| format!("{attempts} is not a number of tries"));
-    let attempts = findings.keep(&format!("{path}.attempts"), attempts);
+    let attempts = findings.keep(format!("{path}.attempts"), attempts);
     let mut statuses = Vec::new();
     for code in given.codes.iter().flatten() {
         let status = u16::try_from(*code).ok().filter(|code| (400..600).contains(code));
         let status = status.and_then(|code| StatusCode::from_u16(code).ok());
         let status = status.ok_or_else(|| format!("{code} is not the status of a failure: use 400 to 599"));
-        statuses.extend(findings.keep(&format!("{path}.codes"), status));
+        statuses.extend(findings.keep(format!("{path}.codes"), status));
     }
     let backoff = match &given.backoff {
         Some(text) => Some(duration(&format!("{path}.backoff"), text, findings)?),

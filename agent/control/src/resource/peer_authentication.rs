@@ -15,7 +15,7 @@ pub fn convert(object: &crd::PeerAuthentication, findings: &mut Findings) -> Opt
     for (crd::PortKey(text), mtls) in &spec.port_level_mtls {
         let port = text.parse::<u16>().ok().filter(|port| *port != 0);
         let port = port.ok_or_else(|| format!("{text:?} is not a port: use 1 to 65535"));
-        if let Some(port) = findings.keep(&format!("spec.portLevelMtls[{text}]"), port) {
+        if let Some(port) = findings.keep(format!("spec.portLevelMtls[{text}]"), port) {
             ports.insert(port, mode(mtls.mode));
         }
     }

@@ -12,7 +12,7 @@ pub fn convert(object: &api::ReferenceGrant, findings: &mut Findings) -> Option<
     for (i, peer) in object.spec.from.iter().enumerate() {
         let kind = GrantKind::ALL.into_iter().find(|kind| kind.as_str() == peer.kind);
         if let (Some(kind), "gateway.networking.k8s.io") = (kind, peer.group.as_str()) {
-            let namespace = findings.keep(&format!("spec.from[{i}].namespace"), Name::new(&peer.namespace));
+            let namespace = findings.keep(format!("spec.from[{i}].namespace"), Name::new(&peer.namespace));
             from.extend(namespace.map(|namespace| (kind, namespace)));
         }
     }
@@ -24,7 +24,7 @@ pub fn convert(object: &api::ReferenceGrant, findings: &mut Findings) -> Option<
         }
         any_service = true;
         match target.name.as_deref().filter(|name| !name.is_empty()) {
-            Some(name) => to.extend(findings.keep(&format!("spec.to[{i}].name"), Name::new(name))),
+            Some(name) => to.extend(findings.keep(format!("spec.to[{i}].name"), Name::new(name))),
             None => every_service = true,
         }
     }

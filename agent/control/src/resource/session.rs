@@ -30,7 +30,7 @@ pub(super) fn convert<T: Serialize>(
     // Names of cookies and of fields are both tokens (RFC 6265, 4.1.1; RFC 9110, 5.1).
     let token = HeaderName::try_from(&name).ok().filter(|_| name.len() <= NAME_MAX);
     let token = token.ok_or_else(|| format!("{name:?} is not a name for a cookie or a header"));
-    let token = findings.keep(&format!("{at}.sessionName"), token)?;
+    let token = findings.keep(format!("{at}.sessionName"), token)?;
     let absolute = time(&format!("{at}.absoluteTimeout"), given.absolute_timeout.as_ref(), findings);
     let idle = time(&format!("{at}.idleTimeout"), given.idle_timeout.as_ref(), findings);
     let lifetime = given.cookie_config.as_ref().map(|cookie| &cookie.lifetime_type);

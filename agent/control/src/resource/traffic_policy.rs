@@ -49,7 +49,7 @@ pub fn convert(object: &crd::TrafficPolicy, findings: &mut Findings) -> Option<T
 }
 
 fn target(path: &str, namespace: &str, given: &crd::TargetRef, findings: &mut Findings) -> Option<TrafficTarget> {
-    let name = findings.keep(&format!("{path}.name"), ObjectName::new(namespace, &given.name))?;
+    let name = findings.keep(format!("{path}.name"), ObjectName::new(namespace, &given.name))?;
     let section = given.section_name.as_deref().map(Into::into);
     match (given.group.as_str(), given.kind.as_str()) {
         ("" | "core", "Service") => Some(TrafficTarget::Service(name, section)),
@@ -126,7 +126,7 @@ impl Reader<'_> {
         match (&given.header, &given.cookie, &given.query) {
             (Some(name), None, None) => {
                 let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is not a header"));
-                self.0.keep(&format!("{path}.header"), name).map(HashKey::Header)
+                self.0.keep(format!("{path}.header"), name).map(HashKey::Header)
             }
             (None, Some(name), None) => Some(HashKey::Cookie(name.as_str().into())),
             (None, None, Some(name)) => Some(HashKey::Query(name.as_str().into())),
