@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use super::ahead::Full;
 use super::room::{FREE, Room};
+use super::sent::Queue;
 use crate::tunnel::Budget;
 
 /// See the module.
@@ -21,9 +22,16 @@ pub(super) struct Ends {
     pub(super) full: Full,
     /// For long heads of responses: until they are written, and over HTTP/1, where the buffer is kept, as long as the connection
     /// lives.
-    heads: Mutex<Room>,
+    heads: Mutex<Heads>,
     /// There is one to be written.
     long: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Heads {
+    room: Room,
+    /// Of HTTP/2.
+    queue: Queue,
 }
 
 /// A request that is not answered in full.
@@ -39,12 +47,12 @@ impl Ends {
             last: AtomicBool::default(),
             finished: Notify::default(),
             full: Full::default(),
-            heads: Mutex::new(Room::new(budget)),
+            heads: Mutex::new(Heads { room: Room::new(budget), queue: Queue::default() }),
             long: AtomicBool::default(),
         }
     }
 
-    fn heads(&self) -> MutexGuard<'_, Room> {
+    fn heads(&self) -> MutexGuard<'_, Heads> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -53,21 +61,49 @@ impl Ends {
         if bytes <= FREE {
             return true;
         }
-        let mut heads = self.heads();
-        let fits = heads.complete(bytes.next_power_of_two());
-        self.long.store(true, Ordering::Relaxed);
-        if heads.is_in_the_way() {
+        let (mut heads, bytes) = (self.heads(), bytes.next_power_of_two());
+        let fits = heads.room.complete(bytes);
+        if fits {
+            heads.queue.tell(bytes);
+            self.long.store(true, Ordering::Relaxed);
+        }
+        if heads.room.is_in_the_way() {
             self.last();
         }
         fits
     }
 
-    /// All that was to be written is. What the version of HTTP `keeps` is its buffer.
-    pub(super) fn written(&self, keeps: bool) {
-        if !self.long.swap(false, Ordering::Relaxed) {
-            return;
+    /// Whether a long one is to be written.
+    pub(super) fn has_long(&self) -> bool {
+        self.long.load(Ordering::Relaxed)
+    }
+
+    /// All that was to be written over HTTP/1 is. Its buffer is kept.
+    pub(super) fn written(&self) {
+        if self.long.swap(false, Ordering::Relaxed) {
+            self.heads().room.over();
         }
-        if keeps { self.heads().over() } else { self.heads().clear() }
+    }
+
+    /// Something is written over HTTP/2, and of heads so many bytes.
+    pub(super) fn wrote(&self, bytes: usize) {
+        if self.has_long() {
+            self.less(|queue| queue.wrote(bytes));
+        }
+    }
+
+    /// HTTP/2 flushes: what has been written before, or nothing.
+    pub(super) fn flushed(&self) {
+        if self.has_long() {
+            self.less(Queue::flushed);
+        }
+    }
+
+    fn less(&self, how: impl FnOnce(&mut Queue) -> usize) {
+        let mut heads = self.heads();
+        let less = how(&mut heads.queue);
+        heads.room.less(less);
+        self.long.store(heads.queue.waits(), Ordering::Relaxed);
     }
 
     /// Closing the connection is to reset it.
@@ -125,15 +161,20 @@ mod tests {
         let (http1, http2) = (Ends::new(&budget), Ends::new(&budget));
         assert!(http1.tell(FREE) && budget.claimed() == 0, "the free share");
         for ends in [&http1, &http2] {
-            assert!(ends.tell(FREE + 1) && ends.tell(FREE + 1));
+            assert!(ends.tell(FREE + 1) && ends.tell(FREE + 1) && ends.has_long());
         }
         assert_eq!(budget.claimed(), 8 * FREE);
         assert!(!http2.tell(FREE + 1) && http2.tell(FREE), "no room for a long one");
-        http2.written(false);
-        assert_eq!(budget.claimed(), 4 * FREE);
-        http1.written(true);
-        assert_eq!(budget.claimed(), 2 * FREE, "the buffer is kept");
-        http1.written(true);
+        http2.wrote(FREE);
+        http2.flushed();
+        assert_eq!(budget.claimed(), 7 * FREE, "more may be queued");
+        http2.wrote(FREE);
+        http2.flushed();
+        http2.flushed();
+        assert!(budget.claimed() == 4 * FREE && !http2.has_long(), "nothing is");
+        http1.written();
+        assert!(budget.claimed() == 2 * FREE && !http1.has_long(), "the buffer is kept");
+        http1.written();
         drop((http1, http2));
         assert_eq!(budget.claimed(), 0);
     }

@@ -28,6 +28,7 @@ mod replay;
 mod retries;
 mod room;
 mod routing;
+mod sent;
 mod serve;
 mod session;
 mod stop;

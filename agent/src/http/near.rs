@@ -23,6 +23,7 @@ use super::detect::{Opening, Version};
 use super::ends::Ends;
 use super::framing::{Framing, Place};
 use super::heads::Heads;
+use super::sent::Frames;
 use super::stop::{Stop, Stopped};
 use crate::relay::Flow;
 use crate::sys::socket;
@@ -47,6 +48,8 @@ pub(super) struct Near {
     heads: Heads,
     ahead: Ahead,
     stopped: Stopped,
+    /// Of HTTP/2.
+    frames: Frames,
     /// What is left of what is read in the place of what is not.
     stand_in: Option<&'static [u8]>,
     flow: Arc<Flow>,
@@ -77,6 +80,7 @@ impl Near {
             heads,
             ahead,
             stopped,
+            frames: Frames::default(),
             stand_in,
             flow,
             ends,
@@ -206,6 +210,18 @@ impl Near {
         Poll::Ready(Ok(()))
     }
 
+    /// What became of writing these.
+    fn wrote(&mut self, pieces: &[IoSlice<'_>], written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.ends.full.note(&written);
+        if let Poll::Ready(Ok(written)) = written {
+            self.flow.traffic.count_received(written);
+            if self.framing.is_none() {
+                self.ends.wrote(self.frames.wrote(pieces, written));
+            }
+        }
+        written
+    }
+
     /// Reads, and forgets, what an app still sends after a fault: ready when it has finished, or has had its time.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
@@ -250,10 +266,7 @@ impl AsyncRead for Near {
 impl AsyncWrite for Near {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(cx, data);
-        self.ends.full.note(&written);
-        let written = ready!(written)?;
-        self.flow.traffic.count_received(written);
-        Poll::Ready(Ok(written))
+        self.wrote(&[IoSlice::new(data)], written)
     }
 
     fn poll_write_vectored(
@@ -262,19 +275,24 @@ impl AsyncWrite for Near {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, pieces);
-        self.ends.full.note(&written);
-        let written = ready!(written)?;
-        self.flow.traffic.count_received(written);
-        Poll::Ready(Ok(written))
+        self.wrote(pieces, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Asked for when all there was is written.
-        self.ends.written(self.framing.is_some());
+        if self.framing.is_some() {
+            self.ends.written();
+        } else if self.ends.has_long() {
+            self.ends.flushed();
+            // Once more, where that was all that was queued: it is not known before.
+            if self.ends.has_long() {
+                cx.waker().wake_by_ref();
+            }
+        }
         Poll::Ready(Ok(()))
     }
 

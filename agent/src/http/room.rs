@@ -67,10 +67,11 @@ impl Room {
         self.settle();
     }
 
-    /// The same where no buffer is kept.
-    pub(super) fn clear(&mut self) {
-        self.longest = 0;
-        self.over();
+    /// So many bytes of what is complete are not needed any more, and no buffer is kept.
+    pub(super) fn less(&mut self, bytes: usize) {
+        self.complete = self.complete.saturating_sub(bytes);
+        self.longest = self.longest.min(self.complete);
+        self.settle();
     }
 
     fn settle(&mut self) -> bool {
@@ -109,8 +110,10 @@ mod tests {
         room.over();
         assert!(budget.claimed() == 20_000 && !room.has_complete(), "its buffer is kept");
         assert!(room.complete(10_000) && budget.claimed() == 20_000);
-        room.clear();
-        assert_eq!(budget.claimed(), 0, "none is");
+        room.less(5_000);
+        assert!(budget.claimed() == 5_000 && room.has_complete(), "none is");
+        room.less(6_000);
+        assert!(budget.claimed() == 0 && !room.has_complete());
         assert!(room.begun(2 * FREE) && room.begun(0) && budget.claimed() == 0, "given up");
     }
 

@@ -12,7 +12,7 @@ use weft_tests::lab::Process;
 use weft_tests::wait;
 
 use super::Wire;
-use super::http2::{GET, headers};
+use super::http2::{GET, WHOLE, headers};
 use crate::fixture::{anywhere, running_agent};
 
 /// What a flood may cost an agent.
@@ -23,7 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) const CONNECTIONS: usize = 2;
 /// RFC 9113, 7.
 const CALM: u32 = 11;
-const WHOLE: u8 = flag::END_STREAM | flag::END_HEADERS;
 
 /// The most memory that processes take while it lives, over what they took before.
 struct Watch {
@@ -126,7 +125,7 @@ fn borne(wire: &Wire, rest: &Rest, what: &str, prefix: &[Frame], payload: Payloa
     rest.bears(what, || flood(wire, &begin(prefix), &payload, false)).map(drop)
 }
 
-fn begin(prefix: &[Frame]) -> Vec<u8> {
+pub(super) fn begin(prefix: &[Frame]) -> Vec<u8> {
     let settings = Frame::new(kind::SETTINGS, 0, 0, []);
     [PREFACE.to_vec(), settings.bytes(), prefix.iter().flat_map(Frame::bytes).collect()].concat()
 }
@@ -141,7 +140,7 @@ fn streams(count: u32, of: impl Fn(u32) -> Vec<Frame>) -> Payload {
     Payload::Bytes { bytes: frames.flat_map(|frame| frame.bytes()).collect(), times: 1 }
 }
 
-fn request(path: &str) -> Vec<u8> {
+pub(super) fn request(path: &str) -> Vec<u8> {
     frames::fields(&[GET[0], GET[1], GET[2], (":path", path)])
 }
 

@@ -7,13 +7,17 @@ use weft_tests::lab::Service;
 use weft_tests::wait;
 
 use super::Wire;
-use super::floods::{Rest, still};
+use super::floods::{Rest, begin, request, still};
+use super::http2::{WHOLE, headers};
 use crate::fixture::anywhere;
 
 /// Connections with long heads of each kind.
 const MANY: usize = 2000;
 /// Responses with long heads: twice the room, uncharged.
 const RESPONSES: u64 = 800;
+/// Requests of a connection of HTTP/2, and such connections: uncharged, what they are answered is twice the room.
+const STREAMS: u32 = 240;
+const CONNECTIONS: u64 = 5;
 /// Answers.
 const ANSWERS: u64 = 700;
 
@@ -144,6 +148,47 @@ fn responses_with_long_heads_are_charged_until_they_are_over() -> Result<()> {
     let plain = Plain::new(&wire, Behaviour::Manual)?;
     let head = format!("{}\r\n\r\n", long_response(1));
     plain.bears(&wire, "responses with long heads that are not over", &head, &head)?;
+    wire.finish()
+}
+
+/// The library flushes with heads queued behind what it has written, and they are charged all the same.
+#[test]
+fn long_heads_queued_over_http2_are_charged() -> Result<()> {
+    let wire = Wire::new("queuedheads")?;
+    let plain = Plain::new(&wire, Behaviour::Http)?;
+    let (app, to) = (&wire.web.app, plain.service.v4());
+    let over = || wire.requests_counted(&[("response_code", "503"), ("error", "over_budget")]);
+    // Twice the room and more, one after another in one connection. Clients take heads of 16 KB.
+    let row = || wire.web.steered(1, || app.row(to, Http::Two, Ask::get("/head/12000"), 5000));
+    wait::until("long heads to be passed on", wait::DEADLINE, || {
+        let replies = row()?;
+        ensure!(replies.iter().all(|reply| reply.status == 200), "{:?}", replies.last());
+        Ok(())
+    })?;
+    let (before, rest, mut conns) = (over()?, Rest::of(&wire)?, Vec::new());
+    let asked = (0..STREAMS).flat_map(|n| headers(WHOLE, 2 * n + 1, request("/head/60000")).bytes());
+    let asked: Vec<u8> = begin(&[]).into_iter().chain(asked).collect();
+    wire.web.steered(CONNECTIONS, || {
+        rest.bears("long heads that nobody reads", || {
+            for _ in 0..CONNECTIONS {
+                let slow = Options { receive_buffer: Some(4096), ..Options::default() };
+                let conn = app.open_with(to, slow)?.conn;
+                app.write(conn, &asked)?;
+                conns.push(conn);
+            }
+            still(&rest)
+        })
+    })?;
+    let (over, all) = (over()? - before, CONNECTIONS * u64::from(STREAMS));
+    ensure!((all / 3..all).contains(&over), "{over} of {all} were refused");
+    for conn in conns {
+        app.close(conn)?;
+    }
+    wait::until("room for long heads", wait::DEADLINE, || {
+        let replies = row()?;
+        ensure!(replies.iter().all(|reply| reply.status == 200), "{:?}", replies.last());
+        Ok(())
+    })?;
     wire.finish()
 }
 

@@ -1,7 +1,8 @@
 //! An HTTP server as any other: both versions on one port, an answer that says what the request looked like, and paths that
 //! behave.
 //!
-//! `/well` and `grpc.health.v1` answer as the last `/be/503` had it, well at first. `/status/503`, `/wait/200` (ms), `/bytes/1000000`, `/break` (half a body, then nothing), `/trailers`; whom `x-bad` names
+//! `/well` and `grpc.health.v1` answer as the last `/be/503` had it, well at first. `/status/503`, `/wait/200` (ms), `/bytes/1000000`,
+//! `/head/1000` (a field of that length), `/break` (half a body, then nothing), `/trailers`; whom `x-bad` names
 //! answers 500; calls of
 //! `application/grpc` are echoed, or fail as their fields ask: `x-fail` at once, `x-fail-late` after a message.
 
@@ -127,6 +128,9 @@ async fn answer(here: Here, request: Request<Incoming>) -> http::Result<Answer> 
     } else if word == "status" || word == "well" {
         let number = if word == "well" { well } else { number };
         response = response.status(u16::try_from(number).unwrap_or(500));
+    }
+    if word == "head" {
+        response = response.header("x-long", "y".repeat(usize::try_from(number).unwrap_or(usize::MAX)));
     }
     let frames: Frames = match word {
         "bytes" => noise(number),
