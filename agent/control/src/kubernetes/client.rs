@@ -14,6 +14,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tower::ServiceExt as _;
 
+use super::paced::{Asked, Connector, Counted};
+
 /// Time to reach the API server.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How much the server may send ahead, in bytes: on one watch, and on all. hyper's own 2 and 5 MB would lie in memory while a big
@@ -75,7 +77,8 @@ fn client(config: &Config) -> Result<Client, kube::Error> {
     if let Some(name) = config.tls_server_name.as_deref().and_then(|name| name.to_owned().try_into().ok()) {
         tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
     }
-    let connector = tls.enable_http1().enable_http2().wrap_connector(tcp);
+    let asked = Asked::default();
+    let connector = tls.enable_http1().enable_http2().wrap_connector(Connector::new(tcp, asked.clone()));
     let service = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(PING.0)
@@ -84,6 +87,7 @@ fn client(config: &Config) -> Result<Client, kube::Error> {
         .http2_initial_connection_window_size(WINDOWS.1)
         .build::<_, Body>(connector)
         .map_err(tower::BoxError::from);
+    let service = Counted::new(service, asked);
     let builder = ClientBuilder::new(service, config.default_namespace.clone())
         .with_layer(&config.base_uri_layer())
         .with_layer(&config.extra_headers_layer()?);

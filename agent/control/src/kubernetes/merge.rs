@@ -30,9 +30,16 @@ use crate::standing::Standings;
 const BATCH: usize = 1024;
 /// Changes told at once before everything has been read.
 const PART: usize = 1024;
-/// The least time between two batches. A change that comes alone goes out at once; of hundreds a second each would cost a
-/// snapshot and all that follows one. What comes meanwhile is left where it waits, unless much does.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long others are waited for that come upon a change: of hundreds a second each would cost a snapshot and all that
+/// follows one. They are left where they wait, unless there are many. The connection is read every 20 ms then ([`super::paced`]).
+const GATHER: Duration = Duration::from_millis(3);
+/// The least time between two batches, where it is not.
+const APART: Duration = Duration::from_millis(10);
+
+/// Whether news of a kind can change what is known of this node's pods.
+fn tells_of_pods(kind: Kind) -> bool {
+    matches!(kind, Kind::Pod | Kind::WorkloadSlice)
+}
 
 /// Where the news meet.
 pub(super) struct Merge {
@@ -92,17 +99,26 @@ impl State {
         if self.is_whole() { self.first || !self.ready.is_empty() } else { self.ready.len() >= PART }
     }
 
+    /// When a batch goes out that has something to tell now, the last one having been sent then. Nothing is gathered before
+    /// everything has been told once.
+    fn next(&self, sent: Instant) -> Instant {
+        let now = Instant::now();
+        if self.is_whole() && !self.first { (now + GATHER).max(sent + APART) } else { now }
+    }
+
     fn hear(&mut self, kind: Kind, news: News) {
         if kind == Kind::WorkloadSlice {
             self.hear_of_peers(news);
         } else {
             self.hear_objects(kind, news);
         }
+    }
+
+    /// Something was said of pods: what follows for those of this node.
+    fn heard_of_pods(&mut self) {
         self.live.changes(&mut self.ready);
-        if matches!(kind, Kind::Pod | Kind::WorkloadSlice) {
-            for (uid, observed) in &mut self.live.here {
-                observed.published = self.peers.tells_live(uid);
-            }
+        for (uid, observed) in &mut self.live.here {
+            observed.published = self.peers.tells_live(uid);
         }
     }
 
@@ -120,11 +136,15 @@ impl State {
             }
             News::Found(mut item) | News::Put(mut item) => {
                 item.resource.iter_mut().for_each(|resource| resource.share(&mut self.texts));
-                self.live.put(&item);
+                if kind == Kind::Pod {
+                    self.live.put(&item);
+                }
                 known.put(*item, deltas);
             }
             News::Deleted(object) => {
-                self.live.forget(&object);
+                if kind == Kind::Pod {
+                    self.live.forget(&object);
+                }
                 known.remove(&object, deltas);
             }
             // The API server deletes a kind's objects before the kind: that it is gone with its objects in force is an
@@ -219,33 +239,45 @@ impl Merge {
     pub(super) async fn run(mut self) {
         let mut heard = Vec::new();
         let deltas = self.deltas.clone();
-        let (mut next, mut many) = (Instant::now(), true);
+        let (mut sent, mut next, mut many) = (Instant::now(), None, false);
         loop {
-            let (due, early) = (self.state.is_due(), Instant::now() < next && self.state.is_whole());
-            let rest = early && !many;
+            let due = self.state.is_due();
+            next = due.then(|| next.unwrap_or_else(|| self.state.next(sent)));
+            let early = next.is_some_and(|next| Instant::now() < next);
             tokio::select! {
-                count = self.news.recv_many(&mut heard, BATCH), if !rest => {
+                count = self.news.recv_many(&mut heard, BATCH), if !early || many => {
                     if count == 0 {
                         return;
                     }
                     many = count >= super::NEWS / 2;
-                    for (kind, news) in heard.drain(..) {
-                        self.state.hear(kind, news);
-                    }
-                    report(&self.problems, self.state.problems());
-                    self.show_own_pods();
+                    self.hear(&mut heard);
                 }
                 Ok(()) = self.standings.changed() => self.own_pods_stand(),
-                () = tokio::time::sleep_until(next), if rest || due && early => {}
+                () = tokio::time::sleep_until(next.unwrap_or(sent)), if early => {
+                    heard.extend(std::iter::from_fn(|| self.news.try_recv().ok()).take(BATCH));
+                    self.hear(&mut heard);
+                }
                 slot = deltas.reserve(), if due && !early => {
                     let Ok(slot) = slot else { return };
-                    next = Instant::now() + GATHER;
+                    (sent, next) = (Instant::now(), None);
                     let whole = self.state.is_whole();
                     slot.send(Batch { deltas: std::mem::take(&mut self.state.ready), whole });
                     self.state.first &= !whole;
                 }
             }
         }
+    }
+
+    fn hear(&mut self, heard: &mut Vec<(Kind, News)>) {
+        let of_pods = heard.iter().any(|(kind, _)| tells_of_pods(*kind));
+        for (kind, news) in heard.drain(..) {
+            self.state.hear(kind, news);
+        }
+        if of_pods {
+            self.state.heard_of_pods();
+            self.show_own_pods();
+        }
+        report(&self.problems, self.state.problems());
     }
 
     /// What this agent serves it knows by itself, also while the API server is away.

@@ -15,6 +15,7 @@ mod lines;
 mod live;
 mod merge;
 mod meta;
+mod paced;
 mod peers;
 mod read;
 mod text;
