@@ -108,8 +108,7 @@ impl Node {
         };
         self.trimmed = Some((enrolled, looks));
         if matches!(looks, 0 | AGAIN_AFTER) {
-            sys::memory::give_back();
-            sys::memory::let_code_go();
+            sys::memory::let_go();
         }
     }
 }

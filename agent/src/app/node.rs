@@ -17,6 +17,7 @@ use super::serve::PodEvent;
 use crate::admin::{AdminRequest, Reply, Transition};
 use crate::config::Config;
 use crate::steer::Events;
+use crate::sys;
 use crate::telemetry::Readiness;
 use weft_control::kubernetes::Health;
 use weft_control::review::Reviewer;
@@ -85,6 +86,7 @@ impl Node {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let unguarded = self.same_node.due();
             tokio::select! {
                 batch = self.source.deltas.recv() => match batch {
                     Some(batch) => self.changed(batch).await,
@@ -94,7 +96,7 @@ impl Node {
                     self.count_problems();
                 }
                 Some(event) = self.pod_events.recv() => {
-                    self.pods.handle(event, &self.store.snapshot()).await;
+                    self.heard(event).await;
                     self.reconcile().await;
                 }
                 Some(_) = self.hook_events.next() => self.reconcile().await,
@@ -103,6 +105,7 @@ impl Node {
                     true => self.reconcile().await,
                     false => self.sync_same_node().await,
                 },
+                () = until(unguarded) => self.sync_same_node().await,
                 () = until(self.pods.seek.due()) => if self.pods.seek.look(&self.parts.finder, Instant::now()) {
                     self.reconcile().await;
                 },
@@ -114,6 +117,17 @@ impl Node {
                     None => return Stop::Broken("the admin socket is gone"),
                 },
                 _ = received(&mut term, &mut interrupt) => return Stop::Signal,
+            }
+        }
+    }
+
+    /// Of a pod's tasks, and of all that wait to be heard: when a node's pods are enrolled each of them has something to say.
+    async fn heard(&mut self, event: PodEvent) {
+        let snapshot = self.store.snapshot();
+        self.pods.handle(event, &snapshot).await;
+        for _ in 0..self.pod_events.len() {
+            if let Ok(event) = self.pod_events.try_recv() {
+                self.pods.handle(event, &snapshot).await;
             }
         }
     }
@@ -130,6 +144,11 @@ impl Node {
             return;
         }
         let first = !std::mem::replace(&mut self.settled, true);
+        if first {
+            // Memory is at its height: what read everything is not needed while pods are enrolled, which takes other code, nor
+            // what enrolled them after that.
+            sys::memory::let_go();
+        }
         let own = first || batch.iter().any(|delta| concerns(delta, &known, &self.parts.node));
         let near = own || batch.iter().any(|delta| self.same_node.is_concerned(delta, &known));
         let (before, after) = self.store.apply(batch);
@@ -139,6 +158,9 @@ impl Node {
         self.parts.outbound.checks.sync();
         self.parts.metrics.snapshot_generation(after.generation());
         self.tell_destinations(&before, &after);
+        if first {
+            sys::memory::let_go();
+        }
         if own {
             self.pods.changes += 1;
             self.pods.seek.begin(Instant::now());
@@ -147,6 +169,7 @@ impl Node {
             self.sync_same_node().await;
         }
         if first {
+            sys::memory::let_go();
             // What a predecessor let in was judged by what it knew.
             self.judge_again(&Snapshot::new(after.trust_domain().clone()), &after);
             self.readiness.set(self.config.source.name(), true);
@@ -181,7 +204,7 @@ impl Node {
         while !(self.pods.enrolled.is_empty() && self.pods.all_left()) {
             tokio::select! {
                 Some(event) = self.pod_events.recv() => {
-                    self.pods.handle(event, &self.store.snapshot()).await;
+                    self.heard(event).await;
                     self.reconcile().await;
                 }
                 _ = look.tick() => self.look().await,

@@ -48,6 +48,8 @@ pub(super) struct SameNode {
     /// Numbers of pods, by cookie.
     numbers: BTreeMap<u64, u32>,
     guard: Guard,
+    /// Some links are to be guarded yet.
+    unguarded: bool,
     told: Option<Basis>,
     /// Whom it was told of.
     near: Near,
@@ -84,6 +86,7 @@ impl SameNode {
             links,
             numbers: BTreeMap::new(),
             guard: Guard::Unknown,
+            unguarded: false,
             told: None,
             near: Near::default(),
             started: Instant::now(),
@@ -109,6 +112,11 @@ impl SameNode {
         if matches!(self.guard, Guard::Up { .. }) {
             self.guard = Guard::Unknown;
         }
+    }
+
+    /// When to call [`Self::sync`] although nothing has changed, if it is to be.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.unguarded.then(Instant::now)
     }
 
     /// Whether the kernel is to hear of a change to what is `known` at once. Of others it hears at the next look.
@@ -168,6 +176,7 @@ impl SameNode {
 
     /// What keeps the fast path off, after every pod that can be guarded is.
     async fn obstacle(&mut self, parts: &Parts, pods: &Pods, snapshot: &Snapshot, disabled: bool) -> Option<String> {
+        self.unguarded = false;
         let reason = match () {
             () if !self.wanted => "it is not wanted (--fast-path off)",
             () if disabled => "the mesh is off on this node",
@@ -196,7 +205,11 @@ impl SameNode {
             _ => {
                 let (pods, mut open) = candidates(parts, pods, snapshot);
                 match parts.steering.guard(&pods).await {
-                    Ok(others) => open.extend(others),
+                    Ok(guarded) if guarded.waiting > 0 => {
+                        (self.guard, self.unguarded) = (Guard::Unknown, true);
+                        return Some("links of pods are being guarded".into());
+                    }
+                    Ok(guarded) => open.extend(guarded.open),
                     Err(error) => open.push(error.to_string()),
                 }
                 let (changes, enrolled) = basis;

@@ -29,13 +29,14 @@ impl Live {
     ) -> std::io::Result<usize> {
         let Some(workload) = pod.workload(snapshot) else { return Ok(0) };
         let open = diag::connections(&pod.netns)?;
+        if open.is_empty() {
+            return Ok(0);
+        }
         let listening: HashSet<u16> = diag::listeners(&pod.netns)?.iter().map(|l| l.local.port()).collect();
-        // Looked again: of a connection that was made while the sockets were listed the first time, one end may be missing.
-        let again = diag::connections(&pod.netns)?;
-        let pairs: HashSet<(SocketAddr, SocketAddr)> = open.iter().chain(&again).map(|c| (c.local, c.remote)).collect();
         let carried: HashSet<(SocketAddr, SocketAddr)> =
             self.list().into_iter().map(|(_, c)| (c.destination(), c.source())).collect();
-        let doomed = |c: &&diag::Connection| {
+        let mut pairs: HashSet<(SocketAddr, SocketAddr)> = open.iter().map(|c| (c.local, c.remote)).collect();
+        let doomed = |c: &diag::Connection, pairs: &HashSet<(SocketAddr, SocketAddr)>| {
             let inbound = pod.addresses.contains(&c.local.ip()) && listening.contains(&c.local.port());
             // A delivery's other end, or the pod calling itself, is in the same namespace; a passed connection's is not.
             let ours = c.local.port() == HBONE_PORT
@@ -45,8 +46,17 @@ impl Live {
             let probe = workload.probe_ports.contains(&c.local.port()) && node.contains(&c.remote.ip());
             inbound && !ours && !probe && !allowed(snapshot, workload, c)
         };
-        let ended: Vec<bool> =
-            open.iter().filter(doomed).map(|c| diag::destroy(&pod.netns, c)).collect::<std::io::Result<_>>()?;
+        let suspects: Vec<&diag::Connection> = open.iter().filter(|c| doomed(c, &pairs)).collect();
+        if suspects.is_empty() {
+            return Ok(0);
+        }
+        // Looked again: of a connection that was made while the sockets were listed the first time, one end may be missing.
+        pairs.extend(diag::connections(&pod.netns)?.iter().map(|c| (c.local, c.remote)));
+        let ended: Vec<bool> = suspects
+            .into_iter()
+            .filter(|c| doomed(c, &pairs))
+            .map(|c| diag::destroy(&pod.netns, c))
+            .collect::<std::io::Result<_>>()?;
         Ok(ended.into_iter().filter(|ended| *ended).count())
     }
 }

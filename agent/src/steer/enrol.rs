@@ -147,7 +147,7 @@ impl Steering {
         self.classify(cookie)
     }
 
-    async fn blocking<R: Send + 'static>(
+    pub(super) async fn blocking<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> Result<R, SteerError> + Send + 'static,
     ) -> Result<R, SteerError> {

@@ -30,6 +30,17 @@ use crate::sys::{
 
 /// Looks at a node whose pods do not seem to be whole.
 const LOOKS: usize = 3;
+/// Devices the program is put on at a time: for each the kernel waits until nobody runs what ran there before, some 12 ms.
+const AT_ONCE: usize = 32;
+
+/// How far the guard of a node's pods has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guarded {
+    /// Who has a way out that cannot be guarded, and why.
+    pub open: Vec<String>,
+    /// Links that are to be guarded at the next call.
+    pub waiting: usize,
+}
 
 /// The program, its maps, and where it runs.
 pub(super) struct Guard {
@@ -58,12 +69,21 @@ impl Guard {
 
     /// Guards as planned. What is known of a link is written before anybody's address is protected, or a pod would be
     /// kept from using its own; the other way round where it is taken back.
-    fn apply(&mut self, programs: &Programs, node: &NetNs, mut plan: Plan) -> Result<Vec<String>, SteerError> {
+    fn apply(&mut self, programs: &Programs, node: &NetNs, mut plan: Plan) -> Result<Guarded, SteerError> {
         let stations = self.settle_stations(&mut plan)?;
         let mut wanted = BTreeSet::new();
+        let (mut now, mut waiting) = (AT_ONCE, 0);
         for post in plan.posts.values() {
             self.links.insert(post.device.index, post.link, 0).map_err(SteerError::map(map::LINKS))?;
             wanted.insert(post.device.index);
+            if self.attached.contains(&post.device.index) {
+                continue;
+            }
+            if now == 0 {
+                waiting += 1;
+                continue;
+            }
+            now -= 1;
             if let Err(error) = self.attach(node, &post.device, &programs.pins.guard(post.device.index)) {
                 let reason = format!("{}: its packets cannot be guarded (Linux 6.6 can): {error}", post.of);
                 plan.open.push(reason);
@@ -73,7 +93,7 @@ impl Guard {
         let owners = plan.owners.iter().map(|(ip, owner)| (Address::from(*ip), *owner)).collect();
         exactly(&mut self.owners, map::GUARDED, &owners)?;
         self.detach_others(programs, &wanted)?;
-        Ok(plan.open)
+        Ok(Guarded { open: plan.open, waiting })
     }
 
     /// Whose each hardware address on a bridge is: who had it first keeps it. A link does not vouch for one that is another's.
@@ -101,9 +121,6 @@ impl Guard {
 
     /// Runs the program on a device, in front of all others: one before it that lets a packet through would be the last.
     fn attach(&mut self, node: &NetNs, device: &Device, pin: &Path) -> Result<(), SteerError> {
-        if self.attached.contains(&device.index) {
-            return Ok(());
-        }
         let guard: &mut SchedClassifier = find(&mut self.ebpf, program::GUARD)?;
         if guard.fd().is_err() {
             guard.load().map_err(SteerError::load)?;
@@ -160,9 +177,8 @@ fn guarded(pin: &str) -> Option<u32> {
 }
 
 impl Steering {
-    /// Guards exactly these pods, and whoever shares a bridge with an enrolled one. Returns who has a way out that cannot be
-    /// guarded, with the reason.
-    pub async fn guard(&self, pods: &[GuardedPod]) -> Result<Vec<String>, SteerError> {
+    /// Guards exactly these pods, and whoever shares a bridge with an enrolled one; of very many some at a time.
+    pub async fn guard(&self, pods: &[GuardedPod]) -> Result<Guarded, SteerError> {
         let _turn = self.turn.lock().await;
         self.shared.check_owner()?;
         let failed = |source| SteerError::File { action: "list the devices of", path: "the node".into(), source };
@@ -173,10 +189,14 @@ impl Steering {
                 plan = self.survey(pods).await.map_err(failed)?;
             }
         }
-        let mut guard = lock(&self.shared.guard);
-        self.shared.check_owner()?;
-        guard.seen.retain(|cookie, _| pods.iter().any(|pod| pod.netns.cookie() == *cookie));
-        guard.apply(&self.shared.programs, &self.shared.host, plan)
+        let cookies: BTreeSet<u64> = pods.iter().map(|pod| pod.netns.cookie()).collect();
+        self.blocking(move |shared| {
+            let mut guard = lock(&shared.guard);
+            shared.check_owner()?;
+            guard.seen.retain(|cookie, _| cookies.contains(cookie));
+            guard.apply(&shared.programs, &shared.host, plan)
+        })
+        .await
     }
 
     /// Tells when the node's devices change, and [`Self::guard`] may have others to guard.

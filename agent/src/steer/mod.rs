@@ -61,6 +61,7 @@ use crate::{
 
 pub use error::SteerError;
 pub use events::{Events, FlowRecords};
+pub use guard::Guarded;
 pub use journal::Entry;
 pub use settings::{EnrolledPod, InboundModes, PodNetwork, SteerConfig, Unclassified};
 pub use survey::GuardedPod;

@@ -14,6 +14,12 @@ pub fn give_back() {
     }
 }
 
+/// Gives freed memory back and unmaps code, where one piece of work is done and the next takes other code.
+pub fn let_go() {
+    give_back();
+    let_code_go();
+}
+
 /// Has all threads share at most so many of glibc's arenas; to be called before there are others.
 ///
 /// By default there are eight for each core, of which every thread has its own as long as there are any, and each keeps what was

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use weft::steer::Guarded;
+
 use crate::{
     harness::{World, eventually, ip, verdict},
     pair::{Pair, VIPS, forger, guards_on},
@@ -21,7 +23,7 @@ fn attack_in_the_name_of_another_is_stopped_by_the_guard() {
             raw.ok(&format!("forge('{client}', '{server}', 41000, 80)"));
             eventually("the forged SYN to arrive", || (arrived() > before).then_some(())).await;
         }
-        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Vec::<String>::new());
+        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Guarded::default());
         let sources = || verdict(&pair.steering, "guard_drop_source");
         let neighbours = || verdict(&pair.steering, "guard_drop_neighbour");
         let routers = || verdict(&pair.steering, "guard_drop_router");
@@ -95,7 +97,7 @@ fn attack_in_the_name_of_another_is_stopped_by_the_guard() {
         }
         assert_eq!(pair.direct(), (2, 2));
         // Taken off, nothing of it stays.
-        assert_eq!(pair.steering.guard(&[]).await.unwrap(), Vec::<String>::new());
+        assert_eq!(pair.steering.guard(&[]).await.unwrap(), Guarded::default());
         for link in ["v1", "v2", "v3"] {
             // The kernel lets go of an unpinned link a moment later.
             eventually(&format!("the guard of {link} to go"), || (guards_on(link) == 0).then_some(())).await;
@@ -108,18 +110,18 @@ fn a_pod_with_another_way_out_keeps_everybody_off() {
     isolated!(async |world: World| {
         let pair = Pair::new(&world).await;
         let attacker = world.pod(3);
-        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Vec::<String>::new());
+        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Guarded::default());
         for link in ["v1", "v2", "v3"] {
             assert_eq!(guards_on(link), 1);
         }
         // A second link to the node is guarded as well; one to another pod cannot be.
         ip("link add w3 type veth peer name eth1 netns pod3");
-        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Vec::<String>::new());
+        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Guarded::default());
         assert_eq!(guards_on("w3"), 1);
         attacker.ip("link add x3 type veth peer name x2 netns pod2");
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         loop {
-            let open = pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap();
+            let open = pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap().open;
             if open.iter().any(|reason| reason.starts_with("pod3")) {
                 break;
             }
@@ -158,7 +160,7 @@ fn attack_with_a_stolen_hardware_address_does_not_draw_its_frames() {
             pair.client.v4
         ));
         eventually("the bridge to learn better", || (!learned()).then_some(())).await;
-        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Vec::<String>::new());
+        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Guarded::default());
         let dropped = || verdict(&pair.steering, "guard_drop_station");
         let before = dropped();
         raw.ok(&steal);
@@ -192,7 +194,7 @@ fn strangers_on_the_bridge_are_guarded_as_well() {
         let stranger = world.bridged_pod(3);
         let _elsewhere = world.pod(4);
         let mut raw = forger(&stranger);
-        assert_eq!(pair.steering.guard(&pair.guarded(&[])).await.unwrap(), Vec::<String>::new());
+        assert_eq!(pair.steering.guard(&pair.guarded(&[])).await.unwrap(), Guarded::default());
         assert_eq!((guards_on("v3"), guards_on("v4")), (1, 0), "who shares no bridge with a pod is left alone");
         let (client, server) = (pair.client.v4, pair.server.v4);
         for (what, code, counter) in [
@@ -248,11 +250,29 @@ frame(0x86dd, icmp6('fe80::99', 'ff02::1', na))".into(),
         pair.steering.guard(&pair.guarded(&[])).await.unwrap();
         assert_eq!(guards_on("v5"), 1);
         // And one that turns out to be a pod's goes on being guarded.
-        assert_eq!(pair.steering.guard(&pair.guarded(&[&stranger])).await.unwrap(), Vec::<String>::new());
+        assert_eq!(pair.steering.guard(&pair.guarded(&[&stranger])).await.unwrap(), Guarded::default());
         assert_eq!(guards_on("v3"), 1);
         pair.steering.guard(&[]).await.unwrap();
         for link in ["v1", "v2", "v3", "v5"] {
             eventually(&format!("the guard of {link} to go"), || (guards_on(link) == 0).then_some(())).await;
         }
+    });
+}
+
+#[test]
+fn links_of_many_pods_are_guarded_some_at_a_time() {
+    isolated!(async |world: World| {
+        let pair = Pair::new(&world).await;
+        let others: Vec<_> = (3..=36).map(|number| world.pod(number)).collect();
+        let others: Vec<_> = others.iter().collect();
+        let (mut waiting, mut turns) = (usize::MAX, 0);
+        while waiting > 0 {
+            let guarded = pair.steering.guard(&pair.guarded(&others)).await.unwrap();
+            assert_eq!(guarded.open, Vec::<String>::new());
+            assert!(guarded.waiting < waiting, "no link more is guarded after {turns} turns");
+            (waiting, turns) = (guarded.waiting, turns + 1);
+            assert_eq!((1..=36).filter(|number| guards_on(&format!("v{number}")) == 1).count(), 36 - waiting);
+        }
+        assert_eq!(turns, 2);
     });
 }

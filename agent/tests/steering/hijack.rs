@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use weft::steer::Guarded;
+
 use crate::{
     harness::{VIP4, VIP6, World, ip, verdict},
     pair::{Pair, forger},
@@ -49,7 +51,7 @@ async fn hijack(world: &World, vip: IpAddr, guarded: bool, station: Station) -> 
     server.ok("l = listen('::', 80)");
     app.dial(SocketAddr::new(vip, 80)).unwrap();
     if guarded {
-        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Vec::<String>::new());
+        assert_eq!(pair.steering.guard(&pair.guarded(&[&attacker])).await.unwrap(), Guarded::default());
     }
     // A bridge sends what is for a port that is down to every other one.
     ip("link set v2 down");
