@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use foldhash::quality::RandomState;
 use weft_core::snapshot::{Delta, Key, Resource};
 
+use super::names::Names;
 use super::read::Item;
 use crate::manifests::{ObjectRef, Problem, REFUSING_ROUTE, Severity};
 use crate::resource::{Finding, Kind};
@@ -67,9 +68,8 @@ impl Known {
     }
 
     /// These are all there are.
-    pub fn keep_only(&mut self, objects: &[ObjectRef], deltas: &mut Vec<Delta>) {
-        // By reference: there are tens of thousands, at the moment an agent's memory is greatest.
-        let present: HashSet<(&str, &str)> = objects.iter().map(|object| (&*object.namespace, &*object.name)).collect();
+    pub fn keep_only(&mut self, names: &Names, deltas: &mut Vec<Delta>) {
+        let present = names.places();
         self.keys.retain(|key| {
             let stays = present.contains(&place_of(key));
             if !stays {
@@ -174,9 +174,9 @@ mod tests {
     impl Known {
         /// A list is read from its beginning to its end.
         fn replace(&mut self, items: Vec<Item>, deltas: &mut Vec<Delta>) {
-            let objects: Vec<ObjectRef> = items.iter().map(|item| item.object.clone()).collect();
+            let names: Names = items.iter().map(|item| &item.object).collect();
             items.into_iter().for_each(|item| self.put(item, deltas));
-            self.keep_only(&objects, deltas);
+            self.keep_only(&names, deltas);
         }
     }
 

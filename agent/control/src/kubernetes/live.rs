@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use weft_core::model::NodeLiveness;
 use weft_core::snapshot::{Delta, Resource};
 
+use super::names::Names;
 use super::read::{Facts, Item, PodFacts};
 use super::watch::PAUSE_MAX;
 use crate::manifests::ObjectRef;
@@ -81,8 +82,9 @@ impl Live {
     }
 
     /// These are all the pods there are.
-    pub(super) fn keep_only(&mut self, objects: &[ObjectRef]) {
-        self.here.retain(|_, observed| objects.contains(&observed.object));
+    pub(super) fn keep_only(&mut self, names: &Names) {
+        let present = names.places();
+        self.here.retain(|_, observed| present.contains(&(&*observed.object.namespace, &*observed.object.name)));
     }
 
     /// From here on this node's pods are live on the agent's own word, which is this.
@@ -149,7 +151,7 @@ mod tests {
         assert_eq!(own.live, BTreeSet::from(["4".into()]));
         live.put(&pod("own", "3", "n1", "enrolled"));
         assert!(told(&mut live).is_empty());
-        live.keep_only(&[]);
+        live.keep_only(&Names::default());
         assert!(live.here.is_empty());
     }
 }

@@ -126,11 +126,11 @@ impl State {
         let Some(known) = self.known.get_mut(&kind) else { return };
         let deltas = &mut self.ready;
         match news {
-            News::Listed(objects) => {
+            News::Listed(names) => {
                 if kind == Kind::Pod {
-                    self.live.keep_only(&objects);
+                    self.live.keep_only(&names);
                 }
-                known.keep_only(&objects, deltas);
+                known.keep_only(&names, deltas);
                 self.waiting.remove(&kind);
                 self.lost.remove(&kind);
             }
@@ -161,10 +161,10 @@ impl State {
     fn hear_of_peers(&mut self, news: News) {
         match news {
             // The controller always has one, if an empty one.
-            News::Listed(objects) if objects.is_empty() => self.unpublished = true,
+            News::Listed(names) if names.is_empty() => self.unpublished = true,
             News::Absent => self.unpublished = true,
-            News::Listed(objects) => {
-                let names: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+            News::Listed(names) => {
+                let names: BTreeSet<&str> = names.iter().map(|(_, name)| name).collect();
                 self.peers.keep_only(&names, &mut self.ready);
                 self.misread.retain(|slice, _| names.contains(slice.as_str()));
                 self.published();

@@ -15,6 +15,7 @@ mod lines;
 mod live;
 mod merge;
 mod meta;
+mod names;
 mod paced;
 mod peers;
 mod read;
@@ -43,6 +44,7 @@ pub use health::{Health, WatchHealth, WatchState};
 pub use installation::Installation;
 pub use known::Known;
 pub use live::Marks;
+pub use names::Names;
 pub use read::{Attached, Facts, Item, PodFacts, SliceFacts};
 pub use watch::{Interest, News};
 

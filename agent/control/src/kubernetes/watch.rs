@@ -21,6 +21,7 @@ use super::absence::Absence;
 use super::end::{End, unreadable};
 use super::health::Health;
 use super::lines::{Lines, collect};
+use super::names::Names;
 use super::read::{Item, Line, Reader, is_whole};
 use crate::manifests::ObjectRef;
 use crate::resource::Kind;
@@ -64,7 +65,7 @@ pub enum News {
     /// An object is there; the list it is in is still being read.
     Found(Box<Item>),
     /// A list has been read to its end: of the kind there are these, each of which has been told of, and no other.
-    Listed(Vec<ObjectRef>),
+    Listed(Names),
     /// An object is there, or has changed.
     Put(Box<Item>),
     /// An object has gone.
@@ -206,7 +207,7 @@ impl Watch {
 
     /// Reads everything in pages.
     async fn list(&self, position: &mut Option<String>) -> End {
-        let mut found = Vec::new();
+        let mut found = Names::default();
         let mut params = ListParams { field_selector: self.fields.clone(), ..ListParams::default().limit(PAGE) };
         loop {
             let page = match self.page(&params).await {
@@ -215,7 +216,7 @@ impl Watch {
                 Err(end) => return end,
             };
             for item in page.items {
-                found.push(item.object.clone());
+                found.add(&item.object);
                 if self.news.send((self.kind, News::Found(Box::new(item)))).await.is_err() {
                     return End::Deaf;
                 }
@@ -235,7 +236,7 @@ impl Watch {
         (Reader::of(self.kind).page)(self.kind, &bytes).map_err(|error| unreadable(&error))
     }
 
-    async fn tell_list(&self, found: Vec<ObjectRef>) -> End {
+    async fn tell_list(&self, found: Names) -> End {
         self.health.listed(self.kind);
         self.health.current(self.kind);
         match self.news.send((self.kind, News::Listed(found))).await {
@@ -270,7 +271,7 @@ impl Watch {
         }
         let silence = Duration::from_secs(seconds.into()) + SILENCE;
         let mut lines = Lines::new(body);
-        let mut initial = position.is_none().then(Vec::new);
+        let mut initial = position.is_none().then(Names::default);
         loop {
             let line = match tokio::time::timeout(silence, lines.next()).await {
                 Err(_) => return End::Failed("nothing was heard for too long".into()),
@@ -299,7 +300,7 @@ impl Watch {
     async fn take(
         &mut self,
         line: Line,
-        initial: &mut Option<Vec<ObjectRef>>,
+        initial: &mut Option<Names>,
         position: &mut Option<String>,
     ) -> Result<(), End> {
         let news = match line {
@@ -321,7 +322,7 @@ impl Watch {
             }
             Line::Put(item, revision) => match initial {
                 Some(found) => {
-                    found.push(item.object.clone());
+                    found.add(&item.object);
                     News::Found(item)
                 }
                 None => {
@@ -331,7 +332,7 @@ impl Watch {
             },
             Line::Deleted(object, revision) => match initial {
                 Some(found) => {
-                    found.retain(|known| *known != object);
+                    found.remove(&object);
                     News::Deleted(object)
                 }
                 None => {

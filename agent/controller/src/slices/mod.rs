@@ -149,8 +149,8 @@ impl Room {
     fn hear_of_pods(&mut self, news: News) {
         let mut changes = Vec::new();
         match news {
-            News::Listed(objects) => {
-                self.pods.keep_only(&objects, &mut changes);
+            News::Listed(names) => {
+                self.pods.keep_only(&names, &mut changes);
                 self.read.0 = true;
             }
             News::Found(item) | News::Put(item) => self.pods.put(&item, &mut changes),
@@ -171,8 +171,8 @@ impl Room {
 
     fn hear_of_slices(&mut self, news: News) {
         match news {
-            News::Listed(objects) => {
-                let listed: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+            News::Listed(names) => {
+                let listed: BTreeSet<&str> = names.iter().map(|(_, name)| name).collect();
                 if let Some(book) = &mut self.book {
                     let known: Vec<Arc<str>> = book.names().collect();
                     known.iter().filter(|name| !listed.contains(&***name)).for_each(|name| book.vanished(name));

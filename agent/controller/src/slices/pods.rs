@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_control::crd::SliceWorkload;
-use weft_control::kubernetes::{Facts, Item};
+use weft_control::kubernetes::{Facts, Item, Names};
 use weft_control::manifests::ObjectRef;
 use weft_control::resource::workload_slice;
 use weft_control::standing::Standing;
@@ -66,9 +66,10 @@ impl Pods {
     }
 
     /// These are all there are.
-    pub(crate) fn keep_only(&mut self, objects: &[ObjectRef], changes: &mut Vec<Change>) {
-        let present: BTreeSet<PodName> = objects.iter().map(name_of).collect();
-        let gone: Vec<PodName> = self.pods.keys().filter(|name| !present.contains(*name)).cloned().collect();
+    pub(crate) fn keep_only(&mut self, names: &Names, changes: &mut Vec<Change>) {
+        let present = names.places();
+        let gone = |name: &&PodName| !present.contains(&(&*name.0, &*name.1));
+        let gone: Vec<PodName> = self.pods.keys().filter(gone).cloned().collect();
         for name in gone {
             if let Some(before) = self.pods.remove(&name) {
                 self.claim(&name, &before, false);
@@ -164,7 +165,7 @@ mod tests {
         assert_eq!(told(&mut changes), ["-1", "+2"]);
         let other = pod("b", "3", "10.0.0.3", "");
         pods.put(&other, &mut changes);
-        pods.keep_only(&[other.object], &mut changes);
+        pods.keep_only(&[&other.object].into_iter().collect(), &mut changes);
         assert_eq!((told(&mut changes), pods.count()), (vec!["+3".to_owned(), "-2".to_owned()], 1));
     }
 

@@ -171,7 +171,7 @@ async fn a_change_costs_one_write_and_each_agent_one_slice() -> Tested {
             (_, other) => panic!("{other:?} before all were listed"),
         }
     };
-    assert_eq!(first.len(), 3);
+    assert_eq!(first.iter().count(), 3);
     let heard = |rig: &Rig| {
         let counts = rig.server.counts();
         let slices = counts.watches.values().filter(|watch| watch.open && watch.resource == "workloadslices.weft.dev");

@@ -114,9 +114,11 @@ impl Room {
             self.unread.retain(|unread| *unread != kind);
         }
         match news {
-            News::Listed(objects) => {
-                self.attached.retain(|object, _| object.kind != kind || objects.contains(object));
-                known.keep_only(&objects, deltas);
+            News::Listed(names) => {
+                let present = names.places();
+                self.attached
+                    .retain(|object, _| object.kind != kind || present.contains(&(&*object.namespace, &*object.name)));
+                known.keep_only(&names, deltas);
             }
             News::Found(item) | News::Put(item) => {
                 self.attached.extend(seen(&item));
