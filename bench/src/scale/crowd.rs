@@ -259,7 +259,7 @@ impl CrowdReport {
             ),
             format!("  requests then, the changes left out   {all:.1}/s"),
         ];
-        lines.extend(self.requests.iter().map(|(name, rate)| format!("    {name:<36}{rate:.2}/s")));
+        lines.extend(self.requests.iter().map(|(name, rate)| format!("    {name:<40} {rate:.2}/s")));
         lines.join("\n") + "\n"
     }
 }
