@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use foldhash::quality::RandomState;
 use weft_core::snapshot::{Delta, Key, Resource};
 
+use super::item::Item;
 use super::names::Names;
-use super::read::Item;
 use crate::manifests::{ObjectRef, Problem, REFUSING_ROUTE, Severity};
 use crate::resource::{Finding, Kind};
 

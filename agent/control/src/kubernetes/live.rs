@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use weft_core::model::NodeLiveness;
 use weft_core::snapshot::{Delta, Resource};
 
+use super::item::{Facts, Item, PodFacts};
 use super::names::Names;
-use super::read::{Facts, Item, PodFacts};
 use super::watch::PAUSE_MAX;
 use crate::manifests::ObjectRef;
 use crate::standing::Standing;

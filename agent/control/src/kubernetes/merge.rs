@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use weft_core::model::Pool;
 use weft_core::snapshot::Delta;
 
+use super::item::{Facts, Item};
 use super::known::{Known, PLACE};
 use super::live::{Here, Live};
+use super::news::News;
 use super::peers::Peers;
-use super::read::{Facts, Item};
-use super::watch::News;
 use crate::manifests::{ObjectRef, Problem, Severity, report};
 use crate::resource::Kind;
 use crate::source::Batch;

@@ -10,12 +10,14 @@ mod clock;
 mod end;
 mod health;
 mod installation;
+mod item;
 mod known;
 mod lines;
 mod live;
 mod merge;
 mod meta;
 mod names;
+mod news;
 mod paced;
 mod peers;
 mod read;
@@ -42,11 +44,11 @@ pub use client::{ClientError, connect};
 pub(crate) use end::causes;
 pub use health::{Health, WatchHealth, WatchState};
 pub use installation::Installation;
+pub use item::{Attached, Facts, Item, PodFacts, SliceFacts};
 pub use known::Known;
 pub use live::Marks;
 pub use names::Names;
-pub use read::{Attached, Facts, Item, PodFacts, SliceFacts};
-pub use watch::{Interest, News};
+pub use news::{Interest, News};
 
 /// The kinds an agent watches: of Pods those of its node, of Nodes that one, of WorkloadSlices the controller's, all
 /// of the others.

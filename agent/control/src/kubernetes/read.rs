@@ -12,87 +12,13 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use weft_core::model::ObjectName;
 use weft_core::snapshot::Resource;
 
+use super::item::{Attached, Facts, Item, PodFacts, SliceFacts};
 use super::trim;
-use crate::crd::SliceWorkload;
 use crate::manifests::{Body, Header, ObjectRef, Unreadable, convert, selector_of, unknown_fields};
-use crate::resource::gateway::Parent;
-use crate::resource::{self, Finding, Findings, Kind, STATUS_ANNOTATION, authorization_policy};
+use crate::resource::{self, Findings, Kind, STATUS_ANNOTATION, authorization_policy};
 
 /// Marks the bookmark that ends the initial events of a streaming list.
 pub(super) const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
-
-/// An object, as it is now.
-#[derive(Debug)]
-pub struct Item {
-    /// Which it is.
-    pub object: ObjectRef,
-    /// What it became; `None` for what the mesh has no use for.
-    pub resource: Option<Resource>,
-    /// Whether it was understood. If not, an earlier version that was stays in force.
-    pub valid: bool,
-    /// What is wrong with it.
-    pub findings: Vec<Finding>,
-    /// What it says beside what the model holds of it.
-    pub facts: Facts,
-}
-
-impl Item {
-    /// Reads one object, as the API server sends it.
-    ///
-    /// # Errors
-    /// When it is none of this kind.
-    pub fn read(kind: Kind, object: &[u8]) -> Result<Self, serde_json::Error> {
-        (Reader::of(kind).object)(kind, object)
-    }
-}
-
-/// What an object says beside what the model holds of it, by kind.
-#[derive(Debug)]
-pub enum Facts {
-    /// Nothing that is of use.
-    None,
-    /// Of a Pod.
-    Pod(PodFacts),
-    /// Of a WorkloadSlice.
-    Slice(SliceFacts),
-    /// Of an object whose status says what has become of it.
-    Attached(Box<Attached>),
-}
-
-/// What a Pod says beside what the model holds of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PodFacts {
-    /// Its UID.
-    pub uid: Box<str>,
-    /// Its node; empty until it has one.
-    pub node: Box<str>,
-    /// `weft.dev/status`, as its node's agent wrote it.
-    pub status: Option<Box<str>>,
-}
-
-/// A WorkloadSlice.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SliceFacts {
-    /// Its revision, for who writes it.
-    pub revision: String,
-    /// Its pods.
-    pub workloads: Vec<SliceWorkload>,
-}
-
-/// A route or a policy, of whichever kind.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(from = "trim::Attached")]
-pub struct Attached {
-    /// Its revision, for who writes its status.
-    pub revision: String,
-    /// The generation of its spec.
-    pub generation: Option<i64>,
-    /// What it is attached to: its parentRefs, or its targetRefs.
-    pub to: Vec<Parent>,
-    /// What stands in its `status.parents`, `status.ancestors` or `status.conditions`, as it stands there: most of it may be other
-    /// controllers'.
-    pub said: Vec<serde_json::Value>,
-}
 
 /// One line of a watch.
 #[derive(Debug)]
@@ -121,7 +47,7 @@ pub(super) struct Page {
 pub(super) struct Reader {
     pub(super) line: fn(Kind, &[u8]) -> Result<Line, serde_json::Error>,
     pub(super) page: fn(Kind, &[u8]) -> Result<Page, serde_json::Error>,
-    object: fn(Kind, &[u8]) -> Result<Item, serde_json::Error>,
+    pub(super) object: fn(Kind, &[u8]) -> Result<Item, serde_json::Error>,
 }
 
 impl Reader {
@@ -139,6 +65,16 @@ impl Reader {
 
     fn into<T: Readable>() -> Self {
         Self { line: line::<T>, page: page::<T>, object: object::<T> }
+    }
+}
+
+impl Item {
+    /// Reads one object, as the API server sends it.
+    ///
+    /// # Errors
+    /// When it is none of this kind.
+    pub fn read(kind: Kind, object: &[u8]) -> Result<Self, serde_json::Error> {
+        (Reader::of(kind).object)(kind, object)
     }
 }
 

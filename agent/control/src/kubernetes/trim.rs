@@ -236,7 +236,7 @@ struct AttachedStatus {
     said: Option<Vec<Value>>,
 }
 
-impl From<Attached> for super::read::Attached {
+impl From<Attached> for super::item::Attached {
     fn from(object: Attached) -> Self {
         let lists = ["parentRefs", "targetRefs"].map(|list| object.spec[list].as_array());
         Self {

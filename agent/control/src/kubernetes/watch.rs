@@ -22,8 +22,8 @@ use super::end::{End, unreadable};
 use super::health::Health;
 use super::lines::{Lines, collect};
 use super::names::Names;
-use super::read::{Item, Line, Reader, is_whole};
-use crate::manifests::ObjectRef;
+use super::news::{Interest, News};
+use super::read::{Line, Page, Reader, is_whole};
 use crate::resource::Kind;
 
 /// Seconds after which the server is asked to end a watch, drawn between the two so that agents do not come back
@@ -41,38 +41,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A watch that stood for less than this counts as failed: the pauses must grow.
 const SHORT: Duration = Duration::from_secs(1);
-
-/// What is watched of a kind.
-#[derive(Clone, Debug)]
-pub struct Interest {
-    /// The kind.
-    pub kind: Kind,
-    /// Only objects of this namespace.
-    pub namespace: Option<Arc<str>>,
-    /// Only objects these fields select, such as `spec.nodeName=n1`.
-    pub fields: Option<String>,
-}
-
-impl From<Kind> for Interest {
-    fn from(kind: Kind) -> Self {
-        Self { kind, namespace: None, fields: None }
-    }
-}
-
-/// What a watch has to tell.
-#[derive(Debug)]
-pub enum News {
-    /// An object is there; the list it is in is still being read.
-    Found(Box<Item>),
-    /// A list has been read to its end: of the kind there are these, each of which has been told of, and no other.
-    Listed(Names),
-    /// An object is there, or has changed.
-    Put(Box<Item>),
-    /// An object has gone.
-    Deleted(ObjectRef),
-    /// The cluster does not have the kind.
-    Absent,
-}
 
 /// A watch to be run.
 pub(super) struct Watch {
@@ -229,7 +197,7 @@ impl Watch {
         }
     }
 
-    async fn page(&self, params: &ListParams) -> Result<super::read::Page, End> {
+    async fn page(&self, params: &ListParams) -> Result<Page, End> {
         let request = Request::new(self.path()).list(params).map_err(|error| End::Failed(error.to_string()))?;
         let body = self.send(request).await?;
         let bytes = tokio::time::timeout(ANSWER, collect(body)).await.map_err(|_| late())??;
