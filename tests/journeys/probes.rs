@@ -79,12 +79,17 @@ fn only_probed_ports(mesh: Mesh) -> Result<()> {
         ensure!(mesh.app.open(others[0]).is_err() || mesh.app.call_once(others[0]).is_err());
         Ok(())
     })?;
-    moves(&mesh.lab, &mesh.b, "lookup_probe", 2, || {
-        for to in asked {
-            ensure!(probe(&mesh.b, to)?, "kubelet's probe of {to} was refused by policy");
-        }
-        Ok(())
+    // The proxy decides by it at once, the kernel is told a moment later; in between they pass by no policy.
+    let mut refused = Vec::new();
+    wait::until("kubelet's probes to be told from the rest", wait::DEADLINE, || {
+        moves(&mesh.lab, &mesh.b, "lookup_probe", 2, || {
+            for to in asked {
+                refused.extend((!probe(&mesh.b, to)?).then_some(to));
+            }
+            Ok(())
+        })
     })?;
+    ensure!(refused.is_empty(), "kubelet's probes of {refused:?} were refused by policy");
     // Kubelet would kill pods whose probes fail: they pass whether an agent is there or not.
     mesh.agent(&mesh.b)?.process().kill()?;
     ensure!(probe(&mesh.b, asked[0])?, "without an agent the probe was refused");
