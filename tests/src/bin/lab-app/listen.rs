@@ -1,6 +1,7 @@
 //! Listeners: what each behaviour does with a connection, and what the listener remembers of it.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -48,8 +49,10 @@ impl Listener {
         seen
     }
 
-    pub(crate) fn close(&self) {
+    /// Nothing is taken from here on, not even what the kernel would still queue until the last who serves is done.
+    pub(crate) fn close(&self) -> io::Result<()> {
         self.closing.notify_one();
+        SockRef::from(&self.socket).shutdown(Shutdown::Read)
     }
 }
 

@@ -45,7 +45,7 @@ impl Table {
     }
 
     pub(crate) fn unlisten(&self, number: u64) -> Result<()> {
-        lock(&self.listeners).remove(&number).context("no such listener")?.close();
+        lock(&self.listeners).remove(&number).context("no such listener")?.close()?;
         Ok(())
     }
 
