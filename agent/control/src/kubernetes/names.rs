@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::manifests::ObjectRef;
 
 /// Ends a namespace and a name: neither has it in it.
-const END: char = '/';
+const END: &str = "/";
 
 /// Names of objects of one kind, in one piece of memory: tens of thousands are kept while a big cluster is read, when an agent's
 /// memory is greatest, and two pieces for each would lie between those that stay.
@@ -17,7 +17,7 @@ impl Names {
     pub fn add(&mut self, object: &ObjectRef) {
         for part in [&object.namespace, &object.name] {
             self.0.push_str(part);
-            self.0.push(END);
+            self.0.push_str(END);
         }
     }
 
@@ -25,7 +25,7 @@ impl Names {
     pub fn remove(&mut self, object: &ObjectRef) {
         let (namespace, name) = (&*object.namespace, &*object.name);
         let rest = self.iter().filter(|place| *place != (namespace, name));
-        self.0 = rest.flat_map(|(namespace, name)| [namespace, "/", name, "/"]).collect();
+        self.0 = rest.flat_map(|(namespace, name)| [namespace, END, name, END]).collect();
     }
 
     /// Namespace and name of each; no namespace where the kind has none.
